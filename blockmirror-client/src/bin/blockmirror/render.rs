@@ -1,0 +1,247 @@
+//! The status report for people: one short table per volume.
+
+use std::fmt::Write;
+
+use blockmirror_client::admin::{
+    ConnectionState, DiskState, PeerStatus, ReplicationState, ResyncStatus, StatusReport, VolumeStatus,
+};
+
+use crate::human::{bytes, clean, duration, percent, rate};
+use crate::terminal::{Style, Tone};
+
+const HEADINGS: [&str; 8] = [
+    "PEER",
+    "MODE",
+    "CONNECTION",
+    "REPLICATION",
+    "DISK",
+    "DIRTY",
+    "IN FLIGHT",
+    "QUEUE",
+];
+/// Between two columns.
+const GAP: &str = "  ";
+/// Before everything that belongs to a volume.
+const INDENT: &str = "  ";
+
+/// The whole report, ending in a newline.
+pub fn status(report: &StatusReport, style: Style) -> String {
+    let mut text = format!(
+        "{}  blockmirror {}, {}, up {}\n",
+        style.paint(Tone::Strong, &clean(&report.name)),
+        clean(&report.version),
+        clean(&report.engine),
+        duration(report.uptime_seconds)
+    );
+    for resource in &report.resources {
+        for volume in &resource.volumes {
+            text.push('\n');
+            push_volume(&mut text, &resource.name, volume, style);
+        }
+    }
+    text
+}
+
+/// One line about a resync under way.
+pub fn resync(resync: &ResyncStatus) -> String {
+    let mut text = format!(
+        "{}: {} of {} dirty, {}",
+        percent(resync.done_bytes, resync.dirty_at_start_bytes),
+        bytes(resync.done_bytes),
+        bytes(resync.dirty_at_start_bytes),
+        rate(resync.bytes_per_second)
+    );
+    if let Some(seconds) = resync.eta_seconds {
+        text.push_str(&format!(", {} left", duration(seconds)));
+    }
+    text.push_str(&format!(
+        " (copied {}, zeroed {})",
+        bytes(resync.copied_bytes),
+        bytes(resync.zeroed_bytes)
+    ));
+    text
+}
+
+/// One line about a resync that ended.
+pub fn resync_done(resync: &ResyncStatus) -> String {
+    format!(
+        "{} dirty, done in {} (copied {}, zeroed {})",
+        bytes(resync.dirty_at_start_bytes),
+        duration(resync.elapsed_seconds),
+        bytes(resync.copied_bytes),
+        bytes(resync.zeroed_bytes)
+    )
+}
+
+fn push_volume(text: &mut String, resource: &str, volume: &VolumeStatus, style: Style) {
+    let mut head = vec![
+        bytes(volume.size_bytes),
+        format!("{} ({})", clean(&volume.image), volume_io(volume)),
+    ];
+    if resource != volume.export {
+        head.insert(0, format!("resource {}", clean(resource)));
+    }
+    line(
+        text,
+        &[&style.paint(Tone::Strong, &clean(&volume.export)), &head.join(", ")],
+    );
+    if let Some(reason) = &volume.failed {
+        let refusal = format!("refuses changes: {}", clean(reason));
+        line(text, &["", &style.paint(Tone::Bad, &refusal)]);
+    }
+    let mut facts = format!(
+        "{}, {} in flight ({})",
+        counted(volume.connections, "connection"),
+        counted(volume.requests_in_flight, "request"),
+        bytes(volume.bytes_in_flight)
+    );
+    if let Some(generation) = &volume.generation {
+        facts.push_str(&format!(
+            ", {}, generation {}",
+            counted(volume.hot_extents, "hot extent"),
+            clean(generation)
+        ));
+    }
+    line(text, &["", &facts]);
+    push_peers(text, &volume.peers, style);
+}
+
+fn volume_io(volume: &VolumeStatus) -> String {
+    if volume.image_engine.is_empty() {
+        clean(&volume.io).into_owned()
+    } else {
+        format!("{}, {}", clean(&volume.io), clean(&volume.image_engine))
+    }
+}
+
+fn push_peers(text: &mut String, peers: &[PeerStatus], style: Style) {
+    if peers.is_empty() {
+        return line(text, &["", "no peers"]);
+    }
+    let rows: Vec<[String; 8]> = peers.iter().map(cells).collect();
+    let mut widths = HEADINGS.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let headings = row(&HEADINGS.map(str::to_owned), widths, |_, cell| {
+        style.paint(Tone::Dim, cell)
+    });
+    line(text, &["", &headings]);
+    let beside = format!("{INDENT}{}", " ".repeat(widths[0]));
+    for (peer, cells) in peers.iter().zip(&rows) {
+        line(
+            text,
+            &[
+                "",
+                &row(cells, widths, |column, cell| painted(peer, column, cell, style)),
+            ],
+        );
+        for note in notes(peer, style) {
+            line(text, &[&beside, &note]);
+        }
+    }
+}
+
+fn cells(peer: &PeerStatus) -> [String; 8] {
+    [
+        clean(&peer.name).into_owned(),
+        peer.mode.to_string(),
+        peer.connection_state.to_string(),
+        peer.replication_state.to_string(),
+        peer.disk_state.to_string(),
+        bytes(peer.dirty_bytes),
+        peer.in_flight.to_string(),
+        bytes(peer.queue_bytes),
+    ]
+}
+
+/// One row; cells are padded before they are painted, since colour has no width.
+fn row(cells: &[String; 8], widths: [usize; 8], paint: impl Fn(usize, &str) -> String) -> String {
+    let mut text = String::new();
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        let last = column + 1 == cells.len();
+        let padding = if last {
+            0
+        } else {
+            width - cell.chars().count().min(width)
+        };
+        text.push_str(&paint(column, cell));
+        text.push_str(&" ".repeat(padding));
+        if !last {
+            text.push_str(GAP);
+        }
+    }
+    text
+}
+
+fn painted(peer: &PeerStatus, column: usize, cell: &str, style: Style) -> String {
+    let tone = match HEADINGS[column] {
+        "PEER" => Tone::Strong,
+        "CONNECTION" => match peer.connection_state {
+            ConnectionState::Connected => Tone::Good,
+            ConnectionState::Connecting => Tone::Warn,
+            ConnectionState::StandAlone => Tone::Bad,
+        },
+        "REPLICATION" => match peer.replication_state {
+            ReplicationState::Established => Tone::Good,
+            ReplicationState::Off => Tone::Dim,
+            _ => Tone::Warn,
+        },
+        "DISK" => match peer.disk_state {
+            DiskState::UpToDate => Tone::Good,
+            DiskState::Diskless => Tone::Bad,
+            _ => Tone::Warn,
+        },
+        "DIRTY" if peer.dirty_bytes > 0 => Tone::Warn,
+        _ => return cell.to_owned(),
+    };
+    style.paint(tone, cell)
+}
+
+/// What does not fit into a column.
+fn notes(peer: &PeerStatus, style: Style) -> Vec<String> {
+    let mut notes = Vec::new();
+    match (&peer.resync, &peer.last_resync) {
+        (Some(under_way), _) => notes.push(style.paint(Tone::Warn, &format!("resync {}", resync(under_way)))),
+        (None, Some(last)) => notes.push(style.paint(Tone::Dim, &format!("last resync: {}", resync_done(last)))),
+        (None, None) => {}
+    }
+    if peer.connection_state != ConnectionState::Connected {
+        let attempts = if peer.attempts > 0 {
+            format!(", attempt {}", peer.attempts)
+        } else {
+            String::new()
+        };
+        notes.push(format!(
+            "{}{attempts}; on_disconnect = \"{}\"",
+            clean(&peer.uri),
+            peer.on_disconnect
+        ));
+    }
+    if let Some(error) = &peer.last_error {
+        let tone = if peer.connection_state == ConnectionState::Connected {
+            Tone::Dim
+        } else {
+            Tone::Bad
+        };
+        notes.push(style.paint(tone, &format!("last error: {}", clean(error))));
+    }
+    notes
+}
+
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// Parts with two spaces between them, without spaces at the end.
+fn line(text: &mut String, parts: &[&str]) {
+    let joined = parts.join(GAP);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}", joined.trim_end());
+}
+
+#[cfg(test)]
+mod tests;

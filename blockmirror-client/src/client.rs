@@ -1,0 +1,445 @@
+//! An asynchronous NBD client over one connection, for tools and tests: many requests in flight, long ones split.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nbd_proto::{Command, NbdError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::connect::{ConnectError, Connected, Stream, connect};
+use crate::pipeline::{Event, Limits, Pipeline, StartError};
+use crate::uri::NbdUri;
+
+/// Requests in flight on one connection.
+pub const WINDOW: usize = 128;
+/// Time allowed to dial and negotiate.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Time allowed for the server to close after DISC.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes read from the socket at once.
+const READ_SIZE: usize = 256 << 10;
+/// Longest TRIM or WRITE_ZEROES: servers before 2020 fail above 2 GiB.
+const MAX_EFFECT: u64 = 1 << 30;
+
+/// One connection. Clones share it; it closes when the last one is dropped (without DISC) or at
+/// [`disconnect`](Self::disconnect). Needs a tokio runtime.
+#[derive(Clone)]
+pub struct Client {
+    limits: Limits,
+    shared: Arc<Shared>,
+    /// Requests to the task that writes; its order is the order on the wire.
+    outbox: mpsc::Sender<Outgoing>,
+    window: Arc<Semaphore>,
+}
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The request cannot be sent to this server.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The range is longer than 64 bits, or than the memory of this machine.
+    #[error("{length} bytes at offset {offset} are more than can be asked for")]
+    TooLong {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// The server answered with an error.
+    #[error("the server answered: {error}{}", message.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Server {
+        /// Its error.
+        error: NbdError,
+        /// Its words.
+        message: Option<String>,
+    },
+    /// The connection is gone; whether the request was done is not known.
+    #[error("the connection is lost: {0}")]
+    Lost(String),
+}
+
+/// What both tasks and all clones share.
+struct Shared {
+    state: Mutex<State>,
+    started: Instant,
+}
+
+struct State {
+    pipeline: Pipeline<Waiting>,
+    /// Why the connection is gone.
+    lost: Option<String>,
+}
+
+/// Somebody waits for an answer; dropping it frees the place in the window.
+struct Waiting {
+    answer: oneshot::Sender<Answer>,
+    _permit: OwnedSemaphorePermit,
+}
+
+type Answer = Result<Option<Vec<u8>>, ClientError>;
+
+/// Somebody waits for the connection to end.
+type Goodbye = oneshot::Sender<Result<(), ClientError>>;
+
+enum Outgoing {
+    Request {
+        command: Command,
+        offset: u64,
+        length: u32,
+        payload: Vec<u8>,
+        waiting: Waiting,
+    },
+    Disconnect(Goodbye),
+}
+
+impl Client {
+    /// Dials, negotiates, and starts the tasks of the connection. A URI without a path opens the server's default
+    /// export.
+    pub async fn connect(uri: &NbdUri) -> Result<Self, ClientError> {
+        let export = uri.export.as_deref().unwrap_or_default();
+        Self::over(connect(&uri.address, export, CONNECT_DEADLINE).await?)
+    }
+
+    /// Takes over a negotiated connection.
+    pub fn over(connected: Connected) -> Result<Self, ClientError> {
+        let lost = |error: std::io::Error| ClientError::Lost(error.to_string());
+        let stream = Stream::from_socket(connected.socket).map_err(lost)?;
+        let pipeline = Pipeline::new(&connected.negotiated, WINDOW);
+        let limits = *pipeline.limits();
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { pipeline, lost: None }),
+            started: Instant::now(),
+        });
+        let (outbox, inbox) = mpsc::channel(WINDOW);
+        tokio::spawn(run(shared.clone(), inbox, stream, connected.unread));
+        Ok(Self {
+            limits,
+            shared,
+            outbox,
+            window: Arc::new(Semaphore::new(WINDOW)),
+        })
+    }
+
+    /// What the server permits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Size of the export in bytes.
+    pub fn size(&self) -> u64 {
+        self.limits.size
+    }
+
+    /// Reads `length` bytes.
+    pub async fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, ClientError> {
+        let pieces = split(offset, length as u64, u64::from(self.longest_payload()))?;
+        let single = pieces.len() == 1;
+        let mut data = Vec::with_capacity(if single { 0 } else { length });
+        let mut answers = Vec::new();
+        for (at, piece) in pieces {
+            answers.push(self.submit(Command::Read { df: false }, at, piece, Vec::new()).await?);
+        }
+        for answer in answers {
+            let part = self.answered(answer).await?.unwrap_or_default();
+            if single {
+                return Ok(part);
+            }
+            data.extend_from_slice(&part);
+        }
+        Ok(data)
+    }
+
+    /// Writes `data`; with `fua` it is durable when this returns. Durability falls back to a FLUSH where the server
+    /// has no FUA.
+    pub async fn write(&self, offset: u64, data: &[u8], fua: bool) -> Result<(), ClientError> {
+        let command = Command::Write {
+            fua: fua && self.limits.can_fua(),
+        };
+        let mut answers = Vec::new();
+        let mut rest = data;
+        for (at, piece) in split(offset, data.len() as u64, u64::from(self.longest_payload()))? {
+            let (now, later) = rest.split_at(rest.len().min(piece as usize));
+            rest = later;
+            answers.push(self.submit(command, at, piece, now.to_vec()).await?);
+        }
+        self.finish(answers, fua).await
+    }
+
+    /// Makes everything that was answered before durable.
+    pub async fn flush(&self) -> Result<(), ClientError> {
+        let answer = self.submit(Command::Flush, 0, 0, Vec::new()).await?;
+        self.answered(answer).await.map(|_| ())
+    }
+
+    /// Says that a range is not needed any more; what it reads as afterwards is the server's choice.
+    pub async fn trim(&self, offset: u64, length: u64, fua: bool) -> Result<(), ClientError> {
+        self.effect(
+            Command::Trim {
+                fua: fua && self.limits.can_fua(),
+            },
+            offset,
+            length,
+            fua,
+        )
+        .await
+    }
+
+    /// Makes a range read as zeroes; with `no_hole` it stays allocated.
+    pub async fn zero(&self, offset: u64, length: u64, no_hole: bool, fua: bool) -> Result<(), ClientError> {
+        self.effect(
+            Command::WriteZeroes {
+                fua: fua && self.limits.can_fua(),
+                no_hole,
+            },
+            offset,
+            length,
+            fua,
+        )
+        .await
+    }
+
+    /// Asks the server to prefetch a range.
+    pub async fn cache(&self, offset: u64, length: u64) -> Result<(), ClientError> {
+        self.effect(Command::Cache, offset, length, false).await
+    }
+
+    /// Waits for what is in flight, says good-bye, and waits until the server has closed.
+    pub async fn disconnect(self) -> Result<(), ClientError> {
+        let all = u32::try_from(WINDOW).unwrap_or(u32::MAX);
+        let _idle = self.window.acquire_many(all).await.map_err(|_| self.lost())?;
+        let (goodbye, closed) = oneshot::channel();
+        self.outbox
+            .send(Outgoing::Disconnect(goodbye))
+            .await
+            .map_err(|_| self.lost())?;
+        closed.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    async fn effect(&self, command: Command, offset: u64, length: u64, fua: bool) -> Result<(), ClientError> {
+        let block = u64::from(self.limits.minimum_block);
+        let mut answers = Vec::new();
+        for (at, piece) in split(offset, length, MAX_EFFECT / block * block)? {
+            answers.push(self.submit(command, at, piece, Vec::new()).await?);
+        }
+        self.finish(answers, fua).await
+    }
+
+    async fn finish(&self, answers: Vec<oneshot::Receiver<Answer>>, fua: bool) -> Result<(), ClientError> {
+        for answer in answers {
+            self.answered(answer).await?;
+        }
+        if fua && !self.limits.can_fua() {
+            self.flush().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits for room in the window, then puts the request on its way.
+    async fn submit(
+        &self,
+        command: Command,
+        offset: u64,
+        length: u32,
+        payload: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Answer>, ClientError> {
+        self.limits.check(command, offset, length)?;
+        let permit = self.window.clone().acquire_owned().await.map_err(|_| self.lost())?;
+        let (answer, receiver) = oneshot::channel();
+        let waiting = Waiting {
+            answer,
+            _permit: permit,
+        };
+        let request = Outgoing::Request {
+            command,
+            offset,
+            length,
+            payload,
+            waiting,
+        };
+        self.outbox.send(request).await.map_err(|_| self.lost())?;
+        Ok(receiver)
+    }
+
+    async fn answered(&self, answer: oneshot::Receiver<Answer>) -> Answer {
+        answer.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// The longest payload, as a multiple of the block size.
+    fn longest_payload(&self) -> u32 {
+        self.limits.maximum_payload / self.limits.minimum_block * self.limits.minimum_block
+    }
+
+    fn lost(&self) -> ClientError {
+        ClientError::Lost(self.shared.why_lost())
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing is left half done by a panic in here: every change of the state is one call.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn why_lost(&self) -> String {
+        self.lock().lost.clone().unwrap_or_else(|| "it was closed".to_owned())
+    }
+
+    /// The connection is gone: everyone who waits is told. The first reason counts.
+    fn fail(&self, reason: &str) {
+        let (waiting, reason) = {
+            let mut state = self.lock();
+            let reason = state.lost.get_or_insert_with(|| reason.to_owned()).clone();
+            (state.pipeline.drain(), reason)
+        };
+        for Waiting { answer, .. } in waiting {
+            // Nobody may be waiting any more: an abandoned request is nobody's business.
+            let _ = answer.send(Err(ClientError::Lost(reason.clone())));
+        }
+    }
+}
+
+/// Starts a request; `None` when nobody waits for it any more, or it cannot be sent.
+fn start(
+    shared: &Shared,
+    command: Command,
+    offset: u64,
+    length: u32,
+    waiting: Waiting,
+) -> Option<[u8; nbd_proto::Request::LENGTH]> {
+    if waiting.answer.is_closed() {
+        return None;
+    }
+    let mut state = shared.lock();
+    if let Err(error) = state.pipeline.check(command, offset, length) {
+        // The asker may have stopped waiting.
+        let _ = waiting.answer.send(Err(error.into()));
+        return None;
+    }
+    state
+        .pipeline
+        .start(shared.started.elapsed(), command, offset, length, waiting)
+        .ok()
+}
+
+/// The connection's task: sends and receives at the same time, so that neither can hold up the other.
+async fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Outgoing>, stream: Stream, unread: Vec<u8>) {
+    let (reader, mut writer) = stream.into_split();
+    let mut reading = pin!(read_replies(&shared, reader, unread));
+    let goodbye = tokio::select! {
+        goodbye = write_requests(&shared, &mut inbox, &mut writer) => goodbye,
+        () = &mut reading => None,
+    };
+    let Some(answer) = goodbye else {
+        return shared.fail("it was closed");
+    };
+    let closed = tokio::time::timeout(CLOSE_DEADLINE, reading).await;
+    shared.fail("it was closed");
+    let late = || {
+        ClientError::Lost(format!(
+            "the server did not close within {} s of DISC",
+            CLOSE_DEADLINE.as_secs()
+        ))
+    };
+    // The asker may have stopped waiting.
+    let _ = answer.send(closed.map_err(|_| late()));
+}
+
+/// Sends until DISC is sent (then: who waits for the end), the connection breaks, or the last client is dropped.
+async fn write_requests(
+    shared: &Shared,
+    inbox: &mut mpsc::Receiver<Outgoing>,
+    writer: &mut (dyn AsyncWrite + Send + Unpin),
+) -> Option<Goodbye> {
+    while let Some(outgoing) = inbox.recv().await {
+        let (header, payload, goodbye) = match outgoing {
+            Outgoing::Disconnect(goodbye) => (shared.lock().pipeline.disconnect(), Vec::new(), Some(goodbye)),
+            Outgoing::Request {
+                command,
+                offset,
+                length,
+                payload,
+                waiting,
+            } => {
+                let Some(header) = start(shared, command, offset, length, waiting) else {
+                    continue;
+                };
+                (header, payload, None)
+            }
+        };
+        let sent = async {
+            writer.write_all(&header).await?;
+            writer.write_all(&payload).await
+        };
+        if let Err(error) = sent.await {
+            shared.fail(&format!("sending failed: {error}"));
+            return None;
+        }
+        if goodbye.is_some() {
+            return goodbye;
+        }
+    }
+    None
+}
+
+/// Receives until the connection ends.
+async fn read_replies(shared: &Shared, mut reader: Box<dyn AsyncRead + Send + Unpin>, unread: Vec<u8>) {
+    let mut buffer = unread;
+    let mut events = Vec::new();
+    loop {
+        let result = shared.lock().pipeline.receive(&buffer, &mut events);
+        for Event::Done {
+            tag,
+            outcome,
+            message,
+            data,
+        } in events.drain(..)
+        {
+            let answer = outcome
+                .map(|()| data)
+                .map_err(|error| ClientError::Server { error, message });
+            // The asker may have stopped waiting.
+            let _ = tag.answer.send(answer);
+        }
+        if let Err(misbehaved) = result {
+            return shared.fail(&misbehaved.to_string());
+        }
+        buffer.clear();
+        buffer.reserve(READ_SIZE);
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) => return shared.fail("the server closed it"),
+            Ok(_) => {}
+            Err(error) => return shared.fail(&format!("receiving failed: {error}")),
+        }
+    }
+}
+
+/// The pieces of a range, each at most `longest` bytes.
+fn split(offset: u64, length: u64, longest: u64) -> Result<Vec<(u64, u32)>, ClientError> {
+    let too_long = || ClientError::TooLong { offset, length };
+    let end = offset.checked_add(length).ok_or_else(too_long)?;
+    let mut pieces = Vec::new();
+    let mut at = offset;
+    while at < end {
+        let piece = u32::try_from((end - at).min(longest)).map_err(|_| too_long())?;
+        pieces.push((at, piece));
+        at += u64::from(piece);
+    }
+    Ok(pieces)
+}

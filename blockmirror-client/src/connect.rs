@@ -1,0 +1,251 @@
+//! Dialling a server and negotiating with it, under one deadline.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nbd_proto::client::{Goal, Handshake, HandshakeError, Negotiated, Step};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::uri::Address;
+
+/// Bytes read at once while negotiating.
+const READ_SIZE: usize = 16 << 10;
+/// A silent TCP connection is probed after this long,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+/// then this often,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// and is dead after so many unanswered probes.
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// A connection that is ready for the transmission phase.
+#[derive(Debug)]
+pub struct Connected {
+    /// A nonblocking stream socket; for TCP with TCP_NODELAY and keepalive.
+    pub socket: OwnedFd,
+    /// What was agreed.
+    pub negotiated: Negotiated,
+    /// Bytes that came behind the handshake: the beginning of the replies (a correct server sends none).
+    pub unread: Vec<u8>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server could not be reached.
+    #[error("cannot connect to {address}: {source}; is an NBD server listening there?")]
+    Dial {
+        /// Where.
+        address: Address,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Reached, but the connection broke while negotiating.
+    #[error("the connection to {address} broke while negotiating: {source}")]
+    Broken {
+        /// Where.
+        address: Address,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Everything together took too long.
+    #[error("no connection to {address} within {:.1} s (still {stage}): is the server overloaded, or is it not an NBD server?", after.as_secs_f64())]
+    Deadline {
+        /// Where.
+        address: Address,
+        /// The deadline.
+        after: Duration,
+        /// How far it came: "dialling" or "negotiating".
+        stage: &'static str,
+    },
+    /// The server refused, closed the connection, or what it said is not NBD.
+    #[error("cannot open export \"{export}\" at {address}: {source}")]
+    Handshake {
+        /// Where.
+        address: Address,
+        /// What was asked for.
+        export: String,
+        /// Who is at fault, and how.
+        source: HandshakeError,
+    },
+}
+
+/// Dials `address` and opens `export` ("" is the server's default export), asking for structured replies. Everything
+/// together takes at most `deadline`.
+pub async fn connect(address: &Address, export: &str, deadline: Duration) -> Result<Connected, ConnectError> {
+    let (stream, step, unread) = converse(address, Goal::Go, export, deadline).await?;
+    let broken = |source| ConnectError::Broken {
+        address: address.clone(),
+        source,
+    };
+    match step {
+        Step::Ready(negotiated) => Ok(Connected {
+            socket: stream.into_socket().map_err(broken)?,
+            negotiated,
+            unread,
+        }),
+        _ => Err(unexpected(address)),
+    }
+}
+
+/// What the server says about `export`, without opening it.
+pub async fn info(address: &Address, export: &str, deadline: Duration) -> Result<Negotiated, ConnectError> {
+    match converse(address, Goal::Info, export, deadline).await?.1 {
+        Step::Ready(negotiated) => Ok(negotiated),
+        _ => Err(unexpected(address)),
+    }
+}
+
+/// The exports a server tells about: name and description.
+pub async fn list(address: &Address, deadline: Duration) -> Result<Vec<(String, String)>, ConnectError> {
+    match converse(address, Goal::List, "", deadline).await?.1 {
+        Step::Listed(exports) => Ok(exports),
+        _ => Err(unexpected(address)),
+    }
+}
+
+fn unexpected(address: &Address) -> ConnectError {
+    let source = io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the handshake ended with something else than was asked",
+    );
+    ConnectError::Broken {
+        address: address.clone(),
+        source,
+    }
+}
+
+/// Dials and runs the handshake to its end; what it came to, and the bytes behind it.
+async fn converse(
+    address: &Address,
+    goal: Goal,
+    export: &str,
+    deadline: Duration,
+) -> Result<(Stream, Step, Vec<u8>), ConnectError> {
+    let mut stage = "dialling";
+    let whole = async {
+        let mut stream = Stream::dial(address).await?;
+        stage = "negotiating";
+        let (step, unread) = negotiate(&mut stream, address, goal, export).await?;
+        Ok((stream, step, unread))
+    };
+    let result = tokio::time::timeout(deadline, whole).await;
+    result.unwrap_or_else(|_| {
+        Err(ConnectError::Deadline {
+            address: address.clone(),
+            after: deadline,
+            stage,
+        })
+    })
+}
+
+async fn negotiate(
+    stream: &mut Stream,
+    address: &Address,
+    goal: Goal,
+    export: &str,
+) -> Result<(Step, Vec<u8>), ConnectError> {
+    let broken = |source| ConnectError::Broken {
+        address: address.clone(),
+        source,
+    };
+    let failed = |source| ConnectError::Handshake {
+        address: address.clone(),
+        export: export.to_owned(),
+        source,
+    };
+    let mut handshake = Handshake::new(goal, export, true);
+    let mut input = Vec::with_capacity(READ_SIZE);
+    let mut output = Vec::new();
+    loop {
+        input.clear();
+        if stream.io().read_buf(&mut input).await.map_err(broken)? == 0 {
+            return Err(failed(handshake.closed()));
+        }
+        let result = handshake.handle(&input, &mut output);
+        // Also after the end or a failure: the last bytes say good-bye properly, but nothing depends on them.
+        let sent = stream.io().write_all(&output).await;
+        output.clear();
+        match result.map_err(failed)? {
+            (_, Step::NeedMore) => sent.map_err(broken)?,
+            (taken, step) => return Ok((step, input.split_off(taken.min(input.len())))),
+        }
+    }
+}
+
+/// A connected socket, of either family.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Both directions of a stream.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+impl Stream {
+    async fn dial(address: &Address) -> Result<Self, ConnectError> {
+        let dial = |source| ConnectError::Dial {
+            address: address.clone(),
+            source,
+        };
+        Ok(match address {
+            Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(dial)?),
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(dial)?;
+                set_options(&stream).map_err(dial)?;
+                Stream::Tcp(stream)
+            }
+        })
+    }
+
+    /// The tokio stream of a connected socket.
+    pub(crate) fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+        if rustix::net::sockopt::socket_domain(&socket)? == rustix::net::AddressFamily::UNIX {
+            Ok(Stream::Unix(UnixStream::from_std(socket.into())?))
+        } else {
+            Ok(Stream::Tcp(TcpStream::from_std(socket.into())?))
+        }
+    }
+
+    /// The nonblocking socket, free of tokio.
+    fn into_socket(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Stream::Tcp(stream) => stream.into_std()?.into(),
+            Stream::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+
+    fn io(&mut self) -> &mut dyn Duplex {
+        match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
+        }
+    }
+
+    /// Both directions, to be used by two tasks.
+    pub(crate) fn into_split(self) -> (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) {
+        match self {
+            Stream::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (Box::new(read), Box::new(write))
+            }
+            Stream::Unix(stream) => {
+                let (read, write) = stream.into_split();
+                (Box::new(read), Box::new(write))
+            }
+        }
+    }
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}

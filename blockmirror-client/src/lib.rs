@@ -1,0 +1,17 @@
+//! The initiator side of blockmirror: everything that talks *to* a server.
+//!
+//! - [`uri`]: how a peer or an export is named (`nbd://host:port/export`).
+//! - [`connect`]: dialling and negotiating, under one deadline; hands out a socket ready for commands.
+//! - [`pipeline`]: the transmission phase as a sans-io state machine: cookies, bounded window, reply assembly. The
+//!   daemon's data threads drive it with io_uring, [`client`] drives it with tokio.
+//! - [`client`]: an asynchronous client for tools and tests.
+//! - [`admin`]: the admin API: its types, shared with the daemon, and a client for it.
+//!
+//! The `blockmirror` command is built from the same parts (`src/bin/blockmirror`).
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod client;
+pub mod connect;
+pub mod pipeline;
+pub mod uri;

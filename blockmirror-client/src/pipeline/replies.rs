@@ -1,0 +1,342 @@
+//! The server's bytes: simple replies and structured chunks, cut anywhere.
+
+use nbd_proto::reply::{decode_hole, decode_offset};
+use nbd_proto::{ChunkKind, Command, ErrorChunk, NbdError, PeerMisbehaved, ReplyFlags, ReplyHeader};
+
+use super::reading::{Misfit, Reading};
+use super::slots::{Failure, InFlight};
+use super::{Event, Pipeline};
+
+/// Longest header: that of a chunk.
+const MAX_HEADER: usize = nbd_proto::constants::CHUNK_HEADER_LENGTH;
+/// Room for a header and the fixed part of a chunk, taken once.
+pub(super) const PARTIAL_CAPACITY: usize = 32;
+
+/// Where in the stream of replies we are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// At the beginning of a reply.
+    Header,
+    /// In the offset of a data chunk of `length` bytes of data.
+    DataOffset { slot: u32, length: u32, done: bool },
+    /// In data: `at` is where the next byte goes, within the READ.
+    Data { slot: u32, at: u32, left: u32, done: bool },
+    /// In a hole chunk.
+    Hole { slot: u32, done: bool },
+    /// In an error chunk of `length` bytes.
+    Error {
+        slot: u32,
+        kind: ChunkKind,
+        length: u32,
+        done: bool,
+    },
+}
+
+impl<T> Pipeline<T> {
+    /// Takes bytes from the server, appends what they mean to `events` (at most one event per request in flight).
+    /// Everything is consumed, in whatever pieces it comes; the result is `input.len()`.
+    ///
+    /// # Errors
+    /// The server broke the protocol; every later call fails in the same way. Events of replies before the fault are
+    /// appended.
+    pub fn receive(&mut self, input: &[u8], events: &mut Vec<Event<T>>) -> Result<usize, PeerMisbehaved> {
+        if let Some(misbehaved) = &self.misbehaved {
+            return Err(misbehaved.clone());
+        }
+        let mut rest = input;
+        while !rest.is_empty() {
+            // Each step consumes at least one byte.
+            if let Err(misbehaved) = self.step(&mut rest, events) {
+                self.misbehaved = Some(misbehaved.clone());
+                return Err(misbehaved);
+            }
+        }
+        Ok(input.len())
+    }
+
+    fn step(&mut self, input: &mut &[u8], events: &mut Vec<Event<T>>) -> Result<(), PeerMisbehaved> {
+        match self.stage {
+            Stage::Header => match take_header(&mut self.partial, input)? {
+                None => Ok(()),
+                Some(ReplyHeader::Simple { cookie, error }) => self.simple(cookie, error, events),
+                Some(ReplyHeader::Chunk {
+                    flags,
+                    kind,
+                    cookie,
+                    length,
+                }) => self.chunk(flags, kind, cookie, length, events),
+            },
+            Stage::DataOffset { slot, length, done } => match take_array(&mut self.partial, input) {
+                None => Ok(()),
+                Some(offset) => {
+                    let at = self.cover(slot, decode_offset(&offset), length)?;
+                    self.stage = Stage::Data {
+                        slot,
+                        at,
+                        left: length,
+                        done,
+                    };
+                    Ok(())
+                }
+            },
+            Stage::Data { slot, at, left, done } => {
+                let (now, later) = input.split_at(input.len().min(left as usize));
+                *input = later;
+                if let Some(reading) = self.slots.get_mut(slot).and_then(|request| request.reading.as_mut()) {
+                    reading.fill(at, now);
+                }
+                let taken = now.len() as u32;
+                self.stage = Stage::Data {
+                    slot,
+                    at: at + taken,
+                    left: left - taken,
+                    done,
+                };
+                if taken == left {
+                    self.end_of_chunk(slot, done, events)
+                } else {
+                    Ok(())
+                }
+            }
+            Stage::Hole { slot, done } => match take_array(&mut self.partial, input) {
+                None => Ok(()),
+                Some(hole) => {
+                    let (offset, length) = decode_hole(&hole)?;
+                    self.cover(slot, offset, length)?;
+                    self.end_of_chunk(slot, done, events)
+                }
+            },
+            Stage::Error {
+                slot,
+                kind,
+                length,
+                done,
+            } => {
+                // The header's check bounds `length` by MAX_ERROR_CHUNK.
+                match take(&mut self.partial, input, length as usize, |bytes| {
+                    ErrorChunk::decode(kind, bytes)
+                }) {
+                    None => Ok(()),
+                    Some(chunk) => {
+                        self.error_chunk(slot, chunk?)?;
+                        self.end_of_chunk(slot, done, events)
+                    }
+                }
+            }
+        }
+    }
+
+    fn simple(
+        &mut self,
+        cookie: u64,
+        error: Option<NbdError>,
+        events: &mut Vec<Event<T>>,
+    ) -> Result<(), PeerMisbehaved> {
+        let structured = self.structured;
+        let (slot, request) = self.lookup(cookie)?;
+        if request.reading.is_some() {
+            // Chunks of this reply have come: it cannot end as a simple one.
+            return Err(PeerMisbehaved::SimpleReplyToRead);
+        }
+        match error {
+            // With structured replies a READ must not get a simple reply, not even for an error. An error is taken
+            // all the same: it carries no data that could be misread, and nbd-server sends such.
+            Some(error) => request.fail(error, None),
+            None if request.is_read() && structured => return Err(PeerMisbehaved::SimpleReplyToRead),
+            None if request.is_read() => {
+                let (offset, left) = (request.offset, request.length);
+                let at = self.cover(slot, offset, left)?;
+                self.stage = Stage::Data {
+                    slot,
+                    at,
+                    left,
+                    done: true,
+                };
+                return Ok(());
+            }
+            None => {}
+        }
+        self.end_of_chunk(slot, true, events)
+    }
+
+    fn chunk(
+        &mut self,
+        flags: ReplyFlags,
+        kind: ChunkKind,
+        cookie: u64,
+        length: u32,
+        events: &mut Vec<Event<T>>,
+    ) -> Result<(), PeerMisbehaved> {
+        if !self.structured {
+            return Err(PeerMisbehaved::StructuredNotNegotiated);
+        }
+        let done = flags.contains(ReplyFlags::DONE);
+        let (slot, request) = self.lookup(cookie)?;
+        let has_content = matches!(kind, ChunkKind::OffsetData | ChunkKind::OffsetHole);
+        if has_content && !request.is_read() {
+            return Err(PeerMisbehaved::UnexpectedContent { kind: kind.to_wire() });
+        }
+        let pieces = request.reading.as_ref().map_or(0, Reading::pieces);
+        if has_content && pieces > 0 && request.command == (Command::Read { df: true }) {
+            return Err(PeerMisbehaved::Fragmented);
+        }
+        self.stage = match kind {
+            ChunkKind::None => return self.end_of_chunk(slot, done, events),
+            // The header's check leaves room for the offset.
+            ChunkKind::OffsetData => Stage::DataOffset {
+                slot,
+                length: length.saturating_sub(8),
+                done,
+            },
+            ChunkKind::OffsetHole => Stage::Hole { slot, done },
+            ChunkKind::Error | ChunkKind::ErrorOffset | ChunkKind::UnknownError(_) => Stage::Error {
+                slot,
+                kind,
+                length,
+                done,
+            },
+        };
+        Ok(())
+    }
+
+    fn lookup(&mut self, cookie: u64) -> Result<(u32, &mut InFlight<T>), PeerMisbehaved> {
+        let unknown = PeerMisbehaved::UnknownCookie(cookie);
+        let Some(slot) = self.slots.find(cookie) else {
+            return Err(unknown);
+        };
+        let request = self.slots.get_mut(slot).ok_or(unknown)?;
+        Ok((slot, request))
+    }
+
+    /// Counts a piece of a READ as covered; its place within the READ.
+    fn cover(&mut self, slot: u32, offset: u64, length: u32) -> Result<u32, PeerMisbehaved> {
+        let outside = PeerMisbehaved::ContentOutsideRequest {
+            offset,
+            length: u64::from(length),
+        };
+        let Some(request) = self.slots.get_mut(slot) else {
+            return Err(outside);
+        };
+        let Some(start) = offset.checked_sub(request.offset) else {
+            return Err(outside);
+        };
+        let reading = request.reading.get_or_insert_with(|| Reading::new(request.length));
+        reading.cover(start, length).map_err(|misfit| match misfit {
+            Misfit::OutOfRange => outside,
+            Misfit::Overlap => PeerMisbehaved::ContentOverlaps {
+                offset,
+                length: u64::from(length),
+            },
+        })
+    }
+
+    fn error_chunk(&mut self, slot: u32, chunk: ErrorChunk) -> Result<(), PeerMisbehaved> {
+        let Some(request) = self.slots.get_mut(slot) else {
+            return Ok(());
+        };
+        if let Some(offset) = chunk.offset {
+            let within = offset
+                .checked_sub(request.offset)
+                .is_some_and(|at| at < u64::from(request.length));
+            if !within {
+                return Err(PeerMisbehaved::ContentOutsideRequest { offset, length: 0 });
+            }
+        }
+        request.fail(chunk.error, Some(chunk.message).filter(|message| !message.is_empty()));
+        Ok(())
+    }
+
+    /// A chunk, or a simple reply, has come whole; `done` when it ends the reply.
+    fn end_of_chunk(&mut self, slot: u32, done: bool, events: &mut Vec<Event<T>>) -> Result<(), PeerMisbehaved> {
+        self.stage = Stage::Header;
+        if !done {
+            return Ok(());
+        }
+        let Some(request) = self.slots.get_mut(slot) else {
+            return Ok(());
+        };
+        let missing = request.reading.as_ref().map_or(request.length, Reading::missing);
+        if request.is_read() && request.failure.is_none() && missing > 0 {
+            let (missing, length) = (u64::from(missing), u64::from(request.length));
+            return Err(PeerMisbehaved::ContentMissing { missing, length });
+        }
+        if let Some(InFlight {
+            tag, reading, failure, ..
+        }) = self.slots.remove(slot)
+        {
+            events.push(match failure {
+                Some(Failure { error, message }) => Event::Done {
+                    tag,
+                    outcome: Err(error),
+                    message,
+                    data: None,
+                },
+                None => Event::Done {
+                    tag,
+                    outcome: Ok(()),
+                    message: None,
+                    data: reading.map(Reading::into_data),
+                },
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<T> InFlight<T> {
+    fn is_read(&self) -> bool {
+        matches!(self.command, Command::Read { .. })
+    }
+
+    /// The first error counts: later ones are often its consequence.
+    fn fail(&mut self, error: NbdError, message: Option<String>) {
+        self.failure.get_or_insert(Failure { error, message });
+    }
+}
+
+/// A whole header, directly from the input when it is all there; otherwise its beginning is put aside.
+fn take_header(partial: &mut Vec<u8>, input: &mut &[u8]) -> Result<Option<ReplyHeader>, PeerMisbehaved> {
+    if partial.is_empty()
+        && let Some((header, length)) = ReplyHeader::decode(input)?
+    {
+        *input = input.get(length..).unwrap_or_default();
+        return Ok(Some(header));
+    }
+    let before = partial.len();
+    let room = MAX_HEADER.saturating_sub(before);
+    partial.extend_from_slice(input.get(..room).unwrap_or(input));
+    let Some((header, length)) = ReplyHeader::decode(partial)? else {
+        *input = &[];
+        return Ok(None);
+    };
+    // What was put aside was no whole header, so `length` is more than that.
+    *input = input.get(length.saturating_sub(before)..).unwrap_or_default();
+    partial.clear();
+    Ok(Some(header))
+}
+
+/// Exactly `N` bytes once they have come.
+fn take_array<const N: usize>(partial: &mut Vec<u8>, input: &mut &[u8]) -> Option<[u8; N]> {
+    take(partial, input, N, |bytes| {
+        let mut array = [0; N];
+        array.copy_from_slice(bytes);
+        array
+    })
+}
+
+/// Calls `parse` with exactly `need` bytes once they have come; until then puts them aside.
+fn take<R>(partial: &mut Vec<u8>, input: &mut &[u8], need: usize, parse: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let missing = need.saturating_sub(partial.len());
+    let (now, later) = input.split_at(input.len().min(missing));
+    *input = later;
+    if now.len() == need {
+        return Some(parse(now));
+    }
+    partial.extend_from_slice(now);
+    if partial.len() < need {
+        return None;
+    }
+    let parsed = parse(partial);
+    partial.clear();
+    Some(parsed)
+}

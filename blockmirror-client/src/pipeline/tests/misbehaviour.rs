@@ -1,0 +1,211 @@
+//! A server that breaks a rule: which one is said, whatever way the bytes are cut.
+
+use nbd_proto::reply::{chunk_header, error_chunk, hole_chunk, none_chunk, offset_data_header};
+use nbd_proto::{ChunkKind, ReplyFlags};
+
+use super::*;
+
+const DONE: ReplyFlags = ReplyFlags::DONE;
+const MORE: ReplyFlags = ReplyFlags::empty();
+
+/// The READ of 64 bytes at 1000 that most cases answer, and a WRITE of as many at 0.
+struct Asked {
+    read: u64,
+    write: u64,
+}
+
+/// Feeds the reply whole and byte by byte; both must end alike.
+fn judge(
+    structured: bool,
+    df: bool,
+    reply: impl Fn(&Asked) -> Vec<u8>,
+) -> Result<Vec<Event<&'static str>>, PeerMisbehaved> {
+    let mut ends = Vec::new();
+    for size in [usize::MAX, 1] {
+        let mut pipeline = Pipeline::new(&negotiated(4096, structured), 4);
+        let read = start(&mut pipeline, Command::Read { df }, 1000, 64, "read").cookie;
+        let write = start(&mut pipeline, WRITE, 0, 64, "write").cookie;
+        let bytes = reply(&Asked { read, write });
+        let mut events = Vec::new();
+        let result = bytes.chunks(size.min(bytes.len())).try_for_each(|part| {
+            assert_eq!(pipeline.receive(part, &mut events)?, part.len());
+            Ok(())
+        });
+        if let Err(fault) = &result {
+            assert_eq!(
+                pipeline.receive(&[], &mut events).as_ref(),
+                Err(fault),
+                "the fault stays"
+            );
+            assert_eq!(pipeline.check(READ, 0, 1), Err(StartError::Closing));
+        }
+        ends.push(result.map(|()| events));
+    }
+    assert_eq!(ends[0], ends[1]);
+    ends.remove(0)
+}
+
+fn data_chunk(cookie: u64, flags: ReplyFlags, offset: u64, length: u32) -> Vec<u8> {
+    [
+        &offset_data_header(cookie, flags, offset, length)[..],
+        &vec![7; length as usize],
+    ]
+    .concat()
+}
+
+fn fault(reply: impl Fn(&Asked) -> Vec<u8>) -> PeerMisbehaved {
+    judge(true, false, reply).expect_err("the rule is broken")
+}
+
+#[test]
+fn cookies() {
+    let unknown = fault(|_| none_chunk(0xffff_ffff_ffff_ffff).to_vec());
+    assert_eq!(unknown, PeerMisbehaved::UnknownCookie(u64::MAX));
+    let twice = fault(|asked| [none_chunk(asked.write), none_chunk(asked.write)].concat());
+    assert!(matches!(twice, PeerMisbehaved::UnknownCookie(_)));
+    let twice = judge(false, false, |asked| {
+        [simple_reply(asked.write, None), simple_reply(asked.write, None)].concat()
+    });
+    assert!(matches!(twice, Err(PeerMisbehaved::UnknownCookie(_))));
+}
+
+#[test]
+fn framing() {
+    assert_eq!(fault(|_| vec![0; 4]), PeerMisbehaved::BadReplyMagic(0));
+    let not_agreed = judge(false, false, |asked| none_chunk(asked.write).to_vec());
+    assert_eq!(not_agreed, Err(PeerMisbehaved::StructuredNotNegotiated));
+    let simple = fault(|asked| simple_reply(asked.read, None).to_vec());
+    assert_eq!(simple, PeerMisbehaved::SimpleReplyToRead);
+    let mixed = fault(|asked| {
+        [
+            data_chunk(asked.read, MORE, 1000, 8),
+            simple_reply(asked.read, Some(NbdError::Io)).to_vec(),
+        ]
+        .concat()
+    });
+    assert_eq!(mixed, PeerMisbehaved::SimpleReplyToRead);
+    let content = fault(|asked| data_chunk(asked.write, DONE, 0, 64));
+    assert_eq!(content, PeerMisbehaved::UnexpectedContent { kind: 1 });
+    let hole = fault(|asked| hole_chunk(asked.write, DONE, 0, 64).to_vec());
+    assert_eq!(hole, PeerMisbehaved::UnexpectedContent { kind: 2 });
+}
+
+#[test]
+fn coverage() {
+    let outside = |offset, length| PeerMisbehaved::ContentOutsideRequest { offset, length };
+    assert_eq!(fault(|asked| data_chunk(asked.read, DONE, 999, 64)), outside(999, 64));
+    assert_eq!(fault(|asked| data_chunk(asked.read, DONE, 1000, 65)), outside(1000, 65));
+    assert_eq!(
+        fault(|asked| hole_chunk(asked.read, DONE, 1063, 2).to_vec()),
+        outside(1063, 2)
+    );
+    assert_eq!(
+        fault(|asked| hole_chunk(asked.read, DONE, u64::MAX, 2).to_vec()),
+        outside(u64::MAX, 2)
+    );
+    // Four gigabytes are claimed: refused by the header's word, before any memory is taken for it.
+    let huge = fault(|asked| offset_data_header(asked.read, DONE, 1000, u32::MAX - 8).to_vec());
+    assert_eq!(huge, outside(1000, u64::from(u32::MAX - 8)));
+    let twice = fault(|asked| {
+        [
+            data_chunk(asked.read, MORE, 1000, 8),
+            data_chunk(asked.read, MORE, 1007, 8),
+        ]
+        .concat()
+    });
+    assert_eq!(
+        twice,
+        PeerMisbehaved::ContentOverlaps {
+            offset: 1007,
+            length: 8
+        }
+    );
+    let short = fault(|asked| data_chunk(asked.read, DONE, 1001, 63));
+    assert_eq!(short, PeerMisbehaved::ContentMissing { missing: 1, length: 64 });
+    let nothing = fault(|asked| none_chunk(asked.read).to_vec());
+    assert_eq!(
+        nothing,
+        PeerMisbehaved::ContentMissing {
+            missing: 64,
+            length: 64
+        }
+    );
+}
+
+#[test]
+fn fragments_of_a_read_that_forbids_them() {
+    let halves = |asked: &Asked| {
+        [
+            data_chunk(asked.read, MORE, 1000, 32),
+            data_chunk(asked.read, DONE, 1032, 32),
+        ]
+        .concat()
+    };
+    assert_eq!(judge(true, true, halves), Err(PeerMisbehaved::Fragmented));
+    assert!(judge(true, false, halves).is_ok());
+}
+
+#[test]
+fn errors() {
+    let outside = fault(|asked| error_chunk(asked.read, NbdError::Io, "x", Some(1064)));
+    assert_eq!(
+        outside,
+        PeerMisbehaved::ContentOutsideRequest {
+            offset: 1064,
+            length: 0
+        }
+    );
+    let no_error = fault(|asked| [&chunk_header(DONE, ChunkKind::Error, asked.write, 6)[..], &[0; 6]].concat());
+    assert_eq!(no_error, PeerMisbehaved::ErrorChunkWithoutError);
+    let too_long = fault(|asked| chunk_header(DONE, ChunkKind::Error, asked.write, 1 << 20).to_vec());
+    assert_eq!(
+        too_long,
+        PeerMisbehaved::WrongChunkLength {
+            kind: 0x8001,
+            length: 1 << 20
+        }
+    );
+}
+
+#[test]
+fn errors_that_keep_the_rules_fail_only_their_request() {
+    let failed = |error, message: &str| Event::Done {
+        tag: "read",
+        outcome: Err(error),
+        message: Some(message.to_owned()),
+        data: None,
+    };
+    let at_offset = judge(true, false, |asked| {
+        let parts = [
+            data_chunk(asked.read, MORE, 1000, 8),
+            error_chunk(asked.read, NbdError::Io, "sector", Some(1008)),
+        ];
+        [parts.concat(), none_chunk(asked.write).to_vec()].concat()
+    });
+    assert_eq!(at_offset, Ok(vec![failed(NbdError::Io, "sector"), done("write")]));
+    // The first error counts, and a kind of error we do not know is still an error.
+    let unknown_kind = judge(true, false, |asked| {
+        let text = b"\0\0\0\x1c\0\x04late then more";
+        let header = chunk_header(MORE, ChunkKind::UnknownError(0x8123), asked.read, text.len() as u32);
+        [
+            &header[..],
+            text,
+            &error_chunk(asked.read, NbdError::Io, "second", None),
+        ]
+        .concat()
+    });
+    assert_eq!(unknown_kind, Ok(vec![failed(NbdError::NoSpace, "late")]));
+    // nbd-server answers a READ that fails early simply, structured replies or not.
+    let simple = judge(true, false, |asked| {
+        simple_reply(asked.read, Some(NbdError::Io)).to_vec()
+    });
+    assert_eq!(
+        simple,
+        Ok(vec![Event::Done {
+            tag: "read",
+            outcome: Err(NbdError::Io),
+            message: None,
+            data: None
+        }])
+    );
+}

@@ -1,0 +1,168 @@
+//! Host flushes, and the flushes of the legs that cover them (I5).
+
+use super::request::{FlushRequest, bit};
+use super::{Admission, Mirror};
+use crate::config::{OnDisconnect, PEERS_MAX};
+use crate::event::{ConnectionId, DisconnectReason, Event, Failure, Output, PeerIndex, Refusal, RequestId};
+use crate::sabotage::Sabotage;
+
+impl Mirror {
+    pub(super) fn host_flush(&mut self, id: RequestId) {
+        if let Some(refusal) = self.closed() {
+            return self.refuse(id, refusal);
+        }
+        if let Admission::Refused(refusal) = self.admission() {
+            return self.refuse(id, refusal);
+        }
+        let mut flush = FlushRequest {
+            id,
+            local: if self.keeps(Sabotage::I5) {
+                self.local.request()
+            } else {
+                self.local.join()
+            },
+            targets: [0; PEERS_MAX],
+            waiting: 0,
+            held: 0,
+            degraded: 0,
+            failed_by: None,
+        };
+        for peer in 0..self.peers.len() {
+            self.cover(peer, &mut flush);
+        }
+        self.flushes.push(flush);
+        self.issue_flushes();
+        self.advance_flushes();
+    }
+
+    /// Add what this peer's mode asks of the flush.
+    fn cover(&mut self, peer: usize, flush: &mut FlushRequest) {
+        let link = &mut self.peers[peer];
+        if link.state.replicates() {
+            if link.is_sync() {
+                flush.targets[peer] = link.flush.request();
+                flush.waiting |= bit(peer);
+            } else {
+                self.enqueue_barrier(peer);
+            }
+        } else if link.state.is_connected() {
+            flush.degraded |= bit(peer);
+        } else if link.is_sync() && link.config.on_disconnect == OnDisconnect::Suspend {
+            flush.held |= bit(peer);
+        } else {
+            flush.degraded |= bit(peer);
+        }
+    }
+
+    /// Issue every flush that is wanted and not in flight.
+    pub(super) fn issue_flushes(&mut self) {
+        if !self.failed && self.local.issue() {
+            self.emit(Output::LocalFlush);
+        }
+        for peer in 0..self.peers.len() {
+            let link = &mut self.peers[peer];
+            let Some(connection) = link.connection else { continue };
+            if link.flush.issue() {
+                link.start_flush();
+                self.emit(Output::PeerFlush {
+                    peer: PeerIndex(peer as u8),
+                    connection,
+                });
+            }
+        }
+    }
+
+    pub(super) fn local_flush_done(&mut self, outcome: Result<(), Failure>) {
+        if outcome.is_err() {
+            // What the page cache held may be gone for good: never tried again, never ignored.
+            return self.fail_volume();
+        }
+        self.local.completed();
+        self.issue_flushes();
+        self.advance_flushes();
+    }
+
+    pub(super) fn peer_flush_done(&mut self, peer: PeerIndex, connection: ConnectionId, outcome: Result<(), Failure>) {
+        let at = usize::from(peer.0);
+        if self.peers[at].connection != Some(connection) {
+            return;
+        }
+        if let Err(failure) = outcome {
+            return self.peer_failed(at, DisconnectReason::PeerFailed(failure));
+        }
+        self.peers[at].finish_flush();
+        self.issue_flushes();
+        self.advance_flushes();
+        self.pump(at);
+        self.resync(at);
+    }
+
+    /// Answer every flush that has all it waits for.
+    pub(super) fn advance_flushes(&mut self) {
+        let closed_gates = self.closed_gates();
+        let mut at = 0;
+        while at < self.flushes.len() {
+            let flush = &mut self.flushes[at];
+            for peer in 0..self.peers.len() {
+                if flush.waiting & bit(peer) != 0 && self.peers[peer].flush.reached(flush.targets[peer]) {
+                    flush.waiting &= !bit(peer);
+                }
+            }
+            let outcome = if let Some(peer) = flush.failed_by {
+                Err(Refusal::PeerGone(peer))
+            } else if self.failed {
+                Err(Refusal::VolumeFailed)
+            } else {
+                Ok(())
+            };
+            let legs = self.local.reached(flush.local) && flush.waiting | flush.held == 0;
+            if outcome.is_ok() && (!legs || flush.degraded & closed_gates != 0) {
+                at += 1;
+                continue;
+            }
+            let id = self.flushes.remove(at).id;
+            self.emit(Output::Reply { id, outcome });
+            self.emit(Output::Release(id));
+        }
+    }
+
+    /// The peer was lost with flushes on their way.
+    pub(super) fn lose_flushes(&mut self, peer: usize) {
+        let policy = self.peers[peer].config.on_disconnect;
+        for flush in &mut self.flushes {
+            if flush.waiting & bit(peer) == 0 {
+                continue;
+            }
+            flush.waiting &= !bit(peer);
+            match policy {
+                OnDisconnect::Continue => flush.degraded |= bit(peer),
+                OnDisconnect::Suspend => flush.held |= bit(peer),
+                OnDisconnect::Fail => flush.failed_by = Some(PeerIndex(peer as u8)),
+            }
+        }
+    }
+
+    /// The peer is back: flushes that waited for it are asked of it now.
+    pub(super) fn resume_flushes(&mut self, peer: usize) {
+        for flush in &mut self.flushes {
+            if flush.held & bit(peer) != 0 {
+                flush.held &= !bit(peer);
+                flush.waiting |= bit(peer);
+                flush.targets[peer] = self.peers[peer].flush.request();
+            }
+        }
+        self.issue_flushes();
+    }
+
+    /// Nothing can be promised any more: every change is refused until the operator has looked.
+    pub(super) fn fail_volume(&mut self) {
+        if self.failed {
+            return;
+        }
+        self.failed = true;
+        self.local.reset();
+        self.event(Event::VolumeFailed);
+        self.advance_flushes();
+        self.refuse_waiting(Refusal::VolumeFailed);
+    }
+}

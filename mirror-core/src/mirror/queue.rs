@@ -1,0 +1,217 @@
+//! The way of mutations and resync requests to a peer: a queue, a window, and what happens when the queue is full.
+
+use super::peer::{CopyPhase, Entry};
+use super::request::bit;
+use super::{COPY_ID, Mirror};
+use crate::config::PEER_WINDOW;
+use crate::event::{ConnectionId, CopyId, DisconnectReason, Event, Failure, Output, PeerIndex, RequestId};
+use crate::range::ByteRange;
+use crate::state::PeerState;
+
+impl Mirror {
+    /// A started mutation for a peer that is connected.
+    pub(super) fn enqueue_mutation(&mut self, peer: usize, id: RequestId, range: ByteRange) {
+        if !self.peers[peer].is_sync() && self.peers[peer].is_full(range.length) {
+            self.fall_behind(peer);
+            return self.degrade(peer, id);
+        }
+        if let Some(request) = self.request(id) {
+            request.queued |= bit(peer);
+        }
+        self.peers[peer].queue_bytes += range.length;
+        self.peers[peer].queue.push_back(Entry::Mutation(id, range));
+        self.pump(peer);
+    }
+
+    /// A resync request whose range is closed to the host.
+    pub(super) fn enqueue_copy(&mut self, peer: usize, copy: CopyId, range: ByteRange) {
+        self.peers[peer].queue.push_back(Entry::Copy(copy, range));
+        self.pump(peer);
+    }
+
+    /// Everything queued so far is to be durable on the peer before anything queued later is sent.
+    pub(super) fn enqueue_barrier(&mut self, peer: usize) {
+        let link = &mut self.peers[peer];
+        let settled = link.unstable.is_empty() && link.flushing.is_empty();
+        let idle = link.queue.is_empty() && link.window == 0 && settled;
+        if !idle && link.queue.back() != Some(&Entry::Barrier) {
+            link.queue.push_back(Entry::Barrier);
+            self.pump(peer);
+        }
+    }
+
+    /// Send what the window, the barriers and the order of overlapping ranges allow.
+    pub(super) fn pump(&mut self, peer: usize) {
+        while let Some(&entry) = self.peers[peer].queue.front() {
+            match entry {
+                Entry::Barrier => {
+                    if !self.pass_barrier(peer) {
+                        return;
+                    }
+                }
+                Entry::Mutation(id, range) => {
+                    if self.enter_window(peer, id.0, range) {
+                        self.send_mutation(peer, id);
+                    }
+                }
+                Entry::Copy(copy, range) => {
+                    if self.enter_window(peer, COPY_ID | copy.0 as u32, range) {
+                        self.send_copy(peer, copy);
+                    }
+                }
+            }
+            if self.peers[peer].queue.front() == Some(&entry) && self.peers[peer].window >= PEER_WINDOW {
+                return;
+            }
+        }
+    }
+
+    /// True when the barrier at the head of the queue has been passed and is gone.
+    fn pass_barrier(&mut self, peer: usize) -> bool {
+        let link = &mut self.peers[peer];
+        if link.window > 0 {
+            return false;
+        }
+        let flush = *link.barrier.get_or_insert_with(|| link.flush.request());
+        if !link.flush.reached(flush) {
+            self.issue_flushes();
+            return false;
+        }
+        link.barrier = None;
+        link.queue.pop_front();
+        true
+    }
+
+    /// The head of the queue enters the window. True: it is to be sent now.
+    fn enter_window(&mut self, peer: usize, key: u32, range: ByteRange) -> bool {
+        let link = &mut self.peers[peer];
+        if link.window >= PEER_WINDOW {
+            return false;
+        }
+        link.queue.pop_front();
+        link.window += 1;
+        // A synchronous peer is in the range order of the host itself: overlaps never get here together (I2).
+        link.is_sync() || link.order.admit(key, range)
+    }
+
+    fn send_mutation(&mut self, peer: usize, id: RequestId) {
+        let Some(connection) = self.peers[peer].connection else {
+            return;
+        };
+        let Some(request) = self.request(id) else { return };
+        request.queued &= !bit(peer);
+        request.in_flight |= bit(peer);
+        let mutation = request.mutation;
+        self.peers[peer].queue_bytes -= mutation.range.length;
+        self.emit(Output::Peer {
+            peer: PeerIndex(peer as u8),
+            connection,
+            id,
+            mutation,
+        });
+    }
+
+    fn send_copy(&mut self, peer: usize, copy: CopyId) {
+        let Some(connection) = self.peers[peer].connection else {
+            return;
+        };
+        let Some(request) = self.peers[peer]
+            .resync
+            .copies
+            .iter_mut()
+            .find(|request| request.id == copy)
+        else {
+            return;
+        };
+        request.phase = CopyPhase::InFlight;
+        let range = request.range;
+        self.emit(Output::Copy {
+            peer: PeerIndex(peer as u8),
+            connection,
+            copy,
+            range,
+        });
+    }
+
+    pub(super) fn peer_done(
+        &mut self,
+        peer: PeerIndex,
+        connection: ConnectionId,
+        id: RequestId,
+        outcome: Result<(), Failure>,
+    ) {
+        let at = usize::from(peer.0);
+        if self.peers[at].connection != Some(connection) {
+            return;
+        }
+        if let Err(failure) = outcome {
+            return self.peer_failed(at, DisconnectReason::PeerFailed(failure));
+        }
+        let Some(request) = self.request(id) else { return };
+        assert!(request.in_flight & bit(at) != 0, "a peer answers what it was sent");
+        request.in_flight &= !bit(at);
+        let mutation = request.mutation;
+        self.peers[at].note_applied(&mutation);
+        self.left_window(at, mutation.range);
+        self.advance(id);
+        self.pump(at);
+        self.caught_up(at);
+    }
+
+    /// Something sent to the peer has ended: what waited for its range is sent.
+    pub(super) fn left_window(&mut self, peer: usize, range: ByteRange) {
+        let link = &mut self.peers[peer];
+        link.window -= 1;
+        if link.is_sync() {
+            return;
+        }
+        let mut ready = alloc::vec::Vec::new();
+        link.order.release(range, &mut ready);
+        for key in ready {
+            if key & COPY_ID == 0 {
+                self.send_mutation(peer, RequestId(key));
+            } else {
+                let wanted = key & !COPY_ID;
+                let copies = &self.peers[peer].resync.copies;
+                if let Some(copy) = copies.iter().map(|copy| copy.id).find(|copy| copy.0 as u32 == wanted) {
+                    self.send_copy(peer, copy);
+                }
+            }
+        }
+    }
+
+    /// The queue is full: nothing more is sent, everything not sent is dirty, resync brings it later.
+    fn fall_behind(&mut self, peer: usize) {
+        self.set_peer_state(peer, PeerState::Behind);
+        self.event(Event::FellBehind {
+            peer: PeerIndex(peer as u8),
+        });
+        self.drop_queue(peer);
+        self.peers[peer].reset_resync_pass();
+    }
+
+    /// Mutations not sent yet become dirty, resync requests not sent yet are forgotten, barriers have no meaning.
+    fn drop_queue(&mut self, peer: usize) {
+        let queue = core::mem::take(&mut self.peers[peer].queue);
+        self.peers[peer].barrier = None;
+        for entry in queue {
+            match entry {
+                Entry::Mutation(id, range) => {
+                    self.peers[peer].queue_bytes -= range.length;
+                    self.degrade(peer, id);
+                    self.advance(id);
+                }
+                Entry::Copy(copy, _) => self.forget_copy(peer, copy),
+                Entry::Barrier => {}
+            }
+        }
+    }
+
+    /// Behind and nothing in flight any more: resync begins.
+    pub(super) fn caught_up(&mut self, peer: usize) {
+        let link = &self.peers[peer];
+        if link.state == PeerState::Behind && link.window == 0 && link.resync.copies.is_empty() {
+            self.start_resync(peer);
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Single stories of a mirror, step by step. The simulator in tests/sim tells the rest.
+#![allow(clippy::unwrap_used)]
+extern crate std;
+
+use std::string::ToString;
+use std::vec;
+use std::vec::Vec;
+
+use super::*;
+use crate::config::{AckMode, PeerConfig};
+use crate::event::{ConnectionId, Copied, Failure, Mutation, MutationKind, Transaction};
+use crate::metadata::{ImageIdentity, PeerSlotConfig};
+use crate::range::{ByteRange, EXTENT_BYTES};
+
+const SIZE: u64 = 256 << 20;
+const PEER: PeerIndex = PeerIndex(0);
+const IMAGE: ImageIdentity = ImageIdentity {
+    size: SIZE,
+    device: 1,
+    inode: 2,
+    born_ns: 3,
+};
+
+struct World {
+    mirror: Mirror,
+    out: Vec<Output>,
+    connection: u32,
+}
+
+impl World {
+    fn new(mode: AckMode, on_disconnect: OnDisconnect) -> Self {
+        let slot = PeerSlotConfig {
+            name: "bravo".to_string(),
+            skip_initial_sync: true,
+        };
+        let (restored, writes) = Restored::create(IMAGE, &[slot], 7).unwrap();
+        assert_eq!(writes.len(), 2);
+        let peer = PeerConfig {
+            name: "bravo".to_string(),
+            mode,
+            on_disconnect,
+            queue_bytes: 8192,
+            queue_requests: 8,
+        };
+        let config = MirrorConfig {
+            size: SIZE,
+            hot_extents: 8,
+            peers: vec![peer],
+            entropy: 9,
+        };
+        let mut world = Self {
+            mirror: Mirror::new(config, restored),
+            out: vec![],
+            connection: 0,
+        };
+        world.drain();
+        assert!(world.out.contains(&Output::Connect(PEER)));
+        world.out.clear();
+        world
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.mirror.poll_output() {
+            self.out.push(output);
+        }
+    }
+
+    fn give(&mut self, input: Input) -> Vec<Output> {
+        self.mirror.handle(Duration::ZERO, input);
+        self.drain();
+        core::mem::take(&mut self.out)
+            .into_iter()
+            .filter(|output| !matches!(output, Output::Event(_)))
+            .collect()
+    }
+
+    fn up(&mut self) -> Vec<Output> {
+        self.connection += 1;
+        self.give(Input::PeerUp {
+            peer: PEER,
+            connection: ConnectionId(self.connection),
+        })
+    }
+
+    fn down(&mut self) -> Vec<Output> {
+        self.give(Input::PeerDown {
+            peer: PEER,
+            connection: ConnectionId(self.connection),
+        })
+    }
+
+    fn write(&mut self, id: u32, offset: u64) -> Vec<Output> {
+        let mutation = Mutation {
+            range: ByteRange::new(offset, 4096),
+            kind: MutationKind::Write,
+            fua: false,
+        };
+        self.give(Input::Host {
+            id: RequestId(id),
+            op: HostOp::Mutate(mutation),
+        })
+    }
+
+    fn persisted(&mut self, outputs: &[Output]) -> Vec<Output> {
+        let id = transaction(outputs).id;
+        self.give(Input::Persisted { id, outcome: Ok(()) })
+    }
+
+    fn local(&mut self, id: u32) -> Vec<Output> {
+        self.give(Input::LocalDone {
+            id: RequestId(id),
+            outcome: Ok(()),
+        })
+    }
+
+    fn peer(&mut self, id: u32) -> Vec<Output> {
+        let connection = ConnectionId(self.connection);
+        self.give(Input::PeerDone {
+            peer: PEER,
+            connection,
+            id: RequestId(id),
+            outcome: Ok(()),
+        })
+    }
+
+    /// A write on a hot extent, done on the local leg and answered by the peer.
+    fn whole_write(&mut self, id: u32, offset: u64) {
+        let outputs = self.write(id, offset);
+        if outputs.iter().any(|output| matches!(output, Output::Persist(_))) {
+            self.persisted(&outputs);
+        }
+        self.local(id);
+        self.peer(id);
+    }
+}
+
+fn transaction(outputs: &[Output]) -> &Transaction {
+    let found = outputs.iter().find_map(|output| match output {
+        Output::Persist(transaction) => Some(transaction),
+        _ => None,
+    });
+    found.expect("a transaction")
+}
+
+fn reply(id: u32) -> Output {
+    Output::Reply {
+        id: RequestId(id),
+        outcome: Ok(()),
+    }
+}
+
+#[test]
+fn a_synchronous_write_is_hot_then_on_both_legs_then_answered() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    let outputs = world.write(1, 0);
+    assert!(
+        matches!(outputs[..], [Output::Persist(_)]),
+        "I1: the log first: {outputs:?}"
+    );
+    let outputs = world.persisted(&outputs);
+    assert!(
+        matches!(outputs[..], [Output::Local { .. }, Output::Peer { .. }]),
+        "{outputs:?}"
+    );
+    assert_eq!(world.peer(1), [], "one leg is not enough");
+    assert_eq!(world.local(1), [reply(1), Output::Release(RequestId(1))]);
+    assert!(
+        matches!(world.write(2, 4096)[..], [Output::Local { .. }, Output::Peer { .. }]),
+        "the extent is hot"
+    );
+}
+
+#[test]
+fn overlapping_writes_go_one_after_the_other() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    world.whole_write(0, 0);
+    assert_eq!(world.write(1, 0).len(), 2);
+    assert_eq!(world.write(2, 0), [], "I2");
+    world.local(1);
+    let outputs = world.peer(1);
+    assert!(outputs.contains(&Output::Local {
+        id: RequestId(2),
+        mutation: Mutation {
+            range: ByteRange::new(0, 4096),
+            kind: MutationKind::Write,
+            fua: false
+        }
+    }));
+}
+
+#[test]
+fn a_degraded_reply_waits_for_the_new_generation() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    world.whole_write(0, 0);
+    let before = world.mirror.status(Duration::ZERO).generation;
+    world.write(1, 0);
+    assert_eq!(world.local(1), []);
+    let outputs = world.down();
+    assert!(!outputs.contains(&reply(1)), "I4");
+    assert_ne!(world.mirror.status(Duration::ZERO).generation, before);
+    assert!(world.persisted(&outputs).contains(&reply(1)));
+    assert!(world.mirror.is_dirty(PEER, 0));
+}
+
+#[test]
+fn what_the_peer_had_not_flushed_is_copied_again_and_clean_only_when_durable() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    world.whole_write(0, 8192);
+    assert!(!world.mirror.is_dirty(PEER, 2));
+    let outputs = world.down();
+    world.persisted(&outputs);
+    assert!(world.mirror.is_dirty(PEER, 2), "answered but never flushed");
+    let outputs = world.up();
+    let Some(&Output::Copy {
+        copy,
+        range,
+        connection,
+        ..
+    }) = outputs.first()
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(range, ByteRange::new(8192, 4096));
+    let outcome = Ok(Copied {
+        shipped: 4096,
+        zeroed: 0,
+    });
+    let outputs = world.give(Input::CopyDone {
+        peer: PEER,
+        connection,
+        copy,
+        outcome,
+    });
+    assert!(matches!(outputs[..], [Output::PeerFlush { .. }]), "{outputs:?}");
+    assert!(world.mirror.is_dirty(PEER, 2), "I3");
+    world.give(Input::PeerFlushDone {
+        peer: PEER,
+        connection,
+        outcome: Ok(()),
+    });
+    assert!(!world.mirror.is_dirty(PEER, 2));
+    assert_eq!(
+        world.mirror.status(Duration::ZERO).peers[0].state,
+        PeerState::Established
+    );
+}
+
+#[test]
+fn a_late_answer_of_an_old_connection_means_nothing() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Suspend);
+    world.up();
+    world.whole_write(0, 0);
+    world.write(1, 0);
+    world.local(1);
+    let outputs = world.down();
+    world.persisted(&outputs);
+    let outputs = world.up();
+    assert!(
+        outputs.iter().any(|output| matches!(output, Output::Peer { .. })),
+        "held, and sent again: {outputs:?}"
+    );
+    let old = ConnectionId(world.connection - 1);
+    assert_eq!(
+        world.give(Input::PeerDone {
+            peer: PEER,
+            connection: old,
+            id: RequestId(1),
+            outcome: Ok(())
+        }),
+        []
+    );
+    assert!(world.peer(1).contains(&reply(1)));
+}
+
+#[test]
+fn suspend_holds_and_fail_refuses() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Suspend);
+    let outputs = world.write(1, 0);
+    assert_eq!(world.persisted(&outputs), [], "held: the peer has never been there");
+    assert!(world.up().iter().any(|output| matches!(output, Output::Local { .. })));
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Fail);
+    let refused = Output::Reply {
+        id: RequestId(1),
+        outcome: Err(Refusal::PeerGone(PEER)),
+    };
+    assert_eq!(world.write(1, 0), [refused, Output::Release(RequestId(1))]);
+}
+
+#[test]
+fn an_asynchronous_write_is_answered_before_the_peer_and_a_full_queue_falls_behind() {
+    let mut world = World::new(AckMode::Async, OnDisconnect::Continue);
+    world.up();
+    let outputs = world.write(0, 0);
+    world.persisted(&outputs);
+    assert_eq!(world.local(0), [reply(0)], "the payload is kept: no release");
+    world.give(Input::Host {
+        id: RequestId(90),
+        op: HostOp::Flush,
+    });
+    // Behind the barrier: queued, not sent, until 8 KiB are queued.
+    for id in 1..=2 {
+        assert!(
+            !world
+                .write(id, 65536 * u64::from(id))
+                .iter()
+                .any(|output| matches!(output, Output::Peer { .. }))
+        );
+    }
+    assert_eq!(
+        world.mirror.status(Duration::ZERO).peers[0].state,
+        PeerState::Established
+    );
+    world.write(3, 3 * 65536);
+    let status = world.mirror.status(Duration::ZERO).peers[0];
+    assert_eq!((status.state, status.dirty_bytes), (PeerState::Behind, 3 * 4096));
+    world.peer(0);
+    assert_eq!(
+        world.mirror.status(Duration::ZERO).peers[0].state,
+        PeerState::SyncSource
+    );
+}
+
+#[test]
+fn a_flush_asks_both_legs_and_a_local_failure_is_fatal() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    world.whole_write(0, 0);
+    let outputs = world.give(Input::Host {
+        id: RequestId(5),
+        op: HostOp::Flush,
+    });
+    assert!(
+        matches!(outputs[..], [Output::LocalFlush, Output::PeerFlush { .. }]),
+        "{outputs:?}"
+    );
+    let refused = Output::Reply {
+        id: RequestId(5),
+        outcome: Err(Refusal::VolumeFailed),
+    };
+    assert!(world.give(Input::LocalFlushDone(Err(Failure::Io))).contains(&refused));
+    assert!(matches!(
+        world.write(1, 0)[..],
+        [
+            Output::Reply {
+                outcome: Err(Refusal::VolumeFailed),
+                ..
+            },
+            _
+        ]
+    ));
+}
+
+#[test]
+fn extents_go_cold_only_after_a_flush_of_every_leg() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    for extent in 0..8u64 {
+        world.whole_write(0, extent * EXTENT_BYTES);
+    }
+    let outputs = world.write(1, 20 * EXTENT_BYTES);
+    assert!(
+        matches!(outputs[..], [Output::LocalFlush, Output::PeerFlush { .. }]),
+        "no slot: {outputs:?}"
+    );
+    assert_eq!(world.give(Input::LocalFlushDone(Ok(()))), []);
+    let connection = ConnectionId(world.connection);
+    let outputs = world.give(Input::PeerFlushDone {
+        peer: PEER,
+        connection,
+        outcome: Ok(()),
+    });
+    assert!(matches!(outputs[..], [Output::Persist(_)]), "{outputs:?}");
+    assert_eq!(world.persisted(&outputs).len(), 2);
+    assert!(!world.mirror.is_hot(0) && world.mirror.is_hot(20));
+}
+
+#[test]
+fn a_stop_in_order_leaves_nothing_hot() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    world.whole_write(0, 0);
+    let outputs = world.give(Input::Command(Command::Stop));
+    assert!(
+        matches!(outputs[..], [Output::LocalFlush, Output::PeerFlush { .. }]),
+        "{outputs:?}"
+    );
+    world.give(Input::LocalFlushDone(Ok(())));
+    let connection = ConnectionId(world.connection);
+    let outputs = world.give(Input::PeerFlushDone {
+        peer: PEER,
+        connection,
+        outcome: Ok(()),
+    });
+    assert_eq!(transaction(&outputs).then.len(), 2);
+    let outputs = world.persisted(&outputs);
+    assert!(matches!(outputs[..], [Output::Disconnect { .. }]), "{outputs:?}");
+    assert!(matches!(
+        world.write(1, 0)[..],
+        [
+            Output::Reply {
+                outcome: Err(Refusal::Stopping),
+                ..
+            },
+            _
+        ]
+    ));
+}

@@ -1,0 +1,108 @@
+//! The states of a peer, in the field's terms, and the one function that changes them.
+
+/// How far the connection to a peer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// Not connected and not trying: an operator's `disconnect`.
+    StandAlone,
+    /// Trying.
+    Connecting,
+    /// Commands can be sent.
+    Connected,
+}
+
+/// What goes over the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReplicationState {
+    /// Nothing: not connected.
+    Off,
+    /// Every write; the peer has everything else already.
+    Established,
+    /// Every write, and resync of what is dirty.
+    SyncSource,
+    /// Nothing: the queue was full, writes only mark blocks dirty until what is in flight has ended.
+    Behind,
+}
+
+/// What is known of the data of a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DiskState {
+    /// Parts of it are newer than others.
+    Inconsistent,
+    /// Complete as of an earlier time.
+    Outdated,
+    /// Complete; whether it is the newest is not known while it is not connected.
+    Consistent,
+    /// Complete and the newest.
+    UpToDate,
+}
+
+/// Connection and replication state of a peer, together.
+///
+/// ```text
+///                      PeerUp, clean                       queue full
+///  StandAlone <-> Connecting ----------> Established <--------+-------> Behind
+///                      |  PeerUp, dirty      ^  |             |            |
+///                      +----------------> SyncSource <--------+------------+
+///                                            finished        in flight ended
+///  every connected state -> Connecting (connection lost) or StandAlone (operator)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerState {
+    /// Not connected and not trying.
+    StandAlone,
+    /// Trying to connect.
+    Connecting,
+    /// Connected and in step.
+    Established,
+    /// Connected, resync runs.
+    SyncSource,
+    /// Connected, but only marking blocks dirty.
+    Behind,
+}
+
+impl PeerState {
+    /// The connection half.
+    pub const fn connection(self) -> ConnectionState {
+        match self {
+            Self::StandAlone => ConnectionState::StandAlone,
+            Self::Connecting => ConnectionState::Connecting,
+            Self::Established | Self::SyncSource | Self::Behind => ConnectionState::Connected,
+        }
+    }
+
+    /// The replication half.
+    pub const fn replication(self) -> ReplicationState {
+        match self {
+            Self::StandAlone | Self::Connecting => ReplicationState::Off,
+            Self::Established => ReplicationState::Established,
+            Self::SyncSource => ReplicationState::SyncSource,
+            Self::Behind => ReplicationState::Behind,
+        }
+    }
+
+    /// Connected in any way.
+    pub const fn is_connected(self) -> bool {
+        matches!(self.connection(), ConnectionState::Connected)
+    }
+
+    /// Writes are sent to the peer in this state.
+    pub const fn replicates(self) -> bool {
+        matches!(self, Self::Established | Self::SyncSource)
+    }
+
+    /// Go to `to`; a step that is not in the diagram is a bug and stops here.
+    pub(crate) fn transition(&mut self, to: Self) {
+        let legal = match (*self, to) {
+            (Self::StandAlone, Self::Connecting) => true,
+            (Self::Connecting, Self::StandAlone | Self::Established | Self::SyncSource) => true,
+            (Self::Established, Self::SyncSource | Self::Behind) => true,
+            (Self::SyncSource, Self::Established | Self::Behind) => true,
+            (Self::Behind, Self::SyncSource) => true,
+            (from, Self::Connecting | Self::StandAlone) => from.is_connected(),
+            _ => false,
+        };
+        assert!(legal, "no step from {:?} to {to:?}", *self);
+        *self = to;
+    }
+}

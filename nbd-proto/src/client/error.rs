@@ -1,0 +1,54 @@
+//! Why a client's handshake failed, by who is at fault.
+
+use alloc::string::String;
+
+use crate::constants::MAX_STRING;
+use crate::misbehaved::PeerMisbehaved;
+use crate::option::{OptionCode, OptionError};
+
+/// A handshake that did not reach its goal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The server broke the protocol.
+    #[error(transparent)]
+    Misbehaved(#[from] PeerMisbehaved),
+    /// The server keeps the protocol and says no. It was told ABORT.
+    #[error("{option} refused: {error}{}", parenthesised(.message))]
+    Refused {
+        /// What was asked.
+        option: OptionCode,
+        /// The reason.
+        error: OptionError,
+        /// The server's own words, may be empty.
+        message: String,
+    },
+    /// The caller's export name cannot be asked for.
+    #[error("an export name of {length} bytes cannot be asked for: at most {MAX_STRING} bytes, no NUL")]
+    BadExportName {
+        /// Its bytes.
+        length: usize,
+    },
+    /// The connection ended before the server said anything.
+    #[error("the server closed the connection before its greeting was complete")]
+    ClosedAtGreeting,
+    /// The connection ended instead of an answer to an option.
+    #[error("the server closed the connection instead of answering {0}")]
+    ClosedAtOption(OptionCode),
+    /// The connection ended instead of an answer to EXPORT_NAME, which is how an old server says no.
+    #[error("the server closed the connection when asked for export {export:?}: it may not have it, or require TLS")]
+    ClosedAtExportName {
+        /// The name that was asked for.
+        export: String,
+    },
+    /// The connection ended after the handshake was over.
+    #[error("the server closed the connection after the handshake")]
+    ClosedAfterwards,
+}
+
+fn parenthesised(message: &str) -> String {
+    match message {
+        "" => String::new(),
+        text => alloc::format!(" ({text})"),
+    }
+}

@@ -1,0 +1,261 @@
+//! The client's end of the handshake.
+//!
+//! ```text
+//!  Greeting ──► STRUCTURED_REPLY ──► GO ──► Ready                LIST ──► Listed, ABORT sent
+//!     │          (refused: simple)    │ unsupported              INFO ──► Ready,  ABORT sent
+//!     │ not fixed newstyle            ▼
+//!     └─────────────────────────► EXPORT_NAME ──► Ready
+//! ```
+
+mod error;
+mod reply;
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+pub use error::HandshakeError;
+
+use crate::constants::{
+    EXPORT_NAME_PADDING, EXPORT_NAME_REPLY_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_STRING, OLDSTYLE_MAGIC,
+    OPTION_MAGIC, OPTION_REPLY_HEADER_LENGTH, info,
+};
+use crate::export::BlockSizes;
+use crate::flags::{ClientFlags, HandshakeFlags, TransmissionFlags};
+use crate::gather::Gather;
+use crate::misbehaved::PeerMisbehaved;
+use crate::option::{OptionCode, ReplyType, length_of, put_option};
+use crate::reader::{Fields, Reader};
+use reply::Found;
+
+/// What the handshake is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Open the export and begin.
+    Go,
+    /// Learn about the export, then end.
+    Info,
+    /// Learn the names of all exports, then end.
+    List,
+}
+
+/// The client's end of one handshake, over bytes.
+///
+/// Give everything received to [`Handshake::handle`] and send everything it appends, also when it ends or fails: the
+/// last bytes say goodbye properly.
+#[derive(Debug)]
+pub struct Handshake {
+    goal: Goal,
+    export: String,
+    structured_replies_wanted: bool,
+    state: State,
+    gather: Gather,
+    no_zeroes: bool,
+    structured_replies: bool,
+    found: Found,
+}
+
+/// How far a handshake has come. After every step but `NeedMore` it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Not over. Send what was appended and receive more.
+    NeedMore,
+    /// For [`Goal::Go`] the transmission phase begins; for [`Goal::Info`] send what was appended, then close.
+    Ready(Negotiated),
+    /// Name and description of every export the server shows. Send what was appended, then close.
+    Listed(Vec<(String, String)>),
+}
+
+/// What a handshake came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// Size of the export in bytes.
+    pub size: u64,
+    /// What the export can do. [`TransmissionFlags::SEND_DF`] is cleared without structured replies, and
+    /// [`TransmissionFlags::SEND_FAST_ZERO`] without [`TransmissionFlags::SEND_WRITE_ZEROES`], whatever was sent.
+    pub flags: TransmissionFlags,
+    /// Block sizes to obey, if the server told them. They keep the protocol's rules.
+    pub block_sizes: Option<BlockSizes>,
+    /// READ is answered in chunks, and other commands may be.
+    pub structured_replies: bool,
+    /// The export's canonical name, if told.
+    pub name: Option<String>,
+    /// The export's description, if told.
+    pub description: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Greeting,
+    /// The header of a reply to this option is awaited.
+    ReplyHeader(OptionCode),
+    /// The data of a reply is awaited.
+    ReplyData {
+        option: OptionCode,
+        reply: ReplyType,
+        length: usize,
+    },
+    ExportNameReply,
+    Finished,
+}
+
+/// What one turn of the state machine came to.
+enum Advance {
+    /// More input is needed.
+    Blocked,
+    /// There may be more to do with the input at hand.
+    On,
+    /// The handshake is over.
+    Over(Step),
+}
+
+impl Handshake {
+    /// Before the first byte. `export` is the name to ask for, empty for the default export, and does not matter for
+    /// [`Goal::List`]. With `structured_replies` they are asked for, and done without when refused.
+    pub fn new(goal: Goal, export: &str, structured_replies: bool) -> Self {
+        Self {
+            goal,
+            export: export.to_owned(),
+            structured_replies_wanted: structured_replies,
+            state: State::Greeting,
+            gather: Gather::default(),
+            no_zeroes: false,
+            structured_replies: false,
+            found: Found::default(),
+        }
+    }
+
+    /// Takes received bytes in any pieces; appends what is to be sent to `output`. Returns the bytes consumed, which is
+    /// all of them with [`Step::NeedMore`], and the step. Nothing is consumed after the handshake is over.
+    ///
+    /// # Errors
+    /// Who is at fault, see [`HandshakeError`]. The handshake is over; send `output`, then close.
+    pub fn handle(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<(usize, Step), HandshakeError> {
+        let mut reader = Reader::new(input);
+        let step = loop {
+            match self.advance(&mut reader, output) {
+                Ok(Advance::Blocked) => break Step::NeedMore,
+                Ok(Advance::On) => {}
+                Ok(Advance::Over(step)) => {
+                    self.state = State::Finished;
+                    break step;
+                }
+                Err(error) => {
+                    self.state = State::Finished;
+                    return Err(error);
+                }
+            }
+        };
+        Ok((input.len() - reader.remaining(), step))
+    }
+
+    /// The error to report when the server closes the connection before the handshake is over.
+    pub fn closed(&self) -> HandshakeError {
+        match self.state {
+            State::Greeting => HandshakeError::ClosedAtGreeting,
+            State::ExportNameReply => HandshakeError::ClosedAtExportName {
+                export: self.export.clone(),
+            },
+            State::ReplyHeader(option) | State::ReplyData { option, .. } => HandshakeError::ClosedAtOption(option),
+            State::Finished => HandshakeError::ClosedAfterwards,
+        }
+    }
+
+    fn advance(&mut self, input: &mut Reader<'_>, output: &mut Vec<u8>) -> Result<Advance, HandshakeError> {
+        match self.state {
+            State::Greeting => match self.gather.take(input, GREETING_LENGTH) {
+                Some(bytes) => self.on_greeting(&bytes, output),
+                None => Ok(Advance::Blocked),
+            },
+            State::ReplyHeader(option) => match self.gather.take(input, OPTION_REPLY_HEADER_LENGTH) {
+                Some(bytes) => self.on_reply_header(option, &bytes),
+                None => Ok(Advance::Blocked),
+            },
+            State::ReplyData { option, reply, length } => match self.gather.take(input, length) {
+                Some(data) => {
+                    self.state = State::ReplyHeader(option);
+                    self.on_reply(option, reply, &data, output)
+                }
+                None => Ok(Advance::Blocked),
+            },
+            State::ExportNameReply => {
+                let padding = if self.no_zeroes { 0 } else { EXPORT_NAME_PADDING };
+                match self.gather.take(input, EXPORT_NAME_REPLY_LENGTH + padding) {
+                    Some(bytes) => self.on_export_name_reply(&bytes),
+                    None => Ok(Advance::Blocked),
+                }
+            }
+            State::Finished => Ok(Advance::Blocked),
+        }
+    }
+
+    fn on_greeting(&mut self, bytes: &[u8], output: &mut Vec<u8>) -> Result<Advance, HandshakeError> {
+        if self.export.len() > MAX_STRING || self.export.contains('\0') {
+            return Err(HandshakeError::BadExportName {
+                length: self.export.len(),
+            });
+        }
+        let mut fields = Fields::new(bytes);
+        let (first, second, flags) = (fields.u64(), fields.u64(), fields.u16());
+        match (first, second) {
+            (GREETING_MAGIC, OPTION_MAGIC) => {}
+            (GREETING_MAGIC, OLDSTYLE_MAGIC) => return Err(PeerMisbehaved::OldstyleServer.into()),
+            (GREETING_MAGIC, other) => return Err(PeerMisbehaved::BadNewstyleMagic(other).into()),
+            (other, _) => return Err(PeerMisbehaved::BadGreetingMagic(other).into()),
+        }
+        // What the server offers beyond these is ignored, as the protocol wants it.
+        let offered = HandshakeFlags::from_bits_truncate(flags);
+        let fixed = offered.contains(HandshakeFlags::FIXED_NEWSTYLE);
+        self.no_zeroes = offered.contains(HandshakeFlags::NO_ZEROES);
+        let mut accepted = ClientFlags::empty();
+        accepted.set(ClientFlags::FIXED_NEWSTYLE, fixed);
+        accepted.set(ClientFlags::NO_ZEROES, self.no_zeroes);
+        let goal = self.goal_option();
+        if !fixed && goal != OptionCode::Go {
+            return Err(PeerMisbehaved::NotFixedNewstyle(goal).into());
+        }
+        output.extend_from_slice(&accepted.bits().to_be_bytes());
+        if !fixed {
+            self.ask_export_name(output);
+        } else if self.structured_replies_wanted && goal != OptionCode::List {
+            put_option(output, OptionCode::StructuredReply, &[]);
+            self.state = State::ReplyHeader(OptionCode::StructuredReply);
+        } else {
+            self.ask_goal(output);
+        }
+        Ok(Advance::On)
+    }
+
+    fn goal_option(&self) -> OptionCode {
+        match self.goal {
+            Goal::Go => OptionCode::Go,
+            Goal::Info => OptionCode::Info,
+            Goal::List => OptionCode::List,
+        }
+    }
+
+    /// Sends the option the handshake is for.
+    fn ask_goal(&mut self, output: &mut Vec<u8>) {
+        let option = self.goal_option();
+        let mut data = Vec::new();
+        if option != OptionCode::List {
+            let wanted = [info::NAME, info::DESCRIPTION, info::BLOCK_SIZE];
+            data.extend_from_slice(&length_of(self.export.as_bytes()).to_be_bytes());
+            data.extend_from_slice(self.export.as_bytes());
+            data.extend_from_slice(&(wanted.len() as u16).to_be_bytes());
+            wanted
+                .iter()
+                .for_each(|info| data.extend_from_slice(&info.to_be_bytes()));
+        }
+        put_option(output, option, &data);
+        self.state = State::ReplyHeader(option);
+    }
+
+    fn ask_export_name(&mut self, output: &mut Vec<u8>) {
+        put_option(output, OptionCode::ExportName, self.export.as_bytes());
+        self.state = State::ExportNameReply;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod hostile;
+
+use alloc::vec;
+
+use super::*;
+use crate::constants::{MAX_INFO_REPLIES, MAX_INFO_REPLY, MAX_LISTED_EXPORTS};
+use crate::info::Info;
+use crate::option::{OptionError, put_reply};
+
+/// A server that sends whatever it likes, once the client has sent its first options.
+struct Rogue {
+    handshake: Handshake,
+    /// What the client sent last.
+    sent: Vec<u8>,
+}
+
+impl Rogue {
+    fn greeting(flags: u16) -> Vec<u8> {
+        let mut bytes = GREETING_MAGIC.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
+        bytes.extend_from_slice(&flags.to_be_bytes());
+        bytes
+    }
+
+    /// After a proper greeting, the client waiting for the answer to its goal's option.
+    fn new(goal: Goal) -> Self {
+        let mut rogue = Self {
+            handshake: Handshake::new(goal, "db", false),
+            sent: vec![],
+        };
+        assert_eq!(rogue.send(&Self::greeting(3)), Ok(Step::NeedMore));
+        rogue
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<Step, HandshakeError> {
+        self.sent.clear();
+        let (consumed, step) = self.handshake.handle(bytes, &mut self.sent)?;
+        assert_eq!(consumed, bytes.len());
+        Ok(step)
+    }
+
+    fn reply(&mut self, option: OptionCode, reply: ReplyType, data: &[u8]) -> Result<Step, HandshakeError> {
+        let mut bytes = Vec::new();
+        put_reply(&mut bytes, option, reply, data);
+        self.send(&bytes)
+    }
+
+    fn info(&mut self, info: &Info) -> Result<Step, HandshakeError> {
+        self.reply(OptionCode::Go, ReplyType::Info, &info.encode())
+    }
+
+    fn ack(&mut self) -> Result<Step, HandshakeError> {
+        self.reply(OptionCode::Go, ReplyType::Ack, &[])
+    }
+
+    /// The options the client sent last.
+    fn asked(&self) -> Vec<(OptionCode, Vec<u8>)> {
+        let mut reader = Reader::new(&self.sent);
+        let mut asked = Vec::new();
+        while !reader.is_empty() {
+            assert_eq!(reader.u64().unwrap(), OPTION_MAGIC);
+            let option = OptionCode::from_wire(reader.u32().unwrap());
+            let length = reader.u32().unwrap() as usize;
+            asked.push((option, reader.take(length).unwrap().to_owned()));
+        }
+        asked
+    }
+}
+
+fn misbehaved(fault: PeerMisbehaved) -> Result<Step, HandshakeError> {
+    Err(HandshakeError::Misbehaved(fault))
+}
+
+fn export() -> Info {
+    let flags = TransmissionFlags::HAS_FLAGS | TransmissionFlags::SEND_DF | TransmissionFlags::SEND_FAST_ZERO;
+    Info::Export { size: 1 << 20, flags }
+}
+
+#[test]
+fn unknown_handshake_flags_are_ignored_and_not_echoed() {
+    let mut rogue = Rogue {
+        handshake: Handshake::new(Goal::Go, "db", true),
+        sent: vec![],
+    };
+    rogue.send(&Rogue::greeting(0xfff3)).unwrap();
+    assert_eq!(rogue.sent[..4], [0, 0, 0, 3]);
+}
+
+#[test]
+fn no_zeroes_is_taken_only_when_offered() {
+    let mut rogue = Rogue {
+        handshake: Handshake::new(Goal::Go, "db", false),
+        sent: vec![],
+    };
+    rogue.send(&Rogue::greeting(1)).unwrap();
+    assert_eq!(rogue.sent[..4], [0, 0, 0, 1]);
+}
+
+#[test]
+fn a_server_without_fixed_newstyle_is_asked_by_name_or_not_at_all() {
+    let mut rogue = Rogue {
+        handshake: Handshake::new(Goal::Go, "db", true),
+        sent: vec![],
+    };
+    rogue.send(&Rogue::greeting(0)).unwrap();
+    assert_eq!(rogue.sent[..4], [0; 4]);
+    rogue.sent.drain(..4);
+    assert_eq!(rogue.asked(), vec![(OptionCode::ExportName, b"db".to_vec())]);
+    let mut handshake = Handshake::new(Goal::List, "", false);
+    let error = handshake.handle(&Rogue::greeting(2), &mut vec![]).unwrap_err();
+    assert_eq!(error, PeerMisbehaved::NotFixedNewstyle(OptionCode::List).into());
+}
+
+#[test]
+fn names_that_cannot_be_asked_for_are_the_callers_fault() {
+    for name in ["n".repeat(MAX_STRING + 1), "a\0b".to_owned()] {
+        let mut handshake = Handshake::new(Goal::Go, &name, false);
+        let error = handshake.handle(&Rogue::greeting(3), &mut vec![]).unwrap_err();
+        assert_eq!(error, HandshakeError::BadExportName { length: name.len() });
+    }
+}
+
+#[test]
+fn structured_replies_refused_means_simple() {
+    for error in [
+        OptionError::Unsupported,
+        OptionError::Policy,
+        OptionError::Other(1 << 31 | 500),
+    ] {
+        let mut rogue = Rogue {
+            handshake: Handshake::new(Goal::Go, "db", true),
+            sent: vec![],
+        };
+        rogue.send(&Rogue::greeting(3)).unwrap();
+        rogue.sent.drain(..4);
+        assert_eq!(rogue.asked(), vec![(OptionCode::StructuredReply, vec![])]);
+        rogue
+            .reply(OptionCode::StructuredReply, ReplyType::Error(error), b"no")
+            .unwrap();
+        assert_eq!(rogue.asked()[0].0, OptionCode::Go);
+        rogue.info(&export()).unwrap();
+        let Ok(Step::Ready(negotiated)) = rogue.ack() else {
+            panic!("not ready")
+        };
+        assert!(!negotiated.structured_replies);
+        assert_eq!(
+            negotiated.flags,
+            TransmissionFlags::HAS_FLAGS,
+            "what may not be advertised is not used"
+        );
+    }
+}
+
+#[test]
+fn go_unsupported_falls_back_to_export_name() {
+    for (flags, padding) in [(1, 124), (3, 0)] {
+        let mut rogue = Rogue {
+            handshake: Handshake::new(Goal::Go, "db", false),
+            sent: vec![],
+        };
+        rogue.send(&Rogue::greeting(flags)).unwrap();
+        rogue
+            .reply(OptionCode::Go, ReplyType::Error(OptionError::Unsupported), b"")
+            .unwrap();
+        assert_eq!(rogue.asked(), vec![(OptionCode::ExportName, b"db".to_vec())]);
+        assert_eq!(
+            rogue.handshake.closed(),
+            HandshakeError::ClosedAtExportName {
+                export: "db".to_owned()
+            }
+        );
+        let mut answer = 4096_u64.to_be_bytes().to_vec();
+        answer.extend_from_slice(&5_u16.to_be_bytes());
+        answer.extend_from_slice(&vec![0; padding]);
+        let Ok(Step::Ready(negotiated)) = rogue.send(&answer) else {
+            panic!("not ready")
+        };
+        assert_eq!((negotiated.size, negotiated.block_sizes), (4096, None));
+        assert_eq!(
+            negotiated.flags,
+            TransmissionFlags::HAS_FLAGS | TransmissionFlags::SEND_FLUSH
+        );
+    }
+}
+
+#[test]
+fn other_refusals_are_told_and_answered_with_abort() {
+    for error in [
+        OptionError::UnknownExport,
+        OptionError::TlsRequired,
+        OptionError::Shutdown,
+    ] {
+        let mut rogue = Rogue::new(Goal::Go);
+        let refusal = rogue
+            .reply(OptionCode::Go, ReplyType::Error(error), b"because")
+            .unwrap_err();
+        assert_eq!(
+            refusal,
+            HandshakeError::Refused {
+                option: OptionCode::Go,
+                error,
+                message: "because".to_owned()
+            }
+        );
+        assert!(alloc::format!("{refusal}").ends_with("(because)"));
+        assert_eq!(rogue.asked(), vec![(OptionCode::Abort, vec![])]);
+        assert_eq!(rogue.send(b""), Ok(Step::NeedMore));
+    }
+    // A server that goes down is not asked on, whatever it refused.
+    let mut rogue = Rogue {
+        handshake: Handshake::new(Goal::Go, "db", true),
+        sent: vec![],
+    };
+    rogue.send(&Rogue::greeting(3)).unwrap();
+    let shutdown = ReplyType::Error(OptionError::Shutdown);
+    assert!(rogue.reply(OptionCode::StructuredReply, shutdown, b"").is_err());
+}
+
+#[test]
+fn information_comes_in_any_order_and_the_unknown_is_ignored() {
+    let mut rogue = Rogue::new(Goal::Go);
+    let sizes = BlockSizes {
+        minimum: 512,
+        preferred: 4096,
+        maximum_payload: 1 << 20,
+    };
+    rogue.info(&Info::Unknown(9000)).unwrap();
+    rogue.info(&Info::BlockSize(sizes)).unwrap();
+    rogue.info(&Info::Description("disk".to_owned())).unwrap();
+    rogue.info(&Info::Name("db".to_owned())).unwrap();
+    rogue.info(&export()).unwrap();
+    let Ok(Step::Ready(negotiated)) = rogue.ack() else {
+        panic!("not ready")
+    };
+    assert_eq!(negotiated.block_sizes, Some(sizes));
+    assert_eq!(
+        (negotiated.name.as_deref(), negotiated.description.as_deref()),
+        (Some("db"), Some("disk"))
+    );
+    assert!(rogue.sent.is_empty(), "after GO nothing more is said");
+}
+
+fn listed(name_length: u32, rest: &[u8]) -> Vec<u8> {
+    let mut data = name_length.to_be_bytes().to_vec();
+    data.extend_from_slice(rest);
+    data
+}
+
+#[test]
+fn a_list_is_read_and_ended_with_abort() {
+    let mut rogue = Rogue::new(Goal::List);
+    assert_eq!(
+        rogue.handshake.closed(),
+        HandshakeError::ClosedAtOption(OptionCode::List)
+    );
+    rogue
+        .reply(OptionCode::List, ReplyType::Server, &listed(2, b"dbthe database"))
+        .unwrap();
+    rogue
+        .reply(OptionCode::List, ReplyType::Server, &listed(0, b""))
+        .unwrap();
+    let step = rogue.reply(OptionCode::List, ReplyType::Ack, &[]);
+    let expected = vec![
+        ("db".to_owned(), "the database".to_owned()),
+        (String::new(), String::new()),
+    ];
+    assert_eq!(step, Ok(Step::Listed(expected)));
+    assert_eq!(rogue.asked(), vec![(OptionCode::Abort, vec![])]);
+}

@@ -1,0 +1,288 @@
+//! The server's end of the handshake.
+//!
+//! ```text
+//!             client flags          header            whole option
+//!  greeting ───────────────► Option ────────► Collect ────────────► Option | Finished (GO, EXPORT_NAME)
+//!                              │    ────────► Skip ───────────────► Option | Finished (ABORT)
+//!                              └ magic wrong, too many options ───► Finished
+//! ```
+//! An option with data that is not wanted, or too much of it, is skipped byte by byte as it arrives, never kept, and
+//! answered when it is through: the next option is always found.
+
+mod answer;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::constants::{
+    CLIENT_FLAGS_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_OPTION_DATA, MAX_OPTIONS, MAX_STRING,
+    OPTION_HEADER_LENGTH, OPTION_MAGIC, REPLY_BYTES_PER_CALL,
+};
+use crate::export::ExportInfo;
+use crate::flags::{ClientFlags, HandshakeFlags};
+use crate::gather::Gather;
+use crate::misbehaved::PeerMisbehaved;
+use crate::option::{OptionCode, OptionError, ReplyType, put_refusal, put_reply};
+use crate::reader::{Fields, Reader};
+use crate::writer::Writer;
+
+/// What a server has to offer.
+pub trait Exports {
+    /// The export of this name; the empty name stands for the default one. The answer's own name is the canonical one.
+    fn find(&self, name: &str) -> Option<ExportInfo>;
+
+    /// Name and description of every export that may be shown.
+    fn list(&self) -> Vec<(String, String)>;
+
+    /// Whether the server is going down: every option but ABORT is refused then.
+    fn is_shutting_down(&self) -> bool {
+        false
+    }
+}
+
+/// The server's end of one handshake, over bytes.
+///
+/// Send [`Handshake::greeting`], then give everything received to [`Handshake::handle`] and send everything it appends,
+/// until it says that the handshake is over.
+#[derive(Debug)]
+pub struct Handshake {
+    state: State,
+    gather: Gather,
+    structured_replies: bool,
+    no_zeroes: bool,
+    options: u32,
+}
+
+/// How far a handshake has come. After every step but `NeedMore` it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Not over. Send the replies; call again with input that is left over, or else with more.
+    NeedMore,
+    /// The transmission phase begins with the first byte that was not consumed.
+    Ready(Negotiated),
+    /// The client ended the handshake properly. Send the replies, then close.
+    Aborted,
+    /// The client broke a rule, or asked in a way that only closing can answer. Send the replies, then close.
+    Failed(PeerMisbehaved),
+}
+
+/// What a handshake came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The export, its flags exactly as they were sent.
+    pub export: ExportInfo,
+    /// READ must be answered in chunks; other commands may be.
+    pub structured_replies: bool,
+    /// The client asked for the block sizes and so must obey them.
+    pub block_sizes_known: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    ClientFlags,
+    Option,
+    Collect {
+        option: OptionCode,
+        length: usize,
+    },
+    Skip {
+        option: OptionCode,
+        remaining: u32,
+        then: AfterSkip,
+    },
+    Finished,
+}
+
+/// What to say when an option's data has been skipped.
+#[derive(Clone, Copy, Debug)]
+enum AfterSkip {
+    Abort,
+    Refuse(OptionError, &'static str),
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handshake {
+    /// Before the first byte.
+    pub fn new() -> Self {
+        Self {
+            state: State::ClientFlags,
+            gather: Gather::default(),
+            structured_replies: false,
+            no_zeroes: false,
+            options: 0,
+        }
+    }
+
+    /// The first bytes the server sends.
+    pub fn greeting(&self) -> [u8; GREETING_LENGTH] {
+        let mut bytes = [0; GREETING_LENGTH];
+        let offered = HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES;
+        Writer::new(&mut bytes)
+            .u64(GREETING_MAGIC)
+            .u64(OPTION_MAGIC)
+            .u16(offered.bits())
+            .finish();
+        bytes
+    }
+
+    /// Takes received bytes in any pieces; appends replies to `output`. Returns the bytes consumed and the step.
+    ///
+    /// With [`Step::NeedMore`] all of `input` is consumed, unless the replies have grown past
+    /// [`REPLY_BYTES_PER_CALL`]: send them and call again with the rest. Some byte is consumed in every call with
+    /// input, and none after the handshake is over.
+    pub fn handle(&mut self, input: &[u8], exports: &dyn Exports, output: &mut Vec<u8>) -> (usize, Step) {
+        let mut reader = Reader::new(input);
+        let replies_start = output.len();
+        let step = loop {
+            if output.len() - replies_start >= REPLY_BYTES_PER_CALL {
+                break Step::NeedMore;
+            }
+            match self.advance(&mut reader, exports, output) {
+                Advance::Blocked => break Step::NeedMore,
+                Advance::On => {}
+                Advance::Over(step) => {
+                    self.state = State::Finished;
+                    break step;
+                }
+            }
+        };
+        (input.len() - reader.remaining(), step)
+    }
+
+    fn advance(&mut self, input: &mut Reader<'_>, exports: &dyn Exports, output: &mut Vec<u8>) -> Advance {
+        match self.state {
+            State::ClientFlags => self.on_client_flags(input),
+            State::Option => self.on_header(input, exports),
+            State::Collect { option, length } => match self.gather.take(input, length) {
+                Some(data) => {
+                    self.state = State::Option;
+                    self.answer(option, &data, exports, output)
+                }
+                None => Advance::Blocked,
+            },
+            State::Skip {
+                option,
+                remaining,
+                then,
+            } => self.on_skip(option, remaining, then, input, output),
+            State::Finished => Advance::Blocked,
+        }
+    }
+
+    fn on_client_flags(&mut self, input: &mut Reader<'_>) -> Advance {
+        let Some(bytes) = self.gather.take(input, CLIENT_FLAGS_LENGTH) else {
+            return Advance::Blocked;
+        };
+        let bits = Fields::new(&bytes).u32();
+        // Everything we know we have offered, so unknown and not offered are the same.
+        let Some(flags) = ClientFlags::from_bits(bits) else {
+            let unknown = bits & !ClientFlags::all().bits();
+            return Advance::Over(Step::Failed(PeerMisbehaved::UnknownClientFlags(unknown)));
+        };
+        self.no_zeroes = flags.contains(ClientFlags::NO_ZEROES);
+        self.state = State::Option;
+        Advance::On
+    }
+
+    fn on_header(&mut self, input: &mut Reader<'_>, exports: &dyn Exports) -> Advance {
+        let Some(bytes) = self.gather.take(input, OPTION_HEADER_LENGTH) else {
+            return Advance::Blocked;
+        };
+        let mut header = Fields::new(&bytes);
+        let (magic, option, length) = (header.u64(), header.u32(), header.u32());
+        if magic != OPTION_MAGIC {
+            return Advance::Over(Step::Failed(PeerMisbehaved::BadOptionMagic(magic)));
+        }
+        self.options += 1;
+        if self.options > MAX_OPTIONS {
+            return Advance::Over(Step::Failed(PeerMisbehaved::TooManyOptions));
+        }
+        match intake(OptionCode::from_wire(option), length, exports.is_shutting_down()) {
+            Ok(state) => {
+                self.state = state;
+                Advance::On
+            }
+            Err(fault) => Advance::Over(Step::Failed(fault)),
+        }
+    }
+
+    fn on_skip(
+        &mut self,
+        option: OptionCode,
+        remaining: u32,
+        then: AfterSkip,
+        input: &mut Reader<'_>,
+        output: &mut Vec<u8>,
+    ) -> Advance {
+        let skipped = input.take_up_to(usize::try_from(remaining).unwrap_or(usize::MAX)).len();
+        let remaining = remaining.saturating_sub(u32::try_from(skipped).unwrap_or(u32::MAX));
+        if remaining > 0 {
+            self.state = State::Skip {
+                option,
+                remaining,
+                then,
+            };
+            return Advance::Blocked;
+        }
+        match then {
+            AfterSkip::Abort => {
+                put_reply(output, option, ReplyType::Ack, &[]);
+                Advance::Over(Step::Aborted)
+            }
+            AfterSkip::Refuse(error, text) => {
+                put_refusal(output, option, error, text);
+                self.state = State::Option;
+                Advance::On
+            }
+        }
+    }
+}
+
+/// What one turn of the state machine came to.
+enum Advance {
+    /// More input is needed.
+    Blocked,
+    /// There may be more to do with the input at hand.
+    On,
+    /// The handshake is over.
+    Over(Step),
+}
+
+/// Decides from the header alone whether an option's data is kept or skipped.
+fn intake(option: OptionCode, length: u32, shutting_down: bool) -> Result<State, PeerMisbehaved> {
+    let kept = usize::try_from(length).unwrap_or(usize::MAX);
+    let collect = State::Collect { option, length: kept };
+    let refuse = |error, text| State::Skip {
+        option,
+        remaining: length,
+        then: AfterSkip::Refuse(error, text),
+    };
+    Ok(match option {
+        OptionCode::Abort => State::Skip {
+            option,
+            remaining: length,
+            then: AfterSkip::Abort,
+        },
+        OptionCode::ExportName if shutting_down => return Err(PeerMisbehaved::ExportNameAtShutdown),
+        OptionCode::ExportName if kept > MAX_STRING => return Err(PeerMisbehaved::ExportNameTooLong(length)),
+        OptionCode::ExportName => collect,
+        _ if shutting_down => refuse(OptionError::Shutdown, "the server is shutting down; try again later"),
+        OptionCode::Info | OptionCode::Go if kept <= MAX_OPTION_DATA => collect,
+        OptionCode::Info | OptionCode::Go => refuse(
+            OptionError::TooBig,
+            "the option is longer than any export name and its requests can be",
+        ),
+        OptionCode::List | OptionCode::StructuredReply if length == 0 => collect,
+        OptionCode::List => refuse(OptionError::Invalid, "LIST takes no data"),
+        OptionCode::StructuredReply => refuse(OptionError::Invalid, "STRUCTURED_REPLY takes no data"),
+        OptionCode::Other(_) => refuse(OptionError::Unsupported, "this server does not know this option"),
+    })
+}
+
+#[cfg(test)]
+mod tests;

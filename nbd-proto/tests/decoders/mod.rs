@@ -1,0 +1,225 @@
+//! One function per decoder: takes any bytes, and panics if the decoder does what it must never do.
+//!
+//! The fuzz targets in `fuzz/` and the property tests in `tests/properties.rs` run the same functions.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use nbd_proto::constants::{MAX_STRING, REPLY_BYTES_PER_CALL};
+use nbd_proto::reply::{self, ReplyHeader};
+use nbd_proto::{
+    BlockSizes, Command, ErrorChunk, ExportInfo, NbdError, Request, TransmissionFlags, client, server, validate,
+};
+
+/// Two exports with everything on, and a default one.
+pub struct Shelf;
+
+impl server::Exports for Shelf {
+    fn find(&self, name: &str) -> Option<ExportInfo> {
+        matches!(name, "" | "a" | "db").then(|| export(TransmissionFlags::all(), 1 << 30, BlockSizes::default()))
+    }
+
+    fn list(&self) -> Vec<(String, String)> {
+        vec![("a".into(), "first".into()), ("db".into(), String::new())]
+    }
+}
+
+/// An export named `db`.
+pub fn export(flags: TransmissionFlags, size: u64, block_sizes: BlockSizes) -> ExportInfo {
+    ExportInfo {
+        name: "db".into(),
+        description: "disk".into(),
+        size,
+        flags,
+        block_sizes,
+    }
+}
+
+/// The server's handshake: the same bytes must come to the same end in any pieces, with bounded replies.
+pub fn server_handshake(data: &[u8]) {
+    let Some((cut, stream)) = data.split_first() else {
+        return;
+    };
+    let whole = serve_in_pieces(stream, stream.len().max(1));
+    let pieces = serve_in_pieces(stream, usize::from(*cut) + 1);
+    assert_eq!(whole, pieces, "the pieces make no difference");
+    if let (_, _, server::Step::Ready(negotiated)) = whole {
+        let flags = negotiated.export.flags;
+        assert!(flags.contains(TransmissionFlags::HAS_FLAGS));
+        assert_eq!(
+            flags.contains(TransmissionFlags::SEND_DF),
+            negotiated.structured_replies
+        );
+    }
+}
+
+/// Consumed bytes, replies, and the last step.
+pub fn serve_in_pieces(stream: &[u8], piece: usize) -> (usize, Vec<u8>, server::Step) {
+    let mut handshake = server::Handshake::new();
+    let mut output = Vec::new();
+    let mut consumed = 0;
+    for piece in stream.chunks(piece) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let before = output.len();
+            let (taken, step) = handshake.handle(rest, &Shelf, &mut output);
+            assert!(
+                output.len() - before < REPLY_BYTES_PER_CALL + 3 * MAX_STRING,
+                "replies are bounded"
+            );
+            consumed += taken;
+            rest = &rest[taken..];
+            if step != server::Step::NeedMore {
+                return (consumed, output, step);
+            }
+            assert!(taken > 0, "some byte is consumed as long as the handshake goes on");
+        }
+    }
+    (consumed, output, server::Step::NeedMore)
+}
+
+type Asked = (usize, Vec<u8>, Result<client::Step, client::HandshakeError>);
+
+/// The client's handshake: the same bytes must come to the same end in any pieces, with bounded memory.
+pub fn client_handshake(data: &[u8]) {
+    let [goal, cut, stream @ ..] = data else { return };
+    let structured = goal & 4 != 0;
+    let goal = match goal & 3 {
+        0 | 1 => client::Goal::Go,
+        2 => client::Goal::Info,
+        _ => client::Goal::List,
+    };
+    let whole = ask_in_pieces(goal, structured, stream, stream.len().max(1));
+    let pieces = ask_in_pieces(goal, structured, stream, usize::from(*cut) + 1);
+    assert_eq!(whole.1, pieces.1, "the pieces make no difference");
+    assert_eq!(whole.2, pieces.2, "the pieces make no difference");
+    if let Ok(client::Step::Ready(negotiated)) = &whole.2 {
+        assert_eq!(whole.0, pieces.0);
+        assert!(negotiated.flags.contains(TransmissionFlags::HAS_FLAGS));
+        assert!(structured || !negotiated.structured_replies);
+        assert!(negotiated.structured_replies || !negotiated.flags.contains(TransmissionFlags::SEND_DF));
+        assert!(
+            negotiated
+                .block_sizes
+                .is_none_or(|sizes| sizes.are_valid(negotiated.size))
+        );
+    }
+}
+
+/// Consumed bytes, what was sent, and the last step or error.
+pub fn ask_in_pieces(goal: client::Goal, structured: bool, stream: &[u8], piece: usize) -> Asked {
+    let mut handshake = client::Handshake::new(goal, "db", structured);
+    let mut output = Vec::new();
+    let mut consumed = 0;
+    for piece in stream.chunks(piece) {
+        match handshake.handle(piece, &mut output) {
+            Ok((taken, client::Step::NeedMore)) => {
+                assert_eq!(taken, piece.len(), "nothing is left over while more is needed");
+                consumed += taken;
+            }
+            Ok((taken, step)) => return (consumed + taken, output, Ok(step)),
+            Err(error) => return (consumed, output, Err(error)),
+        }
+    }
+    (consumed, output, Ok(client::Step::NeedMore))
+}
+
+/// Requests: what decodes encodes to the same bytes; what is valid is safe to carry out.
+pub fn request(data: &[u8]) {
+    let [flags_high, flags_low, shape, rest @ ..] = data else {
+        return;
+    };
+    let Some((header, _)) = rest.split_first_chunk::<{ Request::LENGTH }>() else {
+        return;
+    };
+    let Ok(request) = Request::decode(header) else {
+        assert_ne!(
+            header[..4],
+            nbd_proto::constants::REQUEST_MAGIC.to_be_bytes(),
+            "only the magic can be wrong"
+        );
+        return;
+    };
+    assert_eq!(&request.encode(), header);
+    let flags = TransmissionFlags::from_bits_retain(u16::from_be_bytes([*flags_high, *flags_low]));
+    let block_sizes = BlockSizes {
+        minimum: 1 << (shape & 15),
+        preferred: 65_536,
+        maximum_payload: 1 << 25,
+    };
+    let size = 1 << (shape >> 4 << 2);
+    let negotiated = server::Negotiated {
+        export: export(flags, size, block_sizes),
+        structured_replies: flags.contains(TransmissionFlags::SEND_DF),
+        block_sizes_known: true,
+    };
+    match validate(&request, &negotiated) {
+        Ok(command) => assert_safe(command, &request, &negotiated.export),
+        Err(refusal) => assert!(!refusal.message.is_empty()),
+    }
+}
+
+/// What [`validate`] promises of a command it returns.
+fn assert_safe(command: Command, request: &Request, export: &ExportInfo) {
+    assert_eq!(command.code(), request.command);
+    if command == Command::Disconnect {
+        return;
+    }
+    assert!(request.flags.contains(command.flags()));
+    assert!(!(command.mutates() && export.flags.contains(TransmissionFlags::READ_ONLY)));
+    if command == Command::Flush {
+        assert_eq!((request.offset, request.length), (0, 0));
+        return;
+    }
+    let length = u64::from(request.length);
+    let minimum = u64::from(export.block_sizes.minimum);
+    assert!(length > 0 && u128::from(request.offset) + u128::from(length) <= u128::from(export.size));
+    assert!(request.offset.is_multiple_of(minimum) && length.is_multiple_of(minimum));
+    if matches!(command, Command::Read { .. } | Command::Write { .. }) {
+        assert!(request.length <= export.block_sizes.maximum_payload);
+    }
+}
+
+/// Replies: a stream of headers and payloads is walked to its end; what decodes encodes to the same bytes.
+pub fn replies(data: &[u8]) {
+    let mut rest = data;
+    while let Ok(Some((header, length))) = ReplyHeader::decode(rest) {
+        for shorter in 4..length {
+            assert_eq!(
+                ReplyHeader::decode(&rest[..shorter]),
+                Ok(None),
+                "a header is not complete early"
+            );
+        }
+        let (encoded, payload) = rest.split_at(length);
+        rest = match header {
+            ReplyHeader::Simple { cookie, error } => {
+                let again = reply::simple_reply(cookie, error);
+                let known = error.is_none_or(|error| error != NbdError::Invalid);
+                assert!(!known || again == encoded);
+                payload
+            }
+            ReplyHeader::Chunk {
+                flags,
+                kind,
+                cookie,
+                length,
+            } => {
+                assert_eq!(reply::chunk_header(flags, kind, cookie, length), encoded);
+                let length = usize::try_from(length).unwrap().min(payload.len());
+                let (payload, rest) = payload.split_at(length);
+                reply_payload(kind, payload);
+                rest
+            }
+        };
+    }
+}
+
+fn reply_payload(kind: nbd_proto::ChunkKind, payload: &[u8]) {
+    if kind.is_error() {
+        if let Ok(error) = ErrorChunk::decode(kind, payload) {
+            // A byte that is not UTF-8 becomes three.
+            assert!(error.message.len() <= 3 * MAX_STRING);
+        }
+    } else if let Some((hole, _)) = payload.split_first_chunk::<12>() {
+        assert!(reply::decode_hole(hole).is_err() || hole[8..] != [0; 4]);
+    }
+}

@@ -1,0 +1,269 @@
+//! Properties over random input: round trips, both ends of the handshake against each other in arbitrary pieces, and
+//! the bodies of the fuzz targets on streams that are nearly right.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod decoders;
+
+use decoders::{Shelf, export};
+use nbd_proto::reply::{self, ReplyHeader};
+use nbd_proto::{
+    BlockSizes, ChunkKind, Command, CommandFlags, ErrorChunk, NbdError, ReplyFlags, Request, client, server, validate,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// Both ends talk over a wire that cuts at will; returns how each saw the end.
+fn negotiate(
+    goal: client::Goal,
+    name: &str,
+    structured: bool,
+    cuts: &[usize],
+) -> (server::Step, Result<client::Step, client::HandshakeError>) {
+    let mut server = server::Handshake::new();
+    let mut client = client::Handshake::new(goal, name, structured);
+    let (mut to_client, mut to_server) = (server.greeting().to_vec(), Vec::new());
+    let (mut server_end, mut client_end) = (server::Step::NeedMore, Ok(client::Step::NeedMore));
+    let mut cuts = cuts.iter().copied().cycle();
+    while !to_client.is_empty() || !to_server.is_empty() {
+        let piece = cuts.next().unwrap().min(to_client.len());
+        if client_end == Ok(client::Step::NeedMore) && piece > 0 {
+            client_end = client
+                .handle(&to_client[..piece], &mut to_server)
+                .map(|(consumed, step)| {
+                    assert_eq!(consumed, piece);
+                    step
+                });
+        }
+        to_client.drain(..piece);
+        let piece = cuts.next().unwrap().min(to_server.len());
+        if server_end == server::Step::NeedMore && piece > 0 {
+            let (consumed, step) = server.handle(&to_server[..piece], &Shelf, &mut to_client);
+            assert_eq!(consumed, piece);
+            server_end = step;
+        }
+        to_server.drain(..piece);
+    }
+    (server_end, client_end)
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        any::<bool>().prop_map(|df| Command::Read { df }),
+        any::<bool>().prop_map(|fua| Command::Write { fua }),
+        any::<bool>().prop_map(|fua| Command::Trim { fua }),
+        any::<(bool, bool)>().prop_map(|(fua, no_hole)| Command::WriteZeroes { fua, no_hole }),
+        Just(Command::Cache),
+    ]
+}
+
+fn any_goal() -> impl Strategy<Value = client::Goal> {
+    prop_oneof![
+        Just(client::Goal::Go),
+        Just(client::Goal::Info),
+        Just(client::Goal::List)
+    ]
+}
+
+/// Pieces of a client's half of a handshake: mostly well-formed options, now and then rubbish.
+fn client_stream() -> impl Strategy<Value = Vec<u8>> {
+    let code = prop_oneof![6 => select(vec![1_u32, 3, 6, 7, 8]), 2 => 0_u32..16, 1 => any::<u32>()];
+    let option = (code, option_data()).prop_map(|(option, data)| {
+        let length = u32::try_from(data.len()).unwrap();
+        [
+            b"IHAVEOPT".as_slice(),
+            &option.to_be_bytes(),
+            &length.to_be_bytes(),
+            &data,
+        ]
+        .concat()
+    });
+    let part = prop_oneof![20 => option, 1 => vec(any::<u8>(), 0..40)];
+    (
+        any::<u8>(),
+        prop_oneof![9 => 0_u32..4, 1 => any::<u32>()],
+        vec(part, 0..12),
+    )
+        .prop_map(|(cut, flags, parts)| [[cut].as_slice(), &flags.to_be_bytes(), &parts.concat()].concat())
+}
+
+fn option_data() -> impl Strategy<Value = Vec<u8>> {
+    let request = (select(vec!["", "a", "db", "none"]), vec(0_u16..6, 0..6)).prop_map(|(name, infos)| {
+        let mut data = u32::try_from(name.len()).unwrap().to_be_bytes().to_vec();
+        data.extend_from_slice(name.as_bytes());
+        data.extend_from_slice(&u16::try_from(infos.len()).unwrap().to_be_bytes());
+        data.extend(infos.into_iter().flat_map(u16::to_be_bytes));
+        data
+    });
+    prop_oneof![2 => Just(Vec::new()), 5 => request, 2 => vec(any::<u8>(), 0..40), 1 => vec(any::<u8>(), 8190..8200)]
+}
+
+/// Pieces of a server's half of a handshake: mostly proper replies to one option, now and then to another.
+fn server_stream() -> impl Strategy<Value = Vec<u8>> {
+    let goals = select(vec![(0_u8, 7_u32), (0, 7), (4, 7), (2, 6), (3, 3)]);
+    let replies = vec(
+        (
+            prop_oneof![9 => Just(None), 1 => (0_u32..12).prop_map(Some)],
+            reply_body(),
+        ),
+        0..8,
+    );
+    let tail = prop_oneof![Just(vec![0; 150]), vec(any::<u8>(), 0..200)];
+    (goals, any::<u8>(), 0_u16..4, replies, tail).prop_map(|((goal, option), cut, flags, replies, tail)| {
+        let mut stream = [[goal, cut].as_slice(), b"NBDMAGICIHAVEOPT", &flags.to_be_bytes()].concat();
+        if goal & 4 != 0 {
+            stream.extend(reply_bytes(8, 1, &[]));
+        }
+        for (other, (kind, data)) in replies {
+            stream.extend(reply_bytes(other.unwrap_or(option), kind, &data));
+        }
+        stream.extend(tail);
+        stream
+    })
+}
+
+fn reply_bytes(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+    let magic = nbd_proto::constants::OPTION_REPLY_MAGIC.to_be_bytes();
+    let length = u32::try_from(data.len()).unwrap().to_be_bytes();
+    [
+        magic.as_slice(),
+        &option.to_be_bytes(),
+        &kind.to_be_bytes(),
+        &length,
+        data,
+    ]
+    .concat()
+}
+
+/// Type and data of a reply.
+fn reply_body() -> impl Strategy<Value = (u32, Vec<u8>)> {
+    let export = any::<[u8; 10]>().prop_map(|mut fields| {
+        fields[9] |= 1;
+        (3, [[0, 0].as_slice(), &fields].concat())
+    });
+    let sizes = (0_u32..4, 9_u32..13, 20_u32..26).prop_map(|(minimum, preferred, maximum)| {
+        let powers = [minimum, preferred, maximum].map(|power| (1_u32 << power).to_be_bytes());
+        (3, [[0, 3].as_slice(), powers.as_flattened()].concat())
+    });
+    let listed = vec(97_u8..123, 0..9).prop_map(|name| (2, [[0, 0, 0, name.len() as u8].as_slice(), &name].concat()));
+    let refusal = (0x8000_0000_u32..0x8000_000b, vec(any::<u8>(), 0..9));
+    let rubbish = (0_u32..6, vec(any::<u8>(), 0..40));
+    prop_oneof![4 => Just((1, vec![])), 8 => export, 3 => sizes, 6 => listed, 1 => refusal, 1 => rubbish]
+}
+
+proptest! {
+    #[test]
+    fn both_ends_agree_however_the_bytes_are_cut(
+        goal in any_goal(), structured: bool, cuts in vec(1_usize..70, 2..20),
+    ) {
+        let (server, client) = negotiate(goal, "db", structured, &cuts);
+        match (goal, server, client.unwrap()) {
+            (client::Goal::Go, server::Step::Ready(served), client::Step::Ready(asked)) => {
+                prop_assert_eq!(served.structured_replies, structured);
+                prop_assert_eq!(asked.structured_replies, structured);
+                prop_assert_eq!(served.export.flags, asked.flags);
+                prop_assert_eq!(served.export.size, asked.size);
+                prop_assert_eq!(Some(served.export.block_sizes), asked.block_sizes);
+                prop_assert_eq!(Some(served.export.name), asked.name);
+                prop_assert_eq!(Some(served.export.description), asked.description);
+            }
+            (client::Goal::Info, server::Step::Aborted, client::Step::Ready(asked)) => {
+                prop_assert_eq!(asked.size, 1 << 30);
+            }
+            (client::Goal::List, server::Step::Aborted, client::Step::Listed(names)) => {
+                prop_assert_eq!(names, server::Exports::list(&Shelf));
+            }
+            other => prop_assert!(false, "{:?}", other),
+        }
+    }
+
+    #[test]
+    fn an_unknown_export_is_refused_softly(name in "[x-z]{1,20}", cuts in vec(1_usize..70, 2..20)) {
+        let (server, client) = negotiate(client::Goal::Go, &name, true, &cuts);
+        prop_assert_eq!(server, server::Step::Aborted);
+        let refused = matches!(client, Err(client::HandshakeError::Refused { ref message, .. }) if message.contains(&name));
+        prop_assert!(refused, "{:?}", client);
+    }
+
+    #[test]
+    fn requests_survive_the_wire(flags: u16, command: u16, cookie: u64, offset: u64, length: u32) {
+        let flags = CommandFlags::from_bits_retain(flags);
+        let request = Request { flags, command, cookie, offset, length };
+        prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+
+    #[test]
+    fn a_command_inside_the_export_is_valid(
+        command in any_command(), cookie: u64, block in 0_u64..1000, blocks in 1_u32..1000,
+    ) {
+        let flags = nbd_proto::TransmissionFlags::all().difference(nbd_proto::TransmissionFlags::READ_ONLY);
+        let sizes = BlockSizes { minimum: 512, ..BlockSizes::default() };
+        let negotiated =
+            server::Negotiated { export: export(flags, 2000 * 512, sizes), structured_replies: true, block_sizes_known: true };
+        let request = Request::new(command, cookie, block * 512, blocks * 512);
+        prop_assert_eq!(validate(&request, &negotiated), Ok(command));
+    }
+
+    #[test]
+    fn replies_survive_the_wire(cookie: u64, offset: u64, length in 1_u32..1 << 26, code in 0_usize..8, text in ".{0,80}") {
+        let error = NbdError::ALL[code];
+        let decode = |bytes: &[u8]| ReplyHeader::decode(bytes).unwrap().unwrap().0;
+        prop_assert_eq!(decode(&reply::simple_reply(cookie, None)), ReplyHeader::Simple { cookie, error: None });
+        let failed = ReplyHeader::Simple { cookie, error: Some(error) };
+        prop_assert_eq!(decode(&reply::simple_reply(cookie, Some(error))), failed);
+        let flags = ReplyFlags::DONE;
+        let data = reply::offset_data_header(cookie, flags, offset, length);
+        let expected = ReplyHeader::Chunk { flags, kind: ChunkKind::OffsetData, cookie, length: length + 8 };
+        prop_assert_eq!(decode(&data), expected);
+        prop_assert_eq!(reply::decode_offset(data.last_chunk().unwrap()), offset);
+        let hole = reply::hole_chunk(cookie, flags, offset, length);
+        prop_assert_eq!(reply::decode_hole(hole.last_chunk().unwrap()), Ok((offset, length)));
+        for offset in [None, Some(offset)] {
+            let chunk = reply::error_chunk(cookie, error, &text, offset);
+            let kind = if offset.is_some() { ChunkKind::ErrorOffset } else { ChunkKind::Error };
+            let length = u32::try_from(chunk.len()).unwrap() - 20;
+            prop_assert_eq!(decode(&chunk), ReplyHeader::Chunk { flags, kind, cookie, length });
+            let expected = ErrorChunk { error, message: text.clone(), offset };
+            prop_assert_eq!(ErrorChunk::decode(kind, &chunk[20..]), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn server_handshake_on_nearly_right_streams(stream in client_stream()) {
+        decoders::server_handshake(&stream);
+    }
+
+    #[test]
+    fn client_handshake_on_nearly_right_streams(stream in server_stream()) {
+        decoders::client_handshake(&stream);
+    }
+
+    #[test]
+    fn every_decoder_on_rubbish(data in vec(any::<u8>(), 0..300)) {
+        decoders::server_handshake(&data);
+        decoders::client_handshake(&data);
+        decoders::request(&data);
+        decoders::replies(&data);
+    }
+
+    #[test]
+    fn request_on_any_fields(flags: u16, shape: u8, command in 0_u16..10, bits in 0_u16..64, offset: u64, length: u32, shift in 0_u32..64) {
+        let bits = CommandFlags::from_bits_retain(bits);
+        let header = Request { flags: bits, command, cookie: 1, offset: offset >> shift, length: length >> (shift / 2) };
+        decoders::request(&[flags.to_be_bytes().as_slice(), &[shape], &header.encode()].concat());
+    }
+
+    #[test]
+    fn replies_on_nearly_right_streams(chunks in vec((0_u16..2, prop_oneof![0_u16..7, 0x8001_u16..0x8004], vec(any::<u8>(), 0..30)), 0..6)) {
+        let stream = chunks.into_iter().fold(Vec::new(), |mut stream, (flags, kind, payload)| {
+            stream.extend_from_slice(&nbd_proto::constants::CHUNK_MAGIC.to_be_bytes());
+            stream.extend_from_slice(&flags.to_be_bytes());
+            stream.extend_from_slice(&kind.to_be_bytes());
+            stream.extend_from_slice(&7_u64.to_be_bytes());
+            stream.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
+            stream.extend_from_slice(&payload);
+            stream
+        });
+        decoders::replies(&stream);
+    }
+}

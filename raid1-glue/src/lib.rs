@@ -1,0 +1,1 @@
+//! md RAID1 and kernel nbd glue.
