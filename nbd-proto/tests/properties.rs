@@ -103,23 +103,29 @@ fn server_stream() -> impl Strategy<Value = Vec<u8>> {
     let goals = select(vec![(0_u8, 7_u32), (0, 7), (4, 7), (2, 6), (3, 3)]);
     let replies = vec(
         (
-            prop_oneof![9 => Just(None), 1 => (0_u32..12).prop_map(Some)],
-            reply_body(),
+            prop_oneof![30 => Just(None), 1 => (0_u32..12).prop_map(Some)],
+            info_body(),
+            listed_body(),
         ),
         0..8,
     );
-    let tail = prop_oneof![Just(vec![0; 150]), vec(any::<u8>(), 0..200)];
-    (goals, any::<u8>(), 0_u16..4, replies, tail).prop_map(|((goal, option), cut, flags, replies, tail)| {
-        let mut stream = [[goal, cut].as_slice(), b"NBDMAGICIHAVEOPT", &flags.to_be_bytes()].concat();
-        if goal & 4 != 0 {
-            stream.extend(reply_bytes(8, 1, &[]));
-        }
-        for (other, (kind, data)) in replies {
-            stream.extend(reply_bytes(other.unwrap_or(option), kind, &data));
-        }
-        stream.extend(tail);
-        stream
-    })
+    // The answer to EXPORT_NAME, for streams that come to it.
+    let size_and_flags = [[1; 10].as_slice(), &[0; 130]].concat();
+    let tail = prop_oneof![Just(size_and_flags), vec(any::<u8>(), 0..200)];
+    (goals, any::<u8>(), select(vec![0_u16, 1, 3, 3, 3]), replies, tail).prop_map(
+        |((goal, option), cut, flags, replies, tail)| {
+            let mut stream = [[goal, cut].as_slice(), b"NBDMAGICIHAVEOPT", &flags.to_be_bytes()].concat();
+            if goal & 4 != 0 {
+                stream.extend(reply_bytes(8, 1, &[]));
+            }
+            for (other, info, listed) in replies {
+                let (kind, data) = if option == 3 { listed } else { info };
+                stream.extend(reply_bytes(other.unwrap_or(option), kind, &data));
+            }
+            stream.extend(tail);
+            stream
+        },
+    )
 }
 
 fn reply_bytes(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
@@ -135,8 +141,8 @@ fn reply_bytes(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Type and data of a reply.
-fn reply_body() -> impl Strategy<Value = (u32, Vec<u8>)> {
+/// Type and data of a reply to GO or INFO.
+fn info_body() -> impl Strategy<Value = (u32, Vec<u8>)> {
     let export = any::<[u8; 10]>().prop_map(|mut fields| {
         fields[9] |= 1;
         (3, [[0, 0].as_slice(), &fields].concat())
@@ -145,10 +151,20 @@ fn reply_body() -> impl Strategy<Value = (u32, Vec<u8>)> {
         let powers = [minimum, preferred, maximum].map(|power| (1_u32 << power).to_be_bytes());
         (3, [[0, 3].as_slice(), powers.as_flattened()].concat())
     });
-    let listed = vec(97_u8..123, 0..9).prop_map(|name| (2, [[0, 0, 0, name.len() as u8].as_slice(), &name].concat()));
-    let refusal = (0x8000_0000_u32..0x8000_000b, vec(any::<u8>(), 0..9));
-    let rubbish = (0_u32..6, vec(any::<u8>(), 0..40));
-    prop_oneof![4 => Just((1, vec![])), 8 => export, 3 => sizes, 6 => listed, 1 => refusal, 1 => rubbish]
+    prop_oneof![4 => Just((1, vec![])), 8 => export, 3 => sizes, 2 => refusal_or_rubbish()]
+}
+
+/// Type and data of a reply to LIST.
+fn listed_body() -> impl Strategy<Value = (u32, Vec<u8>)> {
+    let listed = "[a-z]{0,9}".prop_map(|name| (2, [[0, 0, 0, 3].as_slice(), b"abc", name.as_bytes()].concat()));
+    prop_oneof![4 => Just((1, vec![])), 8 => listed, 2 => refusal_or_rubbish()]
+}
+
+fn refusal_or_rubbish() -> impl Strategy<Value = (u32, Vec<u8>)> {
+    prop_oneof![
+        (0x8000_0000_u32..0x8000_000b, vec(any::<u8>(), 0..9)),
+        (0_u32..6, vec(any::<u8>(), 0..40))
+    ]
 }
 
 proptest! {
@@ -247,10 +263,17 @@ proptest! {
     }
 
     #[test]
-    fn request_on_any_fields(flags: u16, shape: u8, command in 0_u16..10, bits in 0_u16..64, offset: u64, length: u32, shift in 0_u32..64) {
-        let bits = CommandFlags::from_bits_retain(bits);
-        let header = Request { flags: bits, command, cookie: 1, offset: offset >> shift, length: length >> (shift / 2) };
-        decoders::request(&[flags.to_be_bytes().as_slice(), &[shape], &header.encode()].concat());
+    fn request_on_likely_fields(
+        advertised in prop_oneof![1 => any::<u16>(), 3 => Just(0x0dfd)],
+        shape in prop_oneof![4 => 0x90_u8..0xff, 1 => any::<u8>()],
+        command in 0_u16..8,
+        bits in prop_oneof![2 => Just(0), 4 => 0_u16..6, 1 => 0_u16..64],
+        offset in prop_oneof![4 => (0_u64..1 << 12).prop_map(|block| block << 16), 1 => any::<u64>()],
+        length in prop_oneof![4 => (0_u32..600).prop_map(|blocks| blocks << 16), 1 => any::<u32>()],
+    ) {
+        let flags = CommandFlags::from_bits_retain(bits);
+        let header = Request { flags, command, cookie: 1, offset, length }.encode();
+        decoders::request(&[advertised.to_be_bytes().as_slice(), &[shape], &header].concat());
     }
 
     #[test]

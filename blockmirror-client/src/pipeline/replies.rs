@@ -79,25 +79,7 @@ impl<T> Pipeline<T> {
                     Ok(())
                 }
             },
-            Stage::Data { slot, at, left, done } => {
-                let (now, later) = input.split_at(input.len().min(left as usize));
-                *input = later;
-                if let Some(reading) = self.slots.get_mut(slot).and_then(|request| request.reading.as_mut()) {
-                    reading.fill(at, now);
-                }
-                let taken = now.len() as u32;
-                self.stage = Stage::Data {
-                    slot,
-                    at: at + taken,
-                    left: left - taken,
-                    done,
-                };
-                if taken == left {
-                    self.end_of_chunk(slot, done, events)
-                } else {
-                    Ok(())
-                }
-            }
+            Stage::Data { slot, at, left, done } => self.data(slot, at, left, done, input, events),
             Stage::Hole { slot, done } => match take_array(&mut self.partial, input) {
                 None => Ok(()),
                 Some(hole) => {
@@ -206,6 +188,34 @@ impl<T> Pipeline<T> {
         };
         let request = self.slots.get_mut(slot).ok_or(unknown)?;
         Ok((slot, request))
+    }
+
+    /// Stores data of a piece that is covered; there are `left` bytes of it, the first of which goes to `at`.
+    fn data(
+        &mut self,
+        slot: u32,
+        at: u32,
+        left: u32,
+        done: bool,
+        input: &mut &[u8],
+        events: &mut Vec<Event<T>>,
+    ) -> Result<(), PeerMisbehaved> {
+        let (now, later) = input.split_at(input.len().min(left as usize));
+        *input = later;
+        if let Some(reading) = self.slots.get_mut(slot).and_then(|request| request.reading.as_mut()) {
+            reading.fill(at, now);
+        }
+        let taken = now.len() as u32;
+        if taken == left {
+            return self.end_of_chunk(slot, done, events);
+        }
+        self.stage = Stage::Data {
+            slot,
+            at: at + taken,
+            left: left - taken,
+            done,
+        };
+        Ok(())
     }
 
     /// Counts a piece of a READ as covered; its place within the READ.

@@ -28,6 +28,7 @@ pub struct Restored {
     /// In the order of the configuration; filled by `create` and `finish`.
     pub(crate) peers: Vec<RestoredPeer>,
     hot: Vec<u32>,
+    was_clean: bool,
     loaded: BTreeMap<(u32, u32), LoadedPage>,
 }
 
@@ -67,6 +68,7 @@ impl Restored {
             log_sequence: 0,
             peers: Vec::new(),
             hot: Vec::new(),
+            was_clean: true,
             loaded: BTreeMap::new(),
         };
         let (restored, mut writes) = fresh.finish(peers, entropy)?;
@@ -81,6 +83,7 @@ impl Restored {
             return Err(MetadataError::Short { found: header.len() });
         }
         let mut superblock = newest_superblock(header)?;
+        let was_clean = superblock.clean;
         if superblock.image != *expected {
             if !adopt {
                 return Err(MetadataError::OtherImage {
@@ -101,6 +104,7 @@ impl Restored {
             log_sequence,
             peers: Vec::new(),
             hot,
+            was_clean,
             loaded: BTreeMap::new(),
         })
     }
@@ -186,6 +190,11 @@ impl Restored {
     /// Extents that were hot when the file was last written; none after a stop in order.
     pub fn hot_extents(&self) -> &[u32] {
         &self.hot
+    }
+
+    /// The daemon stopped in order when it last ran, or has never run.
+    pub fn was_clean(&self) -> bool {
+        self.was_clean
     }
 
     /// The generation identifier of this node's data.

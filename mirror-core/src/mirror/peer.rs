@@ -174,9 +174,10 @@ impl Peer {
         (self.dirty.count() * BLOCK_BYTES).min(size)
     }
 
-    /// Too much is queued for another mutation of this length.
+    /// Too much is queued for another mutation of this length. An empty queue takes one of any length.
     pub(crate) fn is_full(&self, length: u64) -> bool {
-        self.queue.len() >= self.config.queue_requests || self.queue_bytes + length > self.config.queue_bytes
+        let bytes = self.queue_bytes > 0 && self.queue_bytes + length > self.config.queue_bytes;
+        bytes || self.queue.len() >= self.config.queue_requests
     }
 }
 

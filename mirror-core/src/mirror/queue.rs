@@ -13,7 +13,8 @@ impl Mirror {
     pub(super) fn enqueue_mutation(&mut self, peer: usize, id: RequestId, range: ByteRange) {
         if !self.peers[peer].is_sync() && self.peers[peer].is_full(range.length) {
             self.fall_behind(peer);
-            return self.degrade(peer, id);
+            self.degrade(peer, id);
+            return self.caught_up(peer);
         }
         if let Some(request) = self.request(id) {
             request.queued |= bit(peer);

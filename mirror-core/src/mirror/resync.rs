@@ -192,6 +192,7 @@ impl Mirror {
         status.elapsed = now - link.resync.started_at;
         link.resync.last = Some(status);
         link.resync.persist_at = None;
+        self.persisting.progress_wanted = true;
         self.set_peer_state(peer, PeerState::Established);
         self.peer_in_step(peer);
         let ResyncStatus { shipped, zeroed, .. } = status;

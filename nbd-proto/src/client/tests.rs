@@ -161,6 +161,8 @@ fn go_unsupported_falls_back_to_export_name() {
             sent: vec![],
         };
         rogue.send(&Rogue::greeting(flags)).unwrap();
+        // What GO told before it was refused does not count.
+        rogue.info(&Info::BlockSize(BlockSizes::default())).unwrap();
         rogue
             .reply(OptionCode::Go, ReplyType::Error(OptionError::Unsupported), b"")
             .unwrap();

@@ -37,7 +37,7 @@ pub async fn run(left: &NbdUri, right: &NbdUri) -> Result<(), Failure> {
     let _ = tokio::join!(left.client.disconnect(), right.client.disconnect());
     if left_size != right_size {
         let content = if difference.bytes == 0 {
-            "the rest is identical".to_owned()
+            "what both have is identical".to_owned()
         } else {
             described(&difference, common)
         };

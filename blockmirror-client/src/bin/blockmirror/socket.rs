@@ -33,7 +33,9 @@ fn choose(
 ) -> Result<PathBuf, Failure> {
     // The parser lets both through when one of them stands behind the command.
     if admin.is_some() && config.is_some() {
-        return Err(Failure::Usage("--admin and --config both name the socket: give one of them".to_owned()));
+        return Err(Failure::Usage(
+            "--admin and --config both name the socket: give one of them".to_owned(),
+        ));
     }
     if let Some(admin) = admin {
         return Ok(admin.to_owned());

@@ -82,6 +82,8 @@ fn inner_lengths_that_do_not_add_up_are_refused_in_step() {
     many_infos[6..8].copy_from_slice(&u16::MAX.to_be_bytes());
     let mut long = good.clone();
     long.push(0);
+    let mut one_more = good.clone();
+    one_more.extend_from_slice(&[0, 1]);
     let bad = [
         vec![],
         vec![0; 5],
@@ -89,6 +91,7 @@ fn inner_lengths_that_do_not_add_up_are_refused_in_step() {
         huge_name,
         many_infos,
         long,
+        one_more,
     ];
     let mut rogue = Rogue::new();
     for data in bad {

@@ -1,27 +1,24 @@
 //! An asynchronous NBD client over one connection, for tools and tests: many requests in flight, long ones split.
 
+mod task;
+
 use std::fmt;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_proto::{Command, NbdError};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use task::{Answer, Outgoing, Shared, Waiting};
 
 use crate::connect::{ConnectError, Connected, Stream, connect};
-use crate::pipeline::{Event, Limits, Pipeline, StartError};
+use crate::pipeline::{Limits, Pipeline, StartError};
 use crate::uri::NbdUri;
 
 /// Requests in flight on one connection.
 pub const WINDOW: usize = 128;
 /// Time allowed to dial and negotiate.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// Time allowed for the server to close after DISC.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
-/// Bytes read from the socket at once.
-const READ_SIZE: usize = 256 << 10;
 /// Longest TRIM or WRITE_ZEROES: servers before 2020 fail above 2 GiB.
 const MAX_EFFECT: u64 = 1 << 30;
 
@@ -31,7 +28,7 @@ const MAX_EFFECT: u64 = 1 << 30;
 pub struct Client {
     limits: Limits,
     shared: Arc<Shared>,
-    /// Requests to the task that writes; its order is the order on the wire.
+    /// Requests to the connection's task; their order is the order on the wire.
     outbox: mpsc::Sender<Outgoing>,
     window: Arc<Semaphore>,
 }
@@ -66,42 +63,8 @@ pub enum ClientError {
     Lost(String),
 }
 
-/// What both tasks and all clones share.
-struct Shared {
-    state: Mutex<State>,
-    started: Instant,
-}
-
-struct State {
-    pipeline: Pipeline<Waiting>,
-    /// Why the connection is gone.
-    lost: Option<String>,
-}
-
-/// Somebody waits for an answer; dropping it frees the place in the window.
-struct Waiting {
-    answer: oneshot::Sender<Answer>,
-    _permit: OwnedSemaphorePermit,
-}
-
-type Answer = Result<Option<Vec<u8>>, ClientError>;
-
-/// Somebody waits for the connection to end.
-type Goodbye = oneshot::Sender<Result<(), ClientError>>;
-
-enum Outgoing {
-    Request {
-        command: Command,
-        offset: u64,
-        length: u32,
-        payload: Vec<u8>,
-        waiting: Waiting,
-    },
-    Disconnect(Goodbye),
-}
-
 impl Client {
-    /// Dials, negotiates, and starts the tasks of the connection. A URI without a path opens the server's default
+    /// Dials, negotiates, and starts the connection's task. A URI without a path opens the server's default
     /// export.
     pub async fn connect(uri: &NbdUri) -> Result<Self, ClientError> {
         let export = uri.export.as_deref().unwrap_or_default();
@@ -114,12 +77,9 @@ impl Client {
         let stream = Stream::from_socket(connected.socket).map_err(lost)?;
         let pipeline = Pipeline::new(&connected.negotiated, WINDOW);
         let limits = *pipeline.limits();
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State { pipeline, lost: None }),
-            started: Instant::now(),
-        });
+        let shared = Arc::new(Shared::new(pipeline));
         let (outbox, inbox) = mpsc::channel(WINDOW);
-        tokio::spawn(run(shared.clone(), inbox, stream, connected.unread));
+        tokio::spawn(task::run(shared.clone(), inbox, stream, connected.unread));
         Ok(Self {
             limits,
             shared,
@@ -288,145 +248,6 @@ impl fmt::Debug for Client {
         f.debug_struct("Client")
             .field("limits", &self.limits)
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing is left half done by a panic in here: every change of the state is one call.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn why_lost(&self) -> String {
-        self.lock().lost.clone().unwrap_or_else(|| "it was closed".to_owned())
-    }
-
-    /// The connection is gone: everyone who waits is told. The first reason counts.
-    fn fail(&self, reason: &str) {
-        let (waiting, reason) = {
-            let mut state = self.lock();
-            let reason = state.lost.get_or_insert_with(|| reason.to_owned()).clone();
-            (state.pipeline.drain(), reason)
-        };
-        for Waiting { answer, .. } in waiting {
-            // Nobody may be waiting any more: an abandoned request is nobody's business.
-            let _ = answer.send(Err(ClientError::Lost(reason.clone())));
-        }
-    }
-}
-
-/// Starts a request; `None` when nobody waits for it any more, or it cannot be sent.
-fn start(
-    shared: &Shared,
-    command: Command,
-    offset: u64,
-    length: u32,
-    waiting: Waiting,
-) -> Option<[u8; nbd_proto::Request::LENGTH]> {
-    if waiting.answer.is_closed() {
-        return None;
-    }
-    let mut state = shared.lock();
-    if let Err(error) = state.pipeline.check(command, offset, length) {
-        // The asker may have stopped waiting.
-        let _ = waiting.answer.send(Err(error.into()));
-        return None;
-    }
-    state
-        .pipeline
-        .start(shared.started.elapsed(), command, offset, length, waiting)
-        .ok()
-}
-
-/// The connection's task: sends and receives at the same time, so that neither can hold up the other.
-async fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Outgoing>, stream: Stream, unread: Vec<u8>) {
-    let (reader, mut writer) = stream.into_split();
-    let mut reading = pin!(read_replies(&shared, reader, unread));
-    let goodbye = tokio::select! {
-        goodbye = write_requests(&shared, &mut inbox, &mut writer) => goodbye,
-        () = &mut reading => None,
-    };
-    let Some(answer) = goodbye else {
-        return shared.fail("it was closed");
-    };
-    let closed = tokio::time::timeout(CLOSE_DEADLINE, reading).await;
-    shared.fail("it was closed");
-    let late = || {
-        ClientError::Lost(format!(
-            "the server did not close within {} s of DISC",
-            CLOSE_DEADLINE.as_secs()
-        ))
-    };
-    // The asker may have stopped waiting.
-    let _ = answer.send(closed.map_err(|_| late()));
-}
-
-/// Sends until DISC is sent (then: who waits for the end), the connection breaks, or the last client is dropped.
-async fn write_requests(
-    shared: &Shared,
-    inbox: &mut mpsc::Receiver<Outgoing>,
-    writer: &mut (dyn AsyncWrite + Send + Unpin),
-) -> Option<Goodbye> {
-    while let Some(outgoing) = inbox.recv().await {
-        let (header, payload, goodbye) = match outgoing {
-            Outgoing::Disconnect(goodbye) => (shared.lock().pipeline.disconnect(), Vec::new(), Some(goodbye)),
-            Outgoing::Request {
-                command,
-                offset,
-                length,
-                payload,
-                waiting,
-            } => {
-                let Some(header) = start(shared, command, offset, length, waiting) else {
-                    continue;
-                };
-                (header, payload, None)
-            }
-        };
-        let sent = async {
-            writer.write_all(&header).await?;
-            writer.write_all(&payload).await
-        };
-        if let Err(error) = sent.await {
-            shared.fail(&format!("sending failed: {error}"));
-            return None;
-        }
-        if goodbye.is_some() {
-            return goodbye;
-        }
-    }
-    None
-}
-
-/// Receives until the connection ends.
-async fn read_replies(shared: &Shared, mut reader: Box<dyn AsyncRead + Send + Unpin>, unread: Vec<u8>) {
-    let mut buffer = unread;
-    let mut events = Vec::new();
-    loop {
-        let result = shared.lock().pipeline.receive(&buffer, &mut events);
-        for Event::Done {
-            tag,
-            outcome,
-            message,
-            data,
-        } in events.drain(..)
-        {
-            let answer = outcome
-                .map(|()| data)
-                .map_err(|error| ClientError::Server { error, message });
-            // The asker may have stopped waiting.
-            let _ = tag.answer.send(answer);
-        }
-        if let Err(misbehaved) = result {
-            return shared.fail(&misbehaved.to_string());
-        }
-        buffer.clear();
-        buffer.reserve(READ_SIZE);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => return shared.fail("the server closed it"),
-            Ok(_) => {}
-            Err(error) => return shared.fail(&format!("receiving failed: {error}")),
-        }
     }
 }
 

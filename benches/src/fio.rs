@@ -1,0 +1,150 @@
+//! One run of fio's nbd engine against one server.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use blockmirror_tests::tool;
+use serde_json::Value;
+
+use crate::systems::{IMAGE_SIZE, System};
+
+/// A workload.
+pub struct Row {
+    /// Its name in the tables.
+    pub name: &'static str,
+    /// fio's `rw`.
+    pub pattern: &'static str,
+    /// Bytes per request.
+    pub block: u64,
+    /// Requests in flight.
+    pub depth: u32,
+}
+
+/// What one run found.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Requests per second.
+    pub iops: f64,
+    /// Bytes per second, in units of a million.
+    pub megabytes: f64,
+    /// Median time of one request, in microseconds.
+    pub p50: f64,
+    /// Its 99th percentile.
+    pub p99: f64,
+    /// Processor time of the server per request, in microseconds.
+    pub cpu: f64,
+}
+
+const SMALL: u64 = 4 << 10;
+const LARGE: u64 = 1 << 20;
+
+/// Workloads of the plain servers.
+pub const PLAIN_ROWS: [Row; 6] = [
+    Row {
+        name: "4 KiB random write, depth 1",
+        pattern: "randwrite",
+        block: SMALL,
+        depth: 1,
+    },
+    Row {
+        name: "4 KiB random write, depth 32",
+        pattern: "randwrite",
+        block: SMALL,
+        depth: 32,
+    },
+    Row {
+        name: "4 KiB random read, depth 1",
+        pattern: "randread",
+        block: SMALL,
+        depth: 1,
+    },
+    Row {
+        name: "4 KiB random read, depth 32",
+        pattern: "randread",
+        block: SMALL,
+        depth: 32,
+    },
+    Row {
+        name: "1 MiB sequential write, depth 16",
+        pattern: "write",
+        block: LARGE,
+        depth: 16,
+    },
+    Row {
+        name: "1 MiB sequential read, depth 16",
+        pattern: "read",
+        block: LARGE,
+        depth: 16,
+    },
+];
+
+/// Workloads of the mirrors: what is mirrored is writes.
+pub const MIRROR_ROWS: [Row; 3] = [
+    Row {
+        name: "4 KiB random write, depth 1",
+        pattern: "randwrite",
+        block: SMALL,
+        depth: 1,
+    },
+    Row {
+        name: "4 KiB random write, depth 32",
+        pattern: "randwrite",
+        block: SMALL,
+        depth: 32,
+    },
+    Row {
+        name: "1 MiB sequential write, depth 16",
+        pattern: "write",
+        block: LARGE,
+        depth: 16,
+    },
+];
+
+impl Row {
+    /// Whether its natural figure is bytes and not requests.
+    pub fn is_large(&self) -> bool {
+        self.block == LARGE
+    }
+}
+
+/// Run `row` against `system` for `seconds`, after a moment of warming up that counts for nothing.
+pub fn run(row: &Row, system: &System, seconds: u64) -> Result<Sample> {
+    once(row, system, &["--runtime=200ms"])?;
+    let before = system.cpu_time()?;
+    let report = once(row, system, &[&format!("--runtime={seconds}s")])?;
+    let cpu = system.cpu_time()?.saturating_sub(before);
+    let job = &report["jobs"][0];
+    ensure!(job["error"] == 0, "fio reports error {}", job["error"]);
+    let side = &job[if row.pattern.ends_with("read") { "read" } else { "write" }];
+    let figure = |value: &Value| value.as_f64().context("fio's report lacks a figure");
+    let requests = figure(&side["total_ios"])?;
+    ensure!(requests > 0.0, "fio did nothing");
+    Ok(Sample {
+        iops: figure(&side["iops"])?,
+        megabytes: figure(&side["bw_bytes"])? / 1e6,
+        p50: figure(&side["clat_ns"]["percentile"]["50.000000"])? / 1e3,
+        p99: figure(&side["clat_ns"]["percentile"]["99.000000"])? / 1e3,
+        cpu: cpu.as_secs_f64() * 1e6 / requests,
+    })
+}
+
+fn once(row: &Row, system: &System, more: &[&str]) -> Result<Value> {
+    let (pattern, block, depth) = (
+        format!("--rw={}", row.pattern),
+        format!("--bs={}", row.block),
+        format!("--iodepth={}", row.depth),
+    );
+    let (uri, size) = (format!("--uri={}", system.uri), format!("--size={IMAGE_SIZE}"));
+    let usual = [
+        "--name=row",
+        "--ioengine=nbd",
+        "--time_based",
+        "--norandommap",
+        "--randrepeat=0",
+        "--output-format=json",
+    ];
+    let arguments = [&usual[..], &[&pattern, &block, &depth, &uri, &size], more].concat();
+    let text = tool::check("fio", &arguments, Duration::from_secs(120))?;
+    let start = text.find('{').context("fio printed no report")?;
+    Ok(serde_json::from_str(&text[start..])?)
+}

@@ -1,0 +1,200 @@
+//! Tables and goals.
+
+use crate::Samples;
+use crate::fio::{MIRROR_ROWS, PLAIN_ROWS, Row, Sample};
+use crate::systems::{NBDKIT, NO_PEER, PLAIN, System};
+
+/// Plain against nbdkit, at depth 32 and for 1 MiB, and at depth 1.
+const PLAIN_GOALS: (f64, f64) = (0.9, 0.7);
+/// Mirrored writes against QEMU's.
+const MIRROR_GOAL: f64 = 1.5;
+/// What the mirror machinery may cost without a peer.
+const NO_PEER_GOAL: f64 = 0.97;
+
+/// Print the tables of the plain servers; the goals with their figures, missed ones marked.
+pub fn plain(systems: &[System], samples: &Samples) -> Vec<Goal> {
+    println!("## Plain export\n");
+    tables(systems, &PLAIN_ROWS, samples);
+    let mut goals = Vec::new();
+    for (row, of_row) in PLAIN_ROWS.iter().zip(samples) {
+        let wanted = if row.depth == 1 { PLAIN_GOALS.1 } else { PLAIN_GOALS.0 };
+        let ours = throughput(row, &of_row[PLAIN]);
+        goals.push(Goal::new(
+            row,
+            "plain / nbdkit",
+            ours / throughput(row, &of_row[NBDKIT]),
+            wanted,
+        ));
+        let with_mirror = throughput(row, &of_row[NO_PEER]);
+        goals.push(Goal::new(
+            row,
+            "mirror on, no peer / plain",
+            with_mirror / ours,
+            NO_PEER_GOAL,
+        ));
+    }
+    goals
+}
+
+/// Print the tables of the mirrors; the goals with their figures.
+pub fn mirrors(systems: &[System], samples: &Samples) -> Vec<Goal> {
+    println!("## Synchronous mirror, remote leg on nbdkit\n");
+    tables(systems, &MIRROR_ROWS, samples);
+    let mut goals = Vec::new();
+    for (row, of_row) in MIRROR_ROWS.iter().zip(samples) {
+        for (system, theirs) in systems.iter().zip(of_row).skip(1) {
+            let ratio = throughput(row, &of_row[0]) / throughput(row, theirs);
+            goals.push(Goal::new(row, &format!("sync / {}", system.name), ratio, MIRROR_GOAL));
+        }
+    }
+    goals
+}
+
+/// One promise and its figure.
+pub struct Goal {
+    row: &'static str,
+    what: String,
+    ratio: f64,
+    wanted: f64,
+}
+
+impl Goal {
+    fn new(row: &Row, what: &str, ratio: f64, wanted: f64) -> Self {
+        Self {
+            row: row.name,
+            what: what.to_owned(),
+            ratio,
+            wanted,
+        }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.ratio >= self.wanted
+    }
+}
+
+/// Print which goals were reached.
+pub fn goals(goals: &[Goal]) {
+    println!("## Goals\n\n| row | ratio of | measured | wanted | |\n|---|---|---:|---:|---|");
+    for goal in goals {
+        let verdict = if goal.is_reached() { "reached" } else { "**missed**" };
+        println!(
+            "| {} | {} | {:.2} | {:.2} | {verdict} |",
+            goal.row, goal.what, goal.ratio, goal.wanted
+        );
+    }
+    let reached = goals.iter().filter(|goal| goal.is_reached()).count();
+    println!("\n{reached} of {} goals reached", goals.len());
+}
+
+fn tables(systems: &[System], rows: &[Row], samples: &Samples) {
+    table(
+        "IOPS (4 KiB) or MB/s (1 MiB), and its ratio to the first column",
+        systems,
+        rows,
+        samples,
+        |row, all, first| {
+            let figure = throughput(row, all);
+            format!("{} ({:.2})", grouped(figure), figure / throughput(row, first))
+        },
+    );
+    table(
+        "Time of a request in us, p50 / p99",
+        systems,
+        rows,
+        samples,
+        |_, all, _| {
+            format!(
+                "{:.0} / {:.0}",
+                median(all, |sample| sample.p50),
+                median(all, |sample| sample.p99)
+            )
+        },
+    );
+    table(
+        "Server processor time per request in us",
+        systems,
+        rows,
+        samples,
+        |_, all, _| format!("{:.1}", median(all, |sample| sample.cpu)),
+    );
+}
+
+fn table(
+    title: &str,
+    systems: &[System],
+    rows: &[Row],
+    samples: &Samples,
+    cell: impl Fn(&Row, &[Sample], &[Sample]) -> String,
+) {
+    println!("{title}:\n");
+    let names: Vec<&str> = systems.iter().map(|system| system.name).collect();
+    println!("| | {} |\n|---{}|", names.join(" | "), "|---:".repeat(systems.len()));
+    for (row, of_row) in rows.iter().zip(samples) {
+        let cells: Vec<String> = of_row.iter().map(|all| cell(row, all, &of_row[0])).collect();
+        println!("| {} | {} |", row.name, cells.join(" | "));
+    }
+    println!();
+}
+
+fn throughput(row: &Row, samples: &[Sample]) -> f64 {
+    median(
+        samples,
+        |sample| if row.is_large() { sample.megabytes } else { sample.iops },
+    )
+}
+
+fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
+    let mut figures: Vec<f64> = samples.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    match figures.len() {
+        0 => 0.0,
+        length if length % 2 == 1 => figures[middle],
+        _ => f64::midpoint(figures[middle - 1], figures[middle]),
+    }
+}
+
+/// With the thousands set apart.
+fn grouped(figure: f64) -> String {
+    let digits = format!("{figure:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let of = |values: &[f64]| {
+            let samples: Vec<Sample> = values
+                .iter()
+                .map(|v| Sample {
+                    iops: *v,
+                    megabytes: 0.0,
+                    p50: 0.0,
+                    p99: 0.0,
+                    cpu: 0.0,
+                })
+                .collect();
+            median(&samples, |sample| sample.iops)
+        };
+        assert_eq!((of(&[3.0, 1.0, 2.0]), of(&[1.0, 4.0]), of(&[])), (2.0, 2.5, 0.0));
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(
+            (grouped(12.4), grouped(1234.0), grouped(145_000.0)),
+            ("12".into(), "1 234".into(), "145 000".into())
+        );
+    }
+}

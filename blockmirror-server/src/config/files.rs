@@ -1,0 +1,193 @@
+//! Looking at the files a configuration names, before anything is opened.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::problem::{ConfigError, Problems, Span};
+use super::value::show_size;
+use super::volume::ReadVolume;
+use super::{ImageSource, Volume};
+
+/// The files a configuration speaks of, with the places where it does.
+#[derive(Default)]
+pub(super) struct Files {
+    sockets: Vec<(PathBuf, Span)>,
+    volumes: Vec<NamedFiles>,
+}
+
+struct NamedFiles {
+    volume: Volume,
+    image_span: Span,
+    metadata_span: Span,
+}
+
+impl Files {
+    /// A Unix socket that will be made.
+    pub(super) fn socket(&mut self, path: PathBuf, span: Span) {
+        self.sockets.push((path, span));
+    }
+
+    /// A volume that will be opened.
+    pub(super) fn volume(&mut self, read: &ReadVolume) {
+        self.volumes.push(NamedFiles {
+            volume: read.volume.clone(),
+            image_span: read.image_span.clone(),
+            metadata_span: read.metadata_span.clone(),
+        });
+    }
+
+    /// Look at all of them.
+    pub(super) fn check(&self, text: &str, file: &str) -> Result<(), ConfigError> {
+        let problems = Problems::default();
+        for (path, span) in &self.sockets {
+            check_parent(path, "the socket", span, &problems);
+            if let Ok(found) = fs::symlink_metadata(path)
+                && !found.file_type().is_socket()
+            {
+                problems.add(
+                    span.clone(),
+                    format!("{} exists and is not a socket", path.display()),
+                    "choose another path, or move that file away",
+                );
+            }
+        }
+        for named in &self.volumes {
+            if let ImageSource::Path(path) = &named.volume.image {
+                check_image(named, path, &problems);
+            }
+        }
+        problems.into_result(text, file)
+    }
+}
+
+fn check_image(named: &NamedFiles, path: &Path, problems: &Problems) {
+    let span = &named.image_span;
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => check_regular(named, path, found.len(), problems),
+        Ok(found) if found.file_type().is_block_device() => check_device(named, path, problems),
+        Ok(_) => problems.add(
+            span.clone(),
+            format!("{} is neither a regular file nor a block device", path.display()),
+            "name an image file or a block device",
+        ),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            check_parent(path, "the image", span, problems);
+            if named.volume.size.is_none() || named.volume.read_only {
+                problems.add(
+                    span.clone(),
+                    format!("the image {} does not exist", path.display()),
+                    if named.volume.read_only {
+                        "make it first, or remove read_only"
+                    } else {
+                        "check the path; or add size = \"10GiB\" to have it created"
+                    },
+                );
+            }
+        }
+        Err(error) => problems.add(
+            span.clone(),
+            format!("the image {} cannot be looked at: {error}", path.display()),
+            "check the permissions of its directories",
+        ),
+    }
+    if let Some(metadata) = &named.volume.metadata {
+        check_metadata(metadata, &named.metadata_span, problems);
+    }
+}
+
+fn check_regular(named: &NamedFiles, path: &Path, found: u64, problems: &Problems) {
+    if let Some(wanted) = named.volume.size
+        && wanted != found
+    {
+        problems.add(
+            named.image_span.clone(),
+            format!(
+                "the image {} has {found} bytes ({}), `size` says {wanted} ({})",
+                path.display(),
+                show_size(found),
+                show_size(wanted)
+            ),
+            "remove `size` to serve the image as it is, or correct one of the two: an image is never resized here",
+        );
+    }
+    if found == 0 && named.volume.size.is_none() {
+        problems.add(
+            named.image_span.clone(),
+            format!("the image {} is empty", path.display()),
+            "remove the file and add size = \"10GiB\" to have it created",
+        );
+    }
+    check_access(named, path, problems);
+}
+
+fn check_device(named: &NamedFiles, path: &Path, problems: &Problems) {
+    check_access(named, path, problems);
+    // A defaulted path has no place of its own in the text.
+    if named.volume.metadata.is_some() && named.metadata_span == named.image_span {
+        problems.add(
+            named.image_span.clone(),
+            format!(
+                "the block device {} needs a `metadata` file: none can be made beside it",
+                path.display()
+            ),
+            "add: metadata = \"/var/lib/blockmirror/NAME.blockmirror\"",
+        );
+    }
+}
+
+fn check_access(named: &NamedFiles, path: &Path, problems: &Problems) {
+    let mut wanted = Access::READ_OK;
+    if !named.volume.read_only {
+        wanted |= Access::WRITE_OK;
+    }
+    if let Err(error) = access(path, wanted) {
+        problems.add(
+            named.image_span.clone(),
+            format!(
+                "the image {} cannot be opened for {}: {error}",
+                path.display(),
+                if named.volume.read_only {
+                    "reading"
+                } else {
+                    "reading and writing"
+                }
+            ),
+            "change its owner or mode, or set read_only = true if nothing shall be written",
+        );
+    }
+}
+
+fn check_metadata(path: &Path, span: &Span, problems: &Problems) {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => problems.add(
+            span.clone(),
+            format!("the metadata {} is not a regular file", path.display()),
+            "choose another path with `metadata`",
+        ),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            check_parent(path, "the metadata file", span, problems);
+        }
+        Err(error) => problems.add(
+            span.clone(),
+            format!("the metadata file {} cannot be looked at: {error}", path.display()),
+            "check the permissions of its directories",
+        ),
+    }
+}
+
+fn check_parent(path: &Path, what: &str, span: &Span, problems: &Problems) {
+    let Some(parent) = path.parent() else {
+        return;
+    };
+    let message = match fs::metadata(parent) {
+        Ok(found) if found.is_dir() => return,
+        Ok(_) => format!("the directory of {what}, {}, is not a directory", parent.display()),
+        Err(error) => format!("the directory of {what}, {}, cannot be used: {error}", parent.display()),
+    };
+    problems.add(span.clone(), message, format!("make it: mkdir -p {}", parent.display()));
+}

@@ -1,0 +1,230 @@
+//! The configuration: TOML text to a [`Config`] that has no invalid state.
+//!
+//! Every mistake is reported with file, line, column, the offending text and the remedy, and all of them at once.
+//! Shape and meaning of every key are in docs/CONFIGURATION.md.
+
+mod build;
+mod explain;
+mod files;
+mod listen;
+mod names;
+mod peer;
+mod problem;
+mod section;
+#[cfg(test)]
+mod tests;
+mod value;
+mod volume;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use blockmirror_client::uri::NbdUri;
+
+pub use listen::Listen;
+pub use problem::{ConfigError, Problem};
+
+/// Everything the daemon is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of this node.
+    pub name: String,
+    /// Path of the admin socket; `None`: no admin API.
+    pub admin: Option<PathBuf>,
+    /// Where NBD clients connect; never empty.
+    pub listen: Vec<Listen>,
+    /// How images and sockets are driven.
+    pub engine: Engine,
+    /// Data threads wanted; `None`: one per core, never more than resources.
+    pub data_threads: Option<usize>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Never empty.
+    pub resources: Vec<Resource>,
+}
+
+/// How the data threads drive their files and sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// io_uring where the kernel allows it, threads where not.
+    Auto,
+    /// io_uring, or do not start.
+    Uring,
+    /// A thread pool.
+    Threads,
+}
+
+/// Bounds of the daemon (I8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections of the whole daemon.
+    pub max_connections: usize,
+    /// Client connections of one export.
+    pub max_connections_per_export: usize,
+    /// Time a client has to finish the NBD handshake, and a peer to answer ours.
+    pub handshake_timeout: Duration,
+    /// A client connection without a request in flight is closed after this long without a request; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Host requests in flight per volume.
+    pub requests_in_flight: usize,
+    /// Bytes of host requests in flight per volume.
+    pub bytes_in_flight: u64,
+    /// How long a graceful stop may take before connections are cut.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_connections_per_export: 256,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: None,
+            requests_in_flight: 1024,
+            bytes_in_flight: 64 << 20,
+            shutdown_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The unit of ordering, role, failover and thread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// Its name, unique in the daemon.
+    pub name: String,
+    /// `false`: served plain, with no mirror machinery and no metadata file; then `peers` is empty.
+    pub mirror: bool,
+    /// Extents of 4 MiB per volume that may be hot at once; `None`: the mirror's own default.
+    pub hot_extents: Option<u32>,
+    /// Never empty.
+    pub volumes: Vec<Volume>,
+    /// Where its writes are replicated to.
+    pub peers: Vec<Peer>,
+}
+
+/// One device of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// The name NBD clients open, unique in the daemon.
+    pub export: String,
+    /// Text for people, shown by clients that list exports.
+    pub description: String,
+    /// Where the data is.
+    pub image: ImageSource,
+    /// Size in bytes: the image is created with it when absent, and refused when it has another.
+    pub size: Option<u64>,
+    /// Allocate all blocks when the image is created.
+    pub preallocate: bool,
+    /// How the image is read and written.
+    pub io: Io,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Smallest block NBD clients may address: a power of two, 1 to 4096.
+    pub minimum_block: u32,
+    /// The metadata file; `None` when the volume has none.
+    pub metadata: Option<PathBuf>,
+}
+
+/// Where a volume's data is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// A regular file or block device; absolute.
+    Path(PathBuf),
+    /// RAM of this process: gone when it ends.
+    Memory,
+}
+
+/// How an image is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// Through the page cache.
+    Buffered,
+    /// O_DIRECT.
+    Direct,
+}
+
+/// One peer of a resource: a plain NBD server holding the remote legs of its volumes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peer {
+    /// Its name, unique in the resource.
+    pub name: String,
+    /// Where it is. Without an export in it, each volume's own export name is used.
+    pub uri: NbdUri,
+    /// When a write is acknowledged.
+    pub mode: Mode,
+    /// What happens to host writes while it is gone.
+    pub on_disconnect: OnDisconnect,
+    /// The remote image is known to be equal at the first start: copy nothing.
+    pub skip_initial_sync: bool,
+    /// Bytes the queue of an async peer may hold before the peer falls Behind.
+    pub queue: u64,
+    /// A request unanswered this long fails the connection.
+    pub request_timeout: Duration,
+    /// How long a connection that failed is waited out before the next one is made (zombie writes).
+    pub fence_timeout: Duration,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Applied here and on the peer.
+    Sync,
+    /// Applied here.
+    Async,
+}
+
+/// What happens to host writes while a peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// Mark the blocks and go on alone.
+    Continue,
+    /// Hold writes until the peer is back.
+    Suspend,
+    /// Answer writes with an error.
+    Fail,
+}
+
+impl Config {
+    /// Read and check the file at `path`, and check the files it names (images, directories of sockets).
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            file: file.clone(),
+            error,
+        })?;
+        let (config, files) = build::parse(&text, &file)?;
+        files.check(&text, &file)?;
+        Ok(config)
+    }
+
+    /// Check `text`, looking at nothing but the text itself; `file` names it in errors.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        Ok(build::parse(text, file)?.0)
+    }
+
+    /// What would be served and mirrored, in plain words.
+    pub fn explain(&self) -> String {
+        explain::explain(self)
+    }
+
+    /// How many data threads run for `cores` processor cores: never more than resources.
+    pub fn thread_count(&self, cores: usize) -> usize {
+        self.data_threads.unwrap_or(cores).clamp(1, self.resources.len().max(1))
+    }
+}
+
+impl Resource {
+    /// The default metadata file of an image: `<image>.blockmirror`, beside it.
+    pub fn default_metadata(image: &Path) -> PathBuf {
+        let mut name = image.as_os_str().to_owned();
+        name.push(".blockmirror");
+        PathBuf::from(name)
+    }
+}
+
+impl Peer {
+    /// The export opened on the peer for the volume whose export is `volume_export`.
+    pub fn export_for<'a>(&'a self, volume_export: &'a str) -> &'a str {
+        self.uri.export.as_deref().unwrap_or(volume_export)
+    }
+}

@@ -1,0 +1,171 @@
+//! What a right text means.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::*;
+use super::resource_with;
+
+const FULL: &str = r#"
+name   = "alpha"
+admin  = "/run/blockmirror/alpha.sock"
+listen = ["unix:/run/blockmirror/alpha-nbd.sock", "tcp:127.0.0.1:10809", "tcp:[::1]:0"]
+engine = "threads"
+data_threads = 3
+
+[limits]
+max_connections = 7
+max_connections_per_export = 3
+handshake_timeout = "5s"
+idle_timeout = "10m"
+requests_in_flight = 128
+bytes_in_flight = "128MiB"
+shutdown_timeout = "1m"
+
+[[resource]]
+name = "db"
+hot_extents = 1024
+[[resource.volume]]
+export = "db"
+description = "the database"
+image  = "/var/lib/blockmirror/db.img"
+size   = "10GiB"
+preallocate = true
+io     = "direct"
+minimum_block = 512
+metadata = "/var/lib/blockmirror/db.meta"
+[[resource.volume]]
+export = "log"
+image  = "/var/lib/blockmirror/log.img"
+size   = 1048576
+[[resource.peer]]
+name = "bravo"
+uri  = "nbd://127.0.0.1:10810"
+mode = "async"
+on_disconnect = "continue"
+skip_initial_sync = true
+queue = "256MiB"
+request_timeout = "5s"
+fence_timeout = "1m"
+
+[[resource]]
+name = "plain"
+mirror = false
+[[resource.volume]]
+export = "scratch"
+image = "memory:"
+size = "1GiB"
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let config = Config::parse(FULL, "full.toml").unwrap();
+    assert_eq!(config.name, "alpha");
+    assert_eq!(config.admin, Some(PathBuf::from("/run/blockmirror/alpha.sock")));
+    assert_eq!(config.listen.len(), 3);
+    assert_eq!(config.engine, Engine::Threads);
+    assert_eq!(config.data_threads, Some(3));
+    let limits = Limits {
+        max_connections: 7,
+        max_connections_per_export: 3,
+        handshake_timeout: Duration::from_secs(5),
+        idle_timeout: Some(Duration::from_secs(600)),
+        requests_in_flight: 128,
+        bytes_in_flight: 128 << 20,
+        shutdown_timeout: Duration::from_secs(60),
+    };
+    assert_eq!(config.limits, limits);
+    let [db, plain] = &config.resources[..] else {
+        panic!("two resources");
+    };
+    assert_eq!((db.hot_extents, db.mirror), (Some(1024), true));
+    let volume = &db.volumes[0];
+    assert_eq!(
+        (volume.export.as_str(), volume.description.as_str()),
+        ("db", "the database")
+    );
+    assert_eq!(
+        volume.image,
+        ImageSource::Path(PathBuf::from("/var/lib/blockmirror/db.img"))
+    );
+    assert_eq!(
+        (volume.size, volume.preallocate, volume.io),
+        (Some(10 << 30), true, Io::Direct)
+    );
+    assert_eq!((volume.read_only, volume.minimum_block), (false, 512));
+    assert_eq!(volume.metadata, Some(PathBuf::from("/var/lib/blockmirror/db.meta")));
+    let log = &db.volumes[1];
+    assert_eq!(
+        (log.size, log.preallocate, log.io),
+        (Some(1 << 20), false, Io::Buffered)
+    );
+    assert_eq!(
+        log.metadata,
+        Some(PathBuf::from("/var/lib/blockmirror/log.img.blockmirror"))
+    );
+    let peer = &db.peers[0];
+    assert_eq!((peer.name.as_str(), peer.mode), ("bravo", Mode::Async));
+    assert_eq!(
+        (peer.on_disconnect, peer.skip_initial_sync, peer.queue),
+        (OnDisconnect::Continue, true, 256 << 20)
+    );
+    assert_eq!(
+        (peer.request_timeout, peer.fence_timeout),
+        (Duration::from_secs(5), Duration::from_secs(60))
+    );
+    assert_eq!(peer.export_for("log"), "log");
+    assert!(!plain.mirror);
+    assert_eq!(
+        (&plain.volumes[0].image, &plain.volumes[0].metadata),
+        (&ImageSource::Memory, &None)
+    );
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let text = resource_with("", "name = \"b\"\nuri = \"nbd://[::1]/other\"");
+    let config = Config::parse(&text, "t").unwrap();
+    assert_eq!(
+        (config.admin, config.engine, config.data_threads),
+        (None, Engine::Auto, None)
+    );
+    assert_eq!(config.limits, Limits::default());
+    let peer = &config.resources[0].peers[0];
+    assert_eq!(
+        (peer.mode, peer.on_disconnect, peer.queue),
+        (Mode::Sync, OnDisconnect::Continue, 64 << 20)
+    );
+    assert_eq!(
+        (peer.request_timeout, peer.fence_timeout),
+        (Duration::from_secs(30), Duration::from_secs(120))
+    );
+    assert_eq!(peer.export_for("db"), "other");
+}
+
+#[test]
+fn the_explanation_names_everything() {
+    let text = Config::parse(FULL, "full.toml").unwrap().explain();
+    for word in [
+        "alpha",
+        "tcp:[::1]:0",
+        "\"db\" of 10 GiB",
+        "db.meta",
+        "bravo",
+        "256 MiB",
+        "scratch",
+        "in memory",
+        "plain",
+    ] {
+        assert!(text.contains(word), "{word}\n{text}");
+    }
+}
+
+#[test]
+fn data_threads_are_at_most_one_per_resource() {
+    let mut config = Config::parse(FULL, "full.toml").unwrap();
+    assert_eq!(config.thread_count(16), 2);
+    config.data_threads = Some(1);
+    assert_eq!(config.thread_count(16), 1);
+    config.data_threads = None;
+    assert_eq!(config.thread_count(1), 1);
+}

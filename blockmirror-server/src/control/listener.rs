@@ -1,0 +1,266 @@
+//! Listening sockets: made with a clear reason when they cannot be, removed when the daemon ends.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::Listen;
+
+/// Connections the kernel keeps for us before we accept them.
+const BACKLOG: i32 = 128;
+/// A silent TCP client is probed after this long, and given up after [`KEEPALIVE_PROBES`] probes without an answer.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 6;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else listens there.
+    #[error(
+        "{address}: the address is in use by another process; stop that one (ss -ltnp tells which), or choose another address"
+    )]
+    InUse {
+        /// The address.
+        address: String,
+    },
+    /// The path of a Unix socket is taken by something else.
+    #[error("{address}: the path exists and is not a socket; move that file away, or choose another path")]
+    NotASocket {
+        /// The address.
+        address: String,
+    },
+    /// The host name means nothing.
+    #[error("{address}: the host name cannot be resolved: {error}; use an address, or correct the name")]
+    Unresolved {
+        /// The address.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system refuses.
+    #[error("{address}: cannot listen: {error}{}", hint(error))]
+    Os {
+        /// The address.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "; ports below 1024 and most directories need root",
+        ErrorKind::AddrNotAvailable => "; no interface of this machine has the address",
+        ErrorKind::NotFound => "; make the directory of the socket first",
+        _ => "",
+    }
+}
+
+/// A connection of a client, on its way through the handshake.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Out of tokio's hands: a nonblocking socket.
+    pub(super) fn into_socket(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(stream) => Ok(stream.into_std()?.into()),
+            Self::Unix(stream) => Ok(stream.into_std()?.into()),
+        }
+    }
+}
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp { socket: TcpListener, address: SocketAddr },
+    Unix { socket: UnixListener, file: SocketFile },
+}
+
+impl Listener {
+    /// Every socket of an address: a host name may mean several.
+    pub(super) fn bind(listen: &Listen) -> Result<Vec<Self>, ListenError> {
+        match listen {
+            Listen::Unix(path) => {
+                let (socket, file) = bind_unix(path)?;
+                Ok(vec![Self::Unix { socket, file }])
+            }
+            Listen::Tcp { host, port } => {
+                let name = listen.to_string();
+                let addresses = (host.as_str(), *port)
+                    .to_socket_addrs()
+                    .map_err(|error| ListenError::Unresolved {
+                        address: name.clone(),
+                        error,
+                    })?;
+                addresses.map(|address| bind_tcp(address, &name)).collect()
+            }
+        }
+    }
+
+    /// As it would be written in a configuration, with the port that was chosen.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Self::Tcp { address, .. } => format!("tcp:{address}"),
+            Self::Unix { file, .. } => format!("unix:{}", file.path.display()),
+        }
+    }
+
+    /// The next client, and its address for the log.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, String)> {
+        match self {
+            Self::Tcp { socket, .. } => {
+                let (stream, address) = socket.accept().await?;
+                stream.set_nodelay(true)?;
+                keep_alive(&stream)?;
+                Ok((Stream::Tcp(stream), address.to_string()))
+            }
+            Self::Unix { socket, file } => {
+                let (stream, _) = socket.accept().await?;
+                let process = stream.peer_cred().ok().and_then(|who| who.pid());
+                let name = match process {
+                    Some(pid) => format!("unix:{} (process {pid})", file.path.display()),
+                    None => format!("unix:{}", file.path.display()),
+                };
+                Ok((Stream::Unix(stream), name))
+            }
+        }
+    }
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
+fn bind_tcp(address: SocketAddr, name: &str) -> Result<Listener, ListenError> {
+    let os = |error: io::Error| match error.kind() {
+        ErrorKind::AddrInUse => ListenError::InUse {
+            address: name.to_owned(),
+        },
+        _ => ListenError::Os {
+            address: name.to_owned(),
+            error,
+        },
+    };
+    let socket = listening(address).map_err(|errno| os(errno.into()))?;
+    let socket = std::net::TcpListener::from(socket);
+    let socket = TcpListener::from_std(socket).map_err(os)?;
+    let address = socket.local_addr().map_err(os)?;
+    Ok(Listener::Tcp { socket, address })
+}
+
+fn listening(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let family = if address.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // [::] means IPv6: who wants both lists both, and both can be listed.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// The file of a Unix socket, removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a file that took our place is not ours to remove.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // It may be gone between the two calls; then there is nothing left to do.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A listening Unix socket for the admin API: its owner's alone.
+pub(super) fn bind_admin(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
+    let (socket, file) = bind_unix(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| ListenError::Os {
+        address: format!("unix:{}", path.display()),
+        error,
+    })?;
+    Ok((socket, file))
+}
+
+fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
+    let address = format!("unix:{}", path.display());
+    let socket = match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            remove_stale(path, &address)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    };
+    let bound = socket.and_then(|socket| Ok((socket, identity(path)?)));
+    match bound {
+        Ok((socket, identity)) => Ok((
+            socket,
+            SocketFile {
+                path: path.to_owned(),
+                identity,
+            },
+        )),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(ListenError::InUse { address }),
+        Err(error) => Err(ListenError::Os { address, error }),
+    }
+}
+
+/// Remove a socket file that a dead process left behind: one where nobody answers.
+fn remove_stale(path: &Path, address: &str) -> Result<(), ListenError> {
+    let os = |error| ListenError::Os {
+        address: address.to_owned(),
+        error,
+    };
+    let found = fs::symlink_metadata(path).map_err(os)?;
+    if !found.file_type().is_socket() {
+        return Err(ListenError::NotASocket {
+            address: address.to_owned(),
+        });
+    }
+    match StdUnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            tracing::info!(%address, "removed the socket file of a process that is gone");
+            fs::remove_file(path).map_err(os)
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(os(error)),
+        _ => Err(ListenError::InUse {
+            address: address.to_owned(),
+        }),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests;

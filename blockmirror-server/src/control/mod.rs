@@ -1,0 +1,304 @@
+//! The control side: everything that is not the transmission phase. It opens images and metadata, listens, negotiates
+//! with clients and peers, hands their connections to the data threads, answers the operator, and stops in order.
+
+mod accept;
+mod admin;
+mod backoff;
+mod dialer;
+mod exports;
+mod fit;
+mod handshake;
+mod listener;
+mod notify;
+mod shutdown;
+mod start;
+mod status;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use self::accept::Acceptor;
+use self::admin::Admin;
+use self::dialer::Dialer;
+use self::exports::{ExportTable, Place};
+use self::listener::{Listener, SocketFile};
+use self::start::Prepared;
+use crate::config::Config;
+use crate::data::{self, DataHandle, DataSender, FromData, ToData};
+
+pub use listener::ListenError;
+pub use shutdown::{Shutdown, ShutdownTrigger, Urgency, shutdown};
+pub use start::StartError;
+
+/// After the deadline of a graceful stop, and in an immediate one, a data thread has this long to let go.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// What is not in the configuration.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Exports whose image is taken as theirs whatever their metadata file says.
+    pub adopt: BTreeSet<String>,
+    /// Told the addresses of all listeners once clients are served.
+    pub ready: Option<oneshot::Sender<Vec<String>>>,
+}
+
+/// Why a daemon ended other than in order.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Images, metadata.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Addresses.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A data thread could not be made.
+    #[error("data thread {thread} cannot start: {error}")]
+    Thread {
+        /// Its number.
+        thread: usize,
+        /// Why.
+        error: io::Error,
+    },
+    /// A data thread gave up.
+    #[error("data thread {thread} cannot go on: {reason}")]
+    Fatal {
+        /// Its number.
+        thread: usize,
+        /// Why.
+        reason: String,
+    },
+    /// The stop was not in order; what was hot is resynchronised at the next start.
+    #[error("not everything could be finished in time; hot extents are resynchronised at the next start")]
+    Unclean,
+}
+
+/// Serve what the configuration says until told to stop.
+pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result<(), RunError> {
+    let started = Instant::now();
+    // Addresses first: a taken port must not cost the reading of metadata.
+    let listeners = bind_all(&config)?;
+    let admin_socket = config.admin.as_deref().map(bind_admin).transpose()?;
+    let Prepared {
+        plans,
+        entries,
+        targets,
+        places,
+    } = tokio::task::block_in_place(|| start::prepare(&config, &options.adopt))?;
+    let (sender, events) = mpsc::unbounded_channel();
+    let threads = spawn_threads(plans, &sender)?;
+    drop(sender);
+    let senders: Vec<DataSender> = threads.iter().map(DataHandle::sender).collect();
+    let limits = &config.limits;
+    let dialer = Dialer::new(targets, senders.clone(), limits.handshake_timeout);
+    let acceptor = Acceptor::new(
+        ExportTable::new(entries),
+        senders.clone(),
+        limits.max_connections,
+        limits.handshake_timeout,
+    );
+    let deadline = limits.shutdown_timeout;
+    let mut tasks = JoinSet::new();
+    let addresses = start_accepting(&mut tasks, Arc::new(acceptor), listeners, &shutdown);
+    if let Some(socket) = admin_socket {
+        let admin = Admin {
+            config,
+            places,
+            threads: senders.clone(),
+            engine: engine(&threads),
+            started,
+        };
+        start_admin(&mut tasks, admin, socket);
+    }
+    tracing::info!("ready");
+    notify::notify(notify::State::Ready);
+    if let Some(ready) = options.ready {
+        // Nobody has to wait for it.
+        let _ = ready.send(addresses);
+    }
+    let mut daemon = Daemon {
+        senders,
+        events,
+        dialer,
+        deadline,
+        stopped: vec![false; threads.len()],
+        failure: None,
+    };
+    let outcome = daemon.serve(shutdown).await;
+    tasks.shutdown().await;
+    if daemon.stopped.iter().all(|stopped| *stopped) {
+        for (thread, handle) in threads.into_iter().enumerate() {
+            if !handle.join() {
+                tracing::error!(thread, "the data thread panicked");
+            }
+        }
+    }
+    outcome
+}
+
+fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        listeners.extend(Listener::bind(listen)?);
+    }
+    Ok(listeners)
+}
+
+fn bind_admin(path: &Path) -> Result<(tokio::net::UnixListener, SocketFile), ListenError> {
+    listener::bind_admin(path)
+}
+
+fn spawn_threads(
+    plans: Vec<data::DataPlan>,
+    events: &mpsc::UnboundedSender<(usize, FromData)>,
+) -> Result<Vec<DataHandle>, RunError> {
+    let spawn =
+        |(thread, plan)| data::spawn(plan, thread, events.clone()).map_err(|error| RunError::Thread { thread, error });
+    plans.into_iter().enumerate().map(spawn).collect()
+}
+
+/// All threads have the same engine: they asked the same kernel.
+fn engine(threads: &[DataHandle]) -> String {
+    threads
+        .first()
+        .map_or_else(String::new, |thread| thread.engine().to_string())
+}
+
+fn start_accepting(
+    tasks: &mut JoinSet<()>,
+    acceptor: Arc<Acceptor>,
+    listeners: Vec<Listener>,
+    shutdown: &Shutdown,
+) -> Vec<String> {
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        let address = listener.address();
+        tracing::info!(%address, "listening");
+        addresses.push(address);
+        tasks.spawn(Arc::clone(&acceptor).run(listener, shutdown.clone()));
+    }
+    addresses
+}
+
+fn start_admin(tasks: &mut JoinSet<()>, admin: Admin, (socket, file): (tokio::net::UnixListener, SocketFile)) {
+    let router = admin::router(Arc::new(admin));
+    tasks.spawn(async move {
+        let _removed_at_the_end = file;
+        if let Err(error) = axum::serve(socket, router).await {
+            tracing::error!(%error, "the admin API has ended");
+        }
+    });
+}
+
+/// The daemon while it serves.
+struct Daemon {
+    senders: Vec<DataSender>,
+    events: mpsc::UnboundedReceiver<(usize, FromData)>,
+    dialer: Dialer,
+    /// Time a graceful stop may take.
+    deadline: Duration,
+    /// Which data threads have said their last word.
+    stopped: Vec<bool>,
+    /// The first thing that went wrong.
+    failure: Option<RunError>,
+}
+
+impl Daemon {
+    /// Serve until told to stop or a data thread fails; then stop all of them.
+    async fn serve(&mut self, mut shutdown: Shutdown) -> Result<(), RunError> {
+        loop {
+            tokio::select! {
+                event = self.events.recv() => self.handle(event),
+                () = shutdown.graceful() => break,
+            }
+            if self.failure.is_some() {
+                break;
+            }
+        }
+        self.stop(&mut shutdown).await;
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    async fn stop(&mut self, shutdown: &mut Shutdown) {
+        tracing::info!(deadline = ?self.deadline, "stopping: finishing what is in flight");
+        notify::notify(notify::State::Stopping);
+        self.dialer.cancel_all();
+        self.tell_all(self.deadline);
+        let patience = tokio::time::sleep(self.deadline + LAST_WORD);
+        tokio::pin!(patience);
+        while !self.all_stopped() {
+            tokio::select! {
+                event = self.events.recv() => self.handle(event),
+                () = shutdown.immediate() => return self.stop_now().await,
+                () = &mut patience => return self.stop_now().await,
+            }
+        }
+        tracing::info!("stopped");
+    }
+
+    async fn stop_now(&mut self) {
+        tracing::warn!("stopping at once");
+        self.failure.get_or_insert(RunError::Unclean);
+        self.tell_all(Duration::ZERO);
+        let last = tokio::time::sleep(LAST_WORD);
+        tokio::pin!(last);
+        while !self.all_stopped() {
+            tokio::select! {
+                event = self.events.recv() => self.handle(event),
+                () = &mut last => return,
+            }
+        }
+    }
+
+    fn tell_all(&self, deadline: Duration) {
+        for (sender, stopped) in self.senders.iter().zip(&self.stopped) {
+            if !stopped {
+                // A thread that is gone has said its last word, or will be seen as silent.
+                sender.send(ToData::Stop { deadline });
+            }
+        }
+    }
+
+    fn all_stopped(&self) -> bool {
+        self.stopped.iter().all(|stopped| *stopped)
+    }
+
+    /// `None`: every data thread is gone, with or without a last word.
+    fn handle(&mut self, event: Option<(usize, FromData)>) {
+        let Some((thread, event)) = event else {
+            if !self.all_stopped() {
+                self.failure.get_or_insert(RunError::Unclean);
+                self.stopped.fill(true);
+            }
+            return;
+        };
+        match event {
+            FromData::Connect { volume, peer, attempt } => {
+                self.dialer.connect(Place { thread, volume }, peer, attempt);
+            }
+            FromData::CancelConnect { volume, peer } => self.dialer.cancel(Place { thread, volume }, peer),
+            FromData::Stopped { clean } => {
+                self.last_word(thread);
+                if !clean {
+                    self.failure.get_or_insert(RunError::Unclean);
+                }
+            }
+            FromData::Fatal(reason) => {
+                tracing::error!(thread, %reason, "a data thread cannot go on; stopping");
+                self.last_word(thread);
+                self.failure.get_or_insert(RunError::Fatal { thread, reason });
+            }
+        }
+    }
+
+    fn last_word(&mut self, thread: usize) {
+        if let Some(stopped) = self.stopped.get_mut(thread) {
+            *stopped = true;
+        }
+    }
+}

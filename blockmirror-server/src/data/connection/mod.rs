@@ -1,0 +1,219 @@
+//! A host connection in its transmission phase: requests in, replies out.
+//!
+//! ```text
+//!  Open --DISC--> Draining(replies are delivered) -----+--> Closed (when nothing of it is in flight)
+//!    |                                                 |
+//!    +--EOF, error, misbehaviour--> Draining(silent) --+
+//! ```
+//!
+//! The socket is not closed before the last request that was started has ended: for whoever is on the other side, end
+//! of stream means that nothing it sent can land any more.
+
+mod receive;
+mod reply;
+
+use std::time::Duration;
+
+use nbd_proto::server::Negotiated;
+
+pub(crate) use self::reply::HostReply;
+use self::receive::Incoming;
+use super::staging::Staging;
+use super::message::ClientHandover;
+use super::outbox::Outbox;
+use super::token::{Kind, Token};
+use super::turn::Turn;
+use super::volume::Volume;
+use crate::ring::Socket;
+
+/// Requests of one connection that may be unanswered or wait in its send queue.
+const CONNECTION_REQUESTS: u32 = 1024;
+/// Bytes of READ replies that one connection may hold, asked for or waiting in its send queue: what a reader that does
+/// not read costs. One request of the largest size always fits.
+const CONNECTION_BYTES: u64 = 40 << 20;
+
+/// A host connection.
+pub(crate) struct Connection {
+    slot: u32,
+    volume: usize,
+    socket: Socket,
+    negotiated: Negotiated,
+    address: String,
+    /// Given back when the connection is dropped.
+    _permit: Box<dyn Send>,
+    staging: Staging,
+    incoming: Incoming,
+    receiving: bool,
+    phase: Phase,
+    hang_up: HangUp,
+    outbox: Outbox,
+    /// Requests handed to the volume and not answered.
+    in_flight: u32,
+    /// Not yet sent, asked for included.
+    window: Held,
+    /// The part of `window` that the send in flight will free.
+    sending: Held,
+    /// The part of `window` whose replies wait in the send queue.
+    queued: Held,
+    last_active: Duration,
+}
+
+/// What a connection holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    requests: u32,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// No more requests are taken; what was started ends.
+    Draining {
+        /// Its replies are still sent.
+        deliver: bool,
+    },
+    /// The socket is shut; the operations in flight come back.
+    Shut,
+}
+
+/// Whether the client has closed its sending side, and whether it said good-bye before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HangUp {
+    /// Not seen.
+    No,
+    /// Closed, and no DISC found so far: nothing received is carried out until one is.
+    Unexplained,
+    /// Closed behind a DISC: everything before it counts.
+    Farewell,
+}
+
+/// What the loop has to do about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Keep it.
+    Lives,
+    /// Nothing of it is in flight: drop it.
+    Gone,
+}
+
+impl Connection {
+    /// Take over a negotiated connection.
+    pub(crate) fn new(slot: u32, handover: ClientHandover, turn: &Turn) -> std::io::Result<Self> {
+        Ok(Self {
+            slot,
+            volume: handover.volume,
+            socket: Socket::new(handover.socket)?,
+            staging: Staging::new(turn.driver.pool(), &handover.unread),
+            negotiated: handover.negotiated,
+            address: handover.address,
+            _permit: handover.permit,
+            incoming: Incoming::Header,
+            receiving: false,
+            phase: Phase::Open,
+            hang_up: HangUp::No,
+            outbox: Outbox::default(),
+            in_flight: 0,
+            window: Held::default(),
+            sending: Held::default(),
+            queued: Held::default(),
+            last_active: turn.now,
+        })
+    }
+
+    /// Index of its volume.
+    pub(crate) fn volume(&self) -> usize {
+        self.volume
+    }
+
+    /// Go on: take requests, end what has to end. Called when it is new, when the volume's budget has room again, and
+    /// every now and then.
+    pub(crate) fn proceed(&mut self, volume: &mut Volume, turn: &mut Turn) {
+        if self.phase == Phase::Open && !self.receiving {
+            self.take_requests(volume, turn);
+        }
+    }
+
+    /// Send what is queued, close what is to be closed.
+    pub(crate) fn flush(&mut self, volume: &mut Volume, turn: &mut Turn) -> Fate {
+        // With more queued than one send takes, the window is freed when the last of it has gone out.
+        if self.outbox.flush(turn, self.token(Kind::Send), &self.socket) && self.outbox.is_drained() {
+            self.sending = std::mem::take(&mut self.queued);
+        }
+        let Phase::Draining { deliver } = self.phase else {
+            return self.fate();
+        };
+        if self.in_flight > 0 || (deliver && !self.outbox.is_idle()) {
+            return Fate::Lives;
+        }
+        self.shut(volume);
+        self.fate()
+    }
+
+    /// Take no more requests; finish what was started, deliver its replies, close.
+    pub(crate) fn finish(&mut self, volume: &mut Volume, turn: &Turn) {
+        self.drain(volume, turn, true);
+    }
+
+    /// Close at once, whatever is in flight.
+    pub(crate) fn cut(&mut self, volume: &mut Volume, turn: &Turn) {
+        self.drain(volume, turn, false);
+        self.shut(volume);
+    }
+
+    /// Open, with nothing in flight and nothing half received since `since`.
+    pub(crate) fn idle_since(&self, since: Duration) -> bool {
+        let quiet = self.in_flight == 0 && self.outbox.is_idle() && self.staging.len() == 0;
+        self.phase == Phase::Open && quiet && self.last_active <= since
+    }
+
+    /// Open, with requests that wait for room and a client that may have gone meanwhile.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.phase == Phase::Open && !self.receiving
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn token(&self, kind: Kind) -> Token {
+        Token::new(kind, self.slot as usize)
+    }
+
+    /// To `Draining`: what is half received is dropped.
+    fn drain(&mut self, volume: &mut Volume, turn: &Turn, deliver: bool) {
+        match self.phase {
+            Phase::Open => self.drop_incoming(volume),
+            // A client that breaks while its last replies are delivered ends that, too.
+            Phase::Draining { deliver: true } if !deliver => {}
+            Phase::Draining { .. } | Phase::Shut => return,
+        }
+        self.phase = Phase::Draining { deliver };
+        if !deliver {
+            self.outbox.clear();
+            volume.abandon(turn, self.slot);
+        }
+    }
+
+    /// The client is gone, or is not one: `reason` for the log.
+    fn lose(&mut self, volume: &mut Volume, turn: &Turn, reason: &str) {
+        if self.phase == Phase::Open {
+            tracing::info!(client = self.address, export = volume.export(), reason, "connection lost");
+        }
+        self.drain(volume, turn, false);
+    }
+
+    fn shut(&mut self, volume: &mut Volume) {
+        if self.phase != Phase::Shut {
+            self.phase = Phase::Shut;
+            volume.forget(self.slot);
+            // It fails when the other side was first, which is as good.
+            let _ = self.socket.shutdown_both();
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        let over = self.phase == Phase::Shut && self.in_flight == 0;
+        if over && !self.receiving && !self.outbox.in_flight() { Fate::Gone } else { Fate::Lives }
+    }
+}

@@ -1,0 +1,299 @@
+//! From received bytes to requests.
+
+use std::io;
+
+use nbd_proto::{Command, Request, validate};
+
+use crate::data::staging::STAGING_BYTES;
+use super::{Connection, HangUp, Phase};
+use crate::data::token::Kind;
+use crate::data::turn::Turn;
+use crate::data::volume::{Origin, Volume};
+use crate::ring::{Buffer, Op, Payload};
+
+/// Payloads up to this many bytes are copied out of the staging buffer; longer ones are received in place.
+const STAGED_BYTES: u32 = 16 << 10;
+/// Bytes looked through for a DISC behind which the client has hung up.
+const FAREWELL_BYTES: usize = 4 << 20;
+
+const _: () = assert!(STAGED_BYTES as usize + Request::LENGTH <= STAGING_BYTES, "a staged request fits the buffer");
+
+/// What the next bytes are.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// The header of a request.
+    Header,
+    /// The payload of a small WRITE, waited for in the staging buffer.
+    Staged(Write),
+    /// The rest of the payload of a large WRITE, received in place.
+    Direct {
+        write: Write,
+        /// Away while a receive is in flight.
+        buffer: Option<Buffer>,
+        filled: usize,
+    },
+    /// Nothing: this WRITE is complete, and held back until the hang-up behind it is explained.
+    Held(Write, Payload),
+    /// The payload of a WRITE that was refused.
+    Discard(u32),
+}
+
+/// A WRITE whose payload is on its way. Its bytes are reserved in the volume's budget.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Write {
+    cookie: u64,
+    offset: u64,
+    length: u32,
+    fua: bool,
+}
+
+/// What one step through the received bytes has led to.
+enum Step {
+    Again,
+    /// More bytes are needed.
+    Starved,
+    /// Room is needed, in the budget or in the window; whoever frees it calls `proceed`.
+    Stalled,
+    /// The connection is no longer open.
+    Ended,
+}
+
+impl Connection {
+    /// A receive came back.
+    pub(crate) fn on_received(&mut self, volume: &mut Volume, turn: &mut Turn, result: io::Result<usize>, op: Op) {
+        let Op::Receive { buffer, .. } = op else { return };
+        self.receiving = false;
+        self.last_active = turn.now;
+        if self.phase != Phase::Open {
+            return;
+        }
+        let count = match result {
+            Ok(0) => return self.lose(volume, turn, "closed by the client without DISC"),
+            Ok(count) => count,
+            Err(error) if crate::data::outbox::is_transient(&error) => 0,
+            Err(error) => return self.lose(volume, turn, &format!("cannot receive: {error}")),
+        };
+        match &mut self.incoming {
+            Incoming::Direct { buffer: home, filled, .. } => {
+                *filled += count;
+                *home = Some(buffer);
+            }
+            _ => self.staging.restore(buffer, count),
+        }
+        self.take_requests(volume, turn);
+    }
+
+    /// Take everything the received bytes hold, then receive more.
+    pub(super) fn take_requests(&mut self, volume: &mut Volume, turn: &mut Turn) {
+        if !self.judge_hang_up(volume, turn) {
+            return;
+        }
+        loop {
+            match self.step(volume, turn) {
+                Step::Again => {}
+                Step::Starved => return self.receive(turn),
+                Step::Stalled | Step::Ended => return,
+            }
+        }
+    }
+
+    /// Forget what is half received, and give back what was reserved for it.
+    pub(super) fn drop_incoming(&mut self, volume: &mut Volume) {
+        match std::mem::replace(&mut self.incoming, Incoming::Header) {
+            Incoming::Staged(write) | Incoming::Direct { write, .. } | Incoming::Held(write, _) => {
+                volume.unreserve(u64::from(write.length));
+            }
+            Incoming::Header | Incoming::Discard(_) => {}
+        }
+    }
+
+    fn step(&mut self, volume: &mut Volume, turn: &mut Turn) -> Step {
+        match &mut self.incoming {
+            Incoming::Header => self.step_header(volume, turn),
+            Incoming::Staged(write) => {
+                let (write, length) = (*write, write.length as usize);
+                let Some(bytes) = self.staging.bytes().get(..length) else { return Step::Starved };
+                let payload = turn.driver.pool().payload_of(bytes);
+                self.staging.consume(length);
+                self.start_write(volume, turn, write, payload)
+            }
+            Incoming::Direct { write, buffer, filled } => {
+                if *filled < write.length as usize {
+                    return Step::Starved;
+                }
+                let Some(buffer) = buffer.take() else { return Step::Starved };
+                let (write, payload) = (*write, buffer.into_payload());
+                if self.hang_up == HangUp::Unexplained {
+                    self.incoming = Incoming::Held(write, payload);
+                    return if self.judge_hang_up(volume, turn) { Step::Again } else { Step::Ended };
+                }
+                self.start_write(volume, turn, write, payload)
+            }
+            Incoming::Held(write, payload) => {
+                let (write, payload) = (*write, payload.clone());
+                self.start_write(volume, turn, write, payload)
+            }
+            Incoming::Discard(left) => {
+                let count = (*left as usize).min(self.staging.len());
+                *left -= count as u32;
+                let over = *left == 0;
+                self.staging.consume(count);
+                if !over {
+                    return Step::Starved;
+                }
+                self.incoming = Incoming::Header;
+                Step::Again
+            }
+        }
+    }
+
+    fn step_header(&mut self, volume: &mut Volume, turn: &mut Turn) -> Step {
+        let Some(header) = self.staging.bytes().first_chunk() else { return Step::Starved };
+        let request = match Request::decode(header) {
+            Ok(request) => request,
+            Err(problem) => {
+                self.lose(volume, turn, &problem.to_string());
+                return Step::Ended;
+            }
+        };
+        let verdict = validate(&request, &self.negotiated);
+        let is_read = matches!(verdict, Ok(Command::Read { .. })) || request.command == nbd_proto::constants::command::READ;
+        let read = is_read.then_some((request.offset, request.length));
+        let read_bytes = if matches!(verdict, Ok(Command::Read { .. })) { u64::from(request.length) } else { 0 };
+        if !self.has_window(read_bytes) {
+            return Step::Stalled;
+        }
+        let command = match verdict {
+            Ok(Command::Disconnect) => {
+                self.finish(volume, turn);
+                return Step::Ended;
+            }
+            Ok(command) => command,
+            Err(refusal) => {
+                self.staging.consume(Request::LENGTH);
+                self.refuse(request.cookie, read.map(|(offset, _)| (offset, 0)), refusal);
+                self.incoming = Incoming::Discard(request.payload_length());
+                return Step::Again;
+            }
+        };
+        let bytes = read_bytes + u64::from(request.payload_length());
+        if !volume.reserve(self.slot, bytes) {
+            return Step::Stalled;
+        }
+        self.staging.consume(Request::LENGTH);
+        match command {
+            Command::Write { fua } => self.expect_payload(turn, &request, fua),
+            _ => self.start(volume, turn, request.cookie, command, (request.offset, request.length), None),
+        }
+        Step::Again
+    }
+
+    fn expect_payload(&mut self, turn: &Turn, request: &Request, fua: bool) {
+        let write = Write { cookie: request.cookie, offset: request.offset, length: request.length, fua };
+        if request.length <= STAGED_BYTES {
+            self.incoming = Incoming::Staged(write);
+            return;
+        }
+        let mut buffer = turn.driver.pool().take(request.length as usize);
+        let filled = self.staging.len().min(buffer.len());
+        buffer.as_mut_slice()[..filled].copy_from_slice(&self.staging.bytes()[..filled]);
+        self.staging.consume(filled);
+        self.incoming = Incoming::Direct { write, buffer: Some(buffer), filled };
+    }
+
+    fn start_write(&mut self, volume: &mut Volume, turn: &mut Turn, write: Write, payload: Payload) -> Step {
+        self.incoming = Incoming::Header;
+        let command = Command::Write { fua: write.fua };
+        self.start(volume, turn, write.cookie, command, (write.offset, write.length), Some(payload));
+        Step::Again
+    }
+
+    fn start(
+        &mut self,
+        volume: &mut Volume,
+        turn: &mut Turn,
+        cookie: u64,
+        command: Command,
+        (offset, length): (u64, u32),
+        payload: Option<Payload>,
+    ) {
+        self.in_flight += 1;
+        self.window.requests += 1;
+        if let Command::Read { .. } = command {
+            self.window.bytes += u64::from(length);
+        }
+        let origin = Origin { connection: self.slot, cookie };
+        volume.start(turn, origin, command, (offset, length), payload);
+    }
+
+    fn has_window(&self, bytes: u64) -> bool {
+        let fits = self.window.bytes == 0 || self.window.bytes + bytes <= super::CONNECTION_BYTES;
+        fits && self.window.requests < super::CONNECTION_REQUESTS
+    }
+
+    fn receive(&mut self, turn: &mut Turn) {
+        let lent = match &mut self.incoming {
+            Incoming::Direct { buffer, filled, .. } => buffer.take().map(|buffer| (buffer, *filled)),
+            _ => self.staging.lend(),
+        };
+        let Some((buffer, filled)) = lent else { return };
+        self.receiving = true;
+        turn.submit(self.token(Kind::Receive), Op::Receive { socket: self.socket.clone(), buffer, filled });
+    }
+}
+
+/// Hang-ups.
+///
+/// A client that has hung up without DISC may have sent its requests again on another connection: what is received
+/// from it afterwards must not be carried out (see the zombie-write rule in docs/ARCHITECTURE.md). With a DISC behind
+/// them they count, for then the client wanted them done.
+impl Connection {
+    /// False: nothing may be taken now; the connection waits for bytes, or has ended.
+    fn judge_hang_up(&mut self, volume: &mut Volume, turn: &mut Turn) -> bool {
+        let nothing_to_take = self.staging.len() == 0 && matches!(self.incoming, Incoming::Header);
+        if self.hang_up == HangUp::No && !nothing_to_take && self.socket.has_hung_up() {
+            self.hang_up = HangUp::Unexplained;
+        }
+        if self.hang_up != HangUp::Unexplained || matches!(self.incoming, Incoming::Direct { .. }) {
+            return true;
+        }
+        match self.find_farewell() {
+            Farewell::Found => {
+                self.hang_up = HangUp::Farewell;
+                return true;
+            }
+            Farewell::NotYet if self.staging.len() < FAREWELL_BYTES => {
+                self.staging.grow(turn.driver.pool(), FAREWELL_BYTES);
+                self.receive(turn);
+            }
+            Farewell::NotYet | Farewell::Never => self.lose(volume, turn, "closed by the client without DISC"),
+        }
+        false
+    }
+
+    /// Walk over the requests in the staging buffer.
+    fn find_farewell(&self) -> Farewell {
+        let mut at = match &self.incoming {
+            Incoming::Header | Incoming::Held(..) | Incoming::Direct { .. } => 0,
+            Incoming::Staged(write) => write.length as usize,
+            Incoming::Discard(left) => *left as usize,
+        };
+        loop {
+            let Some(header) = self.staging.bytes().get(at..).and_then(|rest| rest.first_chunk()) else {
+                return Farewell::NotYet;
+            };
+            match Request::decode(header) {
+                Ok(request) if request.command == nbd_proto::constants::command::DISCONNECT => return Farewell::Found,
+                Ok(request) => at += Request::LENGTH + request.payload_length() as usize,
+                Err(_) => return Farewell::Never,
+            }
+        }
+    }
+}
+
+/// Is there a DISC among what was received?
+enum Farewell {
+    Found,
+    NotYet,
+    Never,
+}

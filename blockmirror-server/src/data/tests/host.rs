@@ -1,0 +1,114 @@
+//! A host: the client's end of a connection, one byte stream, no cleverness.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nbd_proto::reply::{ReplyHeader, decode_offset};
+use nbd_proto::{ChunkKind, Command, ErrorChunk, NbdError, Request};
+
+/// How long a test waits for what has to come; reaching it fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The client's end of a connection.
+pub(super) struct Host {
+    pub(super) stream: UnixStream,
+}
+
+/// A reply: cookie, and the data or the error (with its text when structured).
+pub(super) type Answer = (u64, Result<Vec<u8>, (NbdError, String)>);
+
+impl Host {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream }
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub(super) fn ask(&mut self, command: Command, cookie: u64, offset: u64, length: u32) {
+        self.send(&Request::new(command, cookie, offset, length).encode());
+    }
+
+    pub(super) fn ask_write(&mut self, cookie: u64, offset: u64, data: &[u8]) {
+        self.send(&write_request(cookie, offset, data));
+    }
+
+    /// The next reply. `read_length`: the length of the READ with this cookie, for a simple reply does not say.
+    pub(super) fn answer(&mut self, read_length: impl Fn(u64) -> u32) -> Answer {
+        let mut header = [0; 20];
+        self.stream.read_exact(&mut header[..16]).unwrap();
+        if let Some((ReplyHeader::Simple { cookie, error }, _)) = ReplyHeader::decode(&header[..16]).unwrap() {
+            if let Some(error) = error {
+                return (cookie, Err((error, String::new())));
+            }
+            return (cookie, Ok(self.exactly(read_length(cookie) as usize)));
+        }
+        self.stream.read_exact(&mut header[16..]).unwrap();
+        let (header, _) = ReplyHeader::decode(&header).unwrap().unwrap();
+        let ReplyHeader::Chunk { kind, cookie, length, .. } = header else { panic!("{header:?}") };
+        let payload = self.exactly(length as usize);
+        match kind {
+            ChunkKind::None => (cookie, Ok(vec![])),
+            ChunkKind::OffsetData => {
+                decode_offset(payload[..8].try_into().unwrap());
+                (cookie, Ok(payload[8..].to_vec()))
+            }
+            kind => {
+                let chunk = ErrorChunk::decode(kind, &payload).unwrap();
+                (cookie, Err((chunk.error, chunk.message)))
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self, offset: u64, length: u32) -> Vec<u8> {
+        self.ask(Command::Read { df: false }, 77, offset, length);
+        let (cookie, outcome) = self.answer(|_| length);
+        assert_eq!(cookie, 77);
+        outcome.unwrap()
+    }
+
+    pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
+        self.ask_write(78, offset, data);
+        self.expect_ok(78);
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.ask(Command::Flush, 79, 0, 0);
+        self.expect_ok(79);
+    }
+
+    pub(super) fn expect_ok(&mut self, cookie: u64) {
+        assert_eq!(self.answer(|_| 0), (cookie, Ok(vec![])));
+    }
+
+    /// Nothing more comes, not even an error.
+    pub(super) fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"", "nothing but the end of the stream");
+    }
+
+    /// The end of the stream, whatever came before it.
+    pub(super) fn read_to_end(&mut self) -> usize {
+        let mut rest = Vec::new();
+        // A reset is an end as well.
+        let _ = self.stream.read_to_end(&mut rest);
+        rest.len()
+    }
+
+    fn exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut data = vec![0; length];
+        self.stream.read_exact(&mut data).unwrap();
+        data
+    }
+}
+
+/// A WRITE as it goes over the wire.
+pub(super) fn write_request(cookie: u64, offset: u64, data: &[u8]) -> Vec<u8> {
+    let header = Request::new(Command::Write { fua: false }, cookie, offset, data.len() as u32).encode();
+    [&header, data].concat()
+}

@@ -1,0 +1,1 @@
+//! Two data threads: a mirrored volume and the export that holds its remote leg.

@@ -1,0 +1,264 @@
+//! A volume with the mirror: what the core says is done to the legs, what the legs say is told to the core.
+
+use std::io;
+use std::time::Duration;
+
+use mirror_core::event::{
+    Command, DisconnectReason, Event, Failure, HostOp, Input, Mutation, Output, PeerIndex, RequestId,
+};
+use mirror_core::{ByteRange, Mirror};
+
+use super::copy::Copies;
+use super::plain::image_request;
+use super::request::{VOLUME_FAILED, failure_of, mirror_refusal};
+use super::{ImageWork, Machinery, Volume};
+use crate::data::message::{MirrorPlan, VolumeSnapshot};
+use crate::data::metadata::{MetadataFile, PersistDone};
+use crate::data::peer::{Action, LinkDone, LinkWork, Peer};
+use crate::data::snapshot::peer_snapshot;
+use crate::data::turn::Turn;
+use crate::image::{ImageError, ImageRequest};
+
+/// The mirror of one volume: the core, and what carries out what it says.
+pub(super) struct MirrorSide {
+    core: Mirror,
+    pub(super) peers: Vec<Peer>,
+    pub(super) copies: Copies,
+    metadata: MetadataFile,
+    /// Scratch for answers of links.
+    pub(super) done: Vec<LinkDone>,
+    stopped: bool,
+}
+
+impl MirrorSide {
+    pub(super) fn new(volume: usize, plan: MirrorPlan) -> io::Result<Self> {
+        // Hot extents are left by a daemon that was killed.
+        let settle = !plan.restored.hot_extents().is_empty();
+        let peers = plan.peers.into_iter().enumerate();
+        Ok(Self {
+            core: Mirror::new(plan.config, plan.restored),
+            peers: peers.map(|(index, plan)| Peer::new(volume, PeerIndex(index as u8), plan, settle)).collect(),
+            copies: Copies::new(),
+            metadata: MetadataFile::new(volume, plan.metadata)?,
+            done: Vec::new(),
+            stopped: false,
+        })
+    }
+
+    pub(super) fn tell(&mut self, now: Duration, input: Input) {
+        self.core.handle(now, input);
+    }
+
+    pub(super) fn mutate(&mut self, now: Duration, id: u32, mutation: Mutation) {
+        self.tell(now, Input::Host { id: RequestId(id), op: HostOp::Mutate(mutation) });
+    }
+
+    pub(super) fn flush(&mut self, now: Duration, id: u32) {
+        self.tell(now, Input::Host { id: RequestId(id), op: HostOp::Flush });
+    }
+
+    pub(super) fn abandon(&mut self, now: Duration, id: u32) {
+        self.tell(now, Input::Abandon(RequestId(id)));
+    }
+
+    pub(super) fn local_done(&mut self, now: Duration, id: u32, result: &Result<(), ImageError>) {
+        self.tell(now, Input::LocalDone { id: RequestId(id), outcome: outcome_of(result) });
+    }
+
+    pub(super) fn local_flushed(&mut self, now: Duration, result: &Result<(), ImageError>) {
+        self.tell(now, Input::LocalFlushDone(outcome_of(result)));
+    }
+
+    pub(super) fn add_to_snapshot(&self, now: Duration, snapshot: &mut VolumeSnapshot) {
+        let status = self.core.status(now);
+        snapshot.hot_extents = status.hot_extents;
+        snapshot.generation = Some(format!("{:016x}", status.generation));
+        snapshot.failed = status.failed.then(|| VOLUME_FAILED.message.to_owned());
+        snapshot.peers = self.peers.iter().zip(&status.peers).map(|(peer, status)| peer_snapshot(peer, status)).collect();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// When the core wants to be woken.
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        self.core.next_timeout()
+    }
+
+    fn persisted(&mut self, now: Duration, done: Option<PersistDone>) {
+        if let Some(PersistDone { id, outcome }) = done {
+            self.tell(now, Input::Persisted { id, outcome });
+        }
+    }
+}
+
+impl Volume {
+    /// Do what the core says, and tell it what comes of that at once, until it has nothing more to say.
+    pub(super) fn drain_mirror(&mut self, turn: &mut Turn) {
+        loop {
+            let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+            match mirror.core.poll_output() {
+                Some(output) => self.perform(turn, output),
+                None if self.take_link_answers(turn) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// An operation of the metadata file came back.
+    pub(crate) fn on_metadata(&mut self, turn: &mut Turn, result: io::Result<usize>, op: crate::ring::Op) {
+        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let done = mirror.metadata.on_done(turn, result, op);
+        mirror.persisted(turn.now, done);
+    }
+
+    fn perform(&mut self, turn: &mut Turn, output: Output) {
+        match output {
+            Output::Local { id, mutation } => self.local(turn, id, &mutation),
+            Output::LocalFlush => self.submit_image(turn, ImageWork::Flush, ImageRequest::Flush),
+            Output::Reply { id: RequestId(id), outcome } => match outcome {
+                Ok(()) if self.requests.get(id).is_some_and(|request| request.has_more()) => {}
+                Ok(()) => self.answer(id, Ok(None)),
+                Err(refusal) => {
+                    self.answer(id, Err(mirror_refusal(refusal)));
+                    self.take_no_more(id);
+                }
+            },
+            Output::Release(RequestId(id)) => self.released(turn, id),
+            Output::Copy { peer, connection, copy, range } => self.copy_start(turn, peer, connection, copy, range),
+            Output::Event(event) => self.note_event(&event),
+            other => self.perform_at_peer(turn, other),
+        }
+    }
+
+    fn perform_at_peer(&mut self, turn: &mut Turn, output: Output) {
+        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        match output {
+            Output::Peer { peer, connection, id, mutation } => {
+                let payload = self.requests.get(id.0).and_then(|request| request.payload.clone());
+                let Some(action) = Action::of(&mutation, payload) else { return };
+                let ByteRange { offset, .. } = mutation.range;
+                if let Some(link) = mirror.link(peer, connection) {
+                    link.ask(turn, LinkWork::Mutation(id), action, offset..mutation.range.end());
+                }
+            }
+            Output::PeerFlush { peer, connection } => {
+                if let Some(link) = mirror.link(peer, connection) {
+                    link.ask(turn, LinkWork::Flush, Action::Flush, 0..0);
+                }
+            }
+            Output::Persist(transaction) => {
+                let done = mirror.metadata.start(turn, transaction);
+                mirror.persisted(turn.now, done);
+            }
+            Output::Connect(peer) => {
+                if let Some(peer) = mirror.peer(peer) {
+                    peer.want(turn);
+                }
+            }
+            Output::Disconnect { peer: index, connection, reason } => {
+                if let Some(connection) = connection {
+                    mirror.copies.cancel(index, connection);
+                }
+                let Some(peer) = mirror.peer(index) else { return };
+                match reason {
+                    DisconnectReason::Operator | DisconnectReason::Stopping => peer.stop_wanting(turn),
+                    DisconnectReason::PeerFailed(_) => {}
+                }
+                peer.give_up(turn, connection);
+            }
+            // Everything else is done by `perform`.
+            _ => {}
+        }
+    }
+
+    fn local(&mut self, turn: &mut Turn, id: RequestId, mutation: &Mutation) {
+        let payload = self.requests.get(id.0).and_then(|request| request.payload.clone());
+        match image_request(mutation.kind, mutation.range, mutation.fua, payload) {
+            Some(request) => self.submit_image(turn, ImageWork::Host(id.0), request),
+            None => {
+                if let Machinery::Mirror(mirror) = &mut self.machinery {
+                    mirror.tell(turn.now, Input::LocalDone { id, outcome: Err(Failure::Io) });
+                }
+            }
+        }
+    }
+
+    /// No leg needs the request any more: on to its next part, or away with it.
+    fn released(&mut self, turn: &Turn, id: u32) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        match (request.next_part(), &mut self.machinery) {
+            (Some(mutation), Machinery::Mirror(mirror)) => mirror.mutate(turn.now, id, mutation),
+            _ => self.drop_request(id),
+        }
+    }
+
+    fn take_no_more(&mut self, id: u32) {
+        if let Some(request) = self.requests.get_mut(id) {
+            request.taken = u64::from(request.length);
+        }
+    }
+
+    fn note_event(&mut self, event: &Event) {
+        let export = &self.export;
+        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let name = |peer: &PeerIndex| mirror.peers.get(usize::from(peer.0)).map_or("", Peer::name);
+        match event {
+            Event::PeerState { peer, state } => {
+                tracing::info!(export, peer = name(peer), state = ?state, "peer state");
+            }
+            Event::Degraded { peer, generation } => {
+                let generation = format!("{generation:016x}");
+                tracing::warn!(export, peer = name(peer), generation, "degraded: writes are answered without this peer");
+            }
+            Event::ResyncStarted { peer, dirty } => {
+                tracing::info!(export, peer = name(peer), dirty_bytes = dirty, "resync started");
+            }
+            Event::ResyncFinished { peer, shipped, zeroed } => {
+                tracing::info!(
+                    export,
+                    peer = name(peer),
+                    copied_bytes = shipped,
+                    zeroed_bytes = zeroed,
+                    "resync finished: the peer is up to date"
+                );
+            }
+            Event::FellBehind { peer } => {
+                tracing::warn!(export, peer = name(peer), "the peer's queue is full: it is Behind and will be resynced");
+            }
+            Event::VolumeFailed => {
+                tracing::error!(export, "a flush or a metadata write failed: the volume takes no more changes");
+            }
+            Event::Stopped => {
+                tracing::info!(export, "stopped, metadata is clean");
+                mirror.stopped = true;
+            }
+        }
+    }
+}
+
+fn outcome_of(result: &Result<(), ImageError>) -> Result<(), Failure> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(failure_of(error)),
+    }
+}
+
+/// What the operator and the end of the daemon ask for.
+impl Volume {
+    /// Carry out an operator's command.
+    pub(crate) fn command(&mut self, turn: &Turn, command: Command) {
+        if let Machinery::Mirror(mirror) = &mut self.machinery {
+            mirror.tell(turn.now, Input::Command(command));
+        }
+    }
+
+    /// Peers it has.
+    pub(crate) fn peer_count(&self) -> usize {
+        match &self.machinery {
+            Machinery::Mirror(mirror) => mirror.peers.len(),
+            Machinery::Plain(_) => 0,
+        }
+    }
+}

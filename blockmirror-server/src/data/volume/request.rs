@@ -1,0 +1,119 @@
+//! A host request from its arrival to its release.
+
+use mirror_core::ByteRange;
+use mirror_core::config::MUTATION_BYTES_MAX;
+use mirror_core::event::{Failure, Mutation, MutationKind, Refusal as MirrorRefusal};
+use nbd_proto::{Command, NbdError, Refusal};
+
+use crate::image::ImageError;
+use crate::ring::Payload;
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The slot of its connection.
+    pub(crate) connection: u32,
+    /// The client's name for it.
+    pub(crate) cookie: u64,
+}
+
+/// A host request.
+#[derive(Debug)]
+pub(super) struct HostRequest {
+    pub(super) origin: Origin,
+    pub(super) command: Command,
+    pub(super) offset: u64,
+    pub(super) length: u32,
+    pub(super) payload: Option<Payload>,
+    /// Its connection has been told, or is no longer to be told.
+    pub(super) answered: bool,
+    /// Its connection died: what has not been started is not to be.
+    pub(super) abandoned: bool,
+    /// Bytes handed to the mirror so far: a long TRIM or WRITE_ZEROES goes part by part.
+    pub(super) taken: u64,
+}
+
+impl HostRequest {
+    /// Bytes of the volume's budget it holds.
+    pub(super) fn reserved(&self) -> u64 {
+        match self.command {
+            Command::Read { .. } | Command::Write { .. } => u64::from(self.length),
+            _ => 0,
+        }
+    }
+
+    /// `Some` for a READ: what the reply needs to know.
+    pub(super) fn read(&self) -> Option<(u64, u32)> {
+        matches!(self.command, Command::Read { .. }).then_some((self.offset, self.length))
+    }
+
+    /// The whole of it as one mutation; `None` when it changes nothing.
+    pub(super) fn mutation(&self) -> Option<Mutation> {
+        let (kind, fua) = match self.command {
+            Command::Write { fua } => (MutationKind::Write, fua),
+            Command::Trim { fua } => (MutationKind::Trim, fua),
+            Command::WriteZeroes { fua, no_hole } => (MutationKind::Zero { no_hole }, fua),
+            Command::Read { .. } | Command::Flush | Command::Cache | Command::Disconnect => return None,
+        };
+        (self.length > 0).then(|| Mutation { range: ByteRange::new(self.offset, u64::from(self.length)), kind, fua })
+    }
+
+    /// The next part for the mirror, at most as long as it takes; `None` when there is no more.
+    pub(super) fn next_part(&mut self) -> Option<Mutation> {
+        let whole = self.mutation()?;
+        let left = whole.range.length - self.taken;
+        if left == 0 || self.abandoned {
+            return None;
+        }
+        let range = ByteRange::new(whole.range.offset + self.taken, left.min(MUTATION_BYTES_MAX));
+        self.taken += range.length;
+        Some(Mutation { range, ..whole })
+    }
+
+    /// Another part is to follow the one under way.
+    pub(super) fn has_more(&self) -> bool {
+        !self.abandoned && self.taken < u64::from(self.length)
+    }
+}
+
+/// What an image's error means to the mirror.
+pub(super) fn failure_of(error: &ImageError) -> Failure {
+    match error {
+        ImageError::NoSpace => Failure::NoSpace,
+        _ => Failure::Io,
+    }
+}
+
+/// What an image's error means to a client.
+pub(super) fn image_refusal(error: &ImageError) -> Refusal {
+    match error {
+        ImageError::NoSpace => Refusal { error: NbdError::NoSpace, message: "no space left below the image" },
+        ImageError::ReadOnly => Refusal { error: NbdError::Perm, message: "the image is read-only" },
+        ImageError::FlushFailed { .. } => VOLUME_FAILED,
+        ImageError::OutOfRange { .. } => Refusal { error: NbdError::Invalid, message: "the range is not in the image" },
+        ImageError::Busy => Refusal { error: NbdError::NoMem, message: "too many requests are in flight at the image" },
+        ImageError::Io { .. } | ImageError::Truncated { .. } => LOCAL_IO,
+    }
+}
+
+/// What the mirror's refusal means to a client.
+pub(super) const fn mirror_refusal(refusal: MirrorRefusal) -> Refusal {
+    match refusal {
+        MirrorRefusal::Local(Failure::Io) => LOCAL_IO,
+        MirrorRefusal::Local(Failure::NoSpace) => {
+            Refusal { error: NbdError::NoSpace, message: "no space left below the image" }
+        }
+        MirrorRefusal::PeerGone(_) => {
+            Refusal { error: NbdError::Io, message: "a peer with on_disconnect = \"fail\" is not connected" }
+        }
+        MirrorRefusal::VolumeFailed => VOLUME_FAILED,
+        MirrorRefusal::Stopping => Refusal { error: NbdError::Shutdown, message: "the server is shutting down" },
+    }
+}
+
+pub(super) const LOCAL_IO: Refusal = Refusal { error: NbdError::Io, message: "the image reported an I/O error" };
+
+pub(super) const VOLUME_FAILED: Refusal = Refusal {
+    error: NbdError::Io,
+    message: "a flush or a metadata write has failed before: the volume takes no more changes",
+};

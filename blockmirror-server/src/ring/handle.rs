@@ -1,0 +1,155 @@
+//! Shared ownership of the descriptors operations work on.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FsWord, OFlags, fcntl_getfl, fstatfs};
+use rustix::net::Shutdown;
+
+use super::guard::WriteGuard;
+
+/// `f_type` of tmpfs and of memfd, as in linux/magic.h: files in memory, never waiting for a disk.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
+
+/// A connected stream socket (TCP or Unix). The connection closes when the last clone is gone.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    fd: Arc<OwnedFd>,
+}
+
+/// A regular file or block device, with what has been learned about it.
+#[derive(Clone)]
+pub struct FileHandle {
+    state: Arc<FileState>,
+}
+
+struct FileState {
+    fd: OwnedFd,
+    direct: bool,
+    memory_backed: bool,
+    /// Cleared when the file refuses `RWF_NOWAIT` reads.
+    nowait_reads: AtomicBool,
+    guard: WriteGuard,
+}
+
+impl Socket {
+    /// Takes over a connected stream socket and makes it nonblocking, as both engines need it.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Self { fd: Arc::new(fd) })
+    }
+
+    /// Ends both directions: operations in flight finish, the other side sees the end of the stream.
+    pub fn shutdown_both(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&self.fd, Shutdown::Both)?)
+    }
+
+    /// Ends the sending direction only.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?)
+    }
+
+    /// Whether the other side has closed its sending direction or the connection is broken, even when bytes received
+    /// before are still to be read.
+    pub fn has_hung_up(&self) -> bool {
+        let mut wanted = [PollFd::new(&self.fd, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut wanted, Some(&now)) {
+            Ok(_) => wanted[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
+            Err(_) => false,
+        }
+    }
+
+    /// Asks for a kernel send and receive buffer of `bytes` each; the kernel may grant less.
+    pub fn request_buffers(&self, bytes: usize) -> io::Result<()> {
+        rustix::net::sockopt::set_socket_send_buffer_size(&self.fd, bytes)?;
+        Ok(rustix::net::sockopt::set_socket_recv_buffer_size(&self.fd, bytes)?)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl FileHandle {
+    /// Takes over an open file: an image, a metadata file. Direct or buffered is read off the descriptor's flags.
+    pub fn new(fd: impl Into<OwnedFd>) -> io::Result<Self> {
+        let fd = fd.into();
+        let direct = fcntl_getfl(&fd)?.contains(OFlags::DIRECT);
+        let memory_backed = fstatfs(&fd)?.f_type == TMPFS_MAGIC;
+        Ok(Self {
+            state: Arc::new(FileState {
+                fd,
+                direct,
+                memory_backed,
+                nowait_reads: AtomicBool::new(true),
+                guard: WriteGuard::new(),
+            }),
+        })
+    }
+
+    /// Whether the file was opened with `O_DIRECT`.
+    pub fn is_direct(&self) -> bool {
+        self.state.direct
+    }
+
+    /// Whether the file lives in memory only (tmpfs, memfd): nothing on it waits for a disk.
+    pub fn is_memory_backed(&self) -> bool {
+        self.state.memory_backed
+    }
+
+    /// Whether a read that must not block is worth trying.
+    pub(super) fn tries_nowait_reads(&self) -> bool {
+        self.state.nowait_reads.load(Ordering::Relaxed)
+    }
+
+    /// The file has refused a read that must not block.
+    pub(super) fn stop_nowait_reads(&self) {
+        self.state.nowait_reads.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the next buffered write may be done inline.
+    pub(super) fn allows_inline_write(&self) -> bool {
+        self.state.memory_backed || self.state.guard.allows()
+    }
+
+    /// An inline write took this long.
+    pub(super) fn note_inline_write(&self, took: Duration) {
+        self.state.guard.note(took);
+    }
+}
+
+impl AsFd for FileHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.state.fd.as_fd()
+    }
+}
+
+impl AsRawFd for FileHandle {
+    fn as_raw_fd(&self) -> RawFd {
+        self.state.fd.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for FileHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileHandle")
+            .field("fd", &self.as_raw_fd())
+            .field("direct", &self.state.direct)
+            .field("memory_backed", &self.state.memory_backed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,196 @@
+//! Operations finished within `submit`, because they do not block: [`InlineTurn`].
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::time::Instant;
+
+use rustix::io::{Errno, ReadWriteFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+
+use super::{AllocateMode, FileHandle, Op, Segment, Socket};
+
+/// File bytes moved inline between two waits. What comes on top is handed to a worker, so that one large request
+/// is copied while the data thread serves others.
+const TURN_BYTES_MAX: usize = 1 << 20;
+
+/// A range of a file in memory is deallocated or zeroed inline up to this length.
+const MEMORY_ALLOCATE_MAX: u64 = 1 << 20;
+
+/// Pieces gathered into one send.
+const SEGMENTS_MAX: usize = 128;
+
+/// What an attempt came to.
+pub(super) enum Attempt {
+    /// The operation has ended.
+    Done(io::Result<usize>),
+    /// Nothing was done, or only this many bytes of a send were: the engine has to do the rest.
+    Blocked(usize),
+}
+
+const BLOCKED: Attempt = Attempt::Blocked(0);
+
+/// Inline attempts since the last wait, with their budget.
+pub(super) struct InlineTurn {
+    bytes: usize,
+}
+
+impl InlineTurn {
+    pub(super) const fn new() -> Self {
+        Self { bytes: 0 }
+    }
+
+    /// A new turn begins: the budget is whole again.
+    pub(super) fn reset(&mut self) {
+        self.bytes = 0;
+    }
+
+    /// Tries an operation. Receives are left to the engine: they mostly have to wait.
+    pub(super) fn attempt(&mut self, op: &mut Op) -> Attempt {
+        match op {
+            Op::Receive { .. } => BLOCKED,
+            Op::Send { socket, segments, skip } => send(socket, segments, *skip),
+            Op::Read { file, buffer, filled, offset } => {
+                self.read(file, &mut buffer.as_mut_slice()[*filled..], *offset)
+            }
+            Op::Write { file, payload, offset, durable } => {
+                self.write(file, payload.as_slice(), *offset, *durable)
+            }
+            Op::Sync { file } if file.is_memory_backed() => {
+                Attempt::Done(rustix::fs::fdatasync(&*file).map(|()| 0).map_err(Into::into))
+            }
+            Op::Allocate { file, mode, offset, length }
+                if file.is_memory_backed() && *length <= MEMORY_ALLOCATE_MAX =>
+            {
+                Attempt::Done(allocate(file, *mode, *offset, *length))
+            }
+            Op::Sync { .. } | Op::Allocate { .. } | Op::Prefetch { .. } => BLOCKED,
+        }
+    }
+
+    fn read(&mut self, file: &FileHandle, into: &mut [u8], offset: u64) -> Attempt {
+        let flags = if file.is_memory_backed() {
+            ReadWriteFlags::empty()
+        } else if !file.is_direct() && file.tries_nowait_reads() {
+            ReadWriteFlags::NOWAIT
+        } else {
+            return BLOCKED;
+        };
+        if !self.takes(into.len()) {
+            return BLOCKED;
+        }
+        match rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], offset, flags) {
+            Ok(count) => Attempt::Done(Ok(count)),
+            Err(Errno::AGAIN) => BLOCKED,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                file.stop_nowait_reads();
+                BLOCKED
+            }
+            Err(error) => Attempt::Done(Err(error.into())),
+        }
+    }
+
+    fn write(&mut self, file: &FileHandle, from: &[u8], offset: u64, durable: bool) -> Attempt {
+        if file.is_direct() || (durable && !file.is_memory_backed()) || !self.takes(from.len()) {
+            return BLOCKED;
+        }
+        if file.is_memory_backed() {
+            return Attempt::Done(rustix::io::pwrite(file, from, offset).map_err(Into::into));
+        }
+        if !file.allows_inline_write() {
+            return BLOCKED;
+        }
+        let start = Instant::now();
+        let result = rustix::io::pwrite(file, from, offset);
+        file.note_inline_write(start.elapsed());
+        Attempt::Done(result.map_err(Into::into))
+    }
+
+    /// Whether the budget has room, counting it.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let total = self.bytes.saturating_add(bytes);
+        if total > TURN_BYTES_MAX {
+            return false;
+        }
+        self.bytes = total;
+        true
+    }
+}
+
+/// Receives what is there.
+pub(super) fn receive(socket: &Socket, into: &mut [u8]) -> Attempt {
+    match rustix::net::recv(socket, into, RecvFlags::DONTWAIT) {
+        Ok((count, _)) => Attempt::Done(Ok(count)),
+        Err(Errno::AGAIN) => BLOCKED,
+        Err(error) => Attempt::Done(Err(error.into())),
+    }
+}
+
+/// Sends what the socket takes now: all of it, or `Blocked` with the number of bytes it took.
+pub(super) fn send(socket: &Socket, segments: &[Segment], skip: usize) -> Attempt {
+    let mut sent = 0;
+    loop {
+        let mut slices = [IoSlice::new(&[]); SEGMENTS_MAX];
+        let (count, wanted) = gather(segments, skip + sent, &mut slices);
+        if wanted == 0 {
+            return Attempt::Done(Ok(sent));
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let mut control = SendAncillaryBuffer::default();
+        match rustix::net::sendmsg(socket, &slices[..count], &mut control, flags) {
+            Ok(0) => return Attempt::Done(Ok(sent)),
+            Ok(now) => sent += now,
+            Err(Errno::AGAIN) => return Attempt::Blocked(sent),
+            Err(_) if sent > 0 => return Attempt::Done(Ok(sent)),
+            Err(error) => return Attempt::Done(Err(error.into())),
+        }
+    }
+}
+
+/// Fills `slices` with what follows the first `skip` bytes of the segments: slices used, bytes in them.
+fn gather<'a>(
+    segments: &'a [Segment],
+    mut skip: usize,
+    slices: &mut [IoSlice<'a>; SEGMENTS_MAX],
+) -> (usize, usize) {
+    let (mut count, mut bytes) = (0, 0);
+    for segment in segments {
+        let slice = segment.as_slice();
+        if skip >= slice.len() {
+            skip -= slice.len();
+            continue;
+        }
+        if count == SEGMENTS_MAX {
+            break;
+        }
+        slices[count] = IoSlice::new(&slice[skip..]);
+        bytes += slice.len() - skip;
+        skip = 0;
+        count += 1;
+    }
+    (count, bytes)
+}
+
+/// Executes an operation on a file to its end, blocking as long as it takes: the worker's part.
+pub(super) fn execute_file(op: &mut Op) -> io::Result<usize> {
+    match op {
+        Op::Read { file, buffer, filled, offset } => {
+            Ok(rustix::io::pread(&*file, &mut buffer.as_mut_slice()[*filled..], *offset)?)
+        }
+        Op::Write { file, payload, offset, durable } => write(file, payload.as_slice(), *offset, *durable),
+        Op::Sync { file } => Ok(rustix::fs::fdatasync(&*file).map(|()| 0)?),
+        Op::Allocate { file, mode, offset, length } => allocate(file, *mode, *offset, *length),
+        Op::Prefetch { file, offset, length } => {
+            let length = std::num::NonZeroU64::new(*length);
+            Ok(rustix::fs::fadvise(&*file, *offset, length, rustix::fs::Advice::WillNeed).map(|()| 0)?)
+        }
+        Op::Receive { .. } | Op::Send { .. } => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn write(file: &FileHandle, from: &[u8], offset: u64, durable: bool) -> io::Result<usize> {
+    let flags = if durable { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+    Ok(rustix::io::pwritev2(file, &[IoSlice::new(from)], offset, flags)?)
+}
+
+fn allocate(file: &FileHandle, mode: AllocateMode, offset: u64, length: u64) -> io::Result<usize> {
+    Ok(rustix::fs::fallocate(file, mode.flags(), offset, length).map(|()| 0)?)
+}

@@ -1,0 +1,207 @@
+//! What a [`Driver`](super::Driver) can be asked to do, and how it answers.
+
+use std::io;
+
+use super::{Buffer, FileHandle, Payload, Socket};
+
+/// One operation, owner of everything the kernel looks at while it is in flight.
+#[derive(Debug)]
+pub enum Op {
+    /// Receive into `buffer[filled..]`. The result is the number of bytes received; 0 is the end of the stream.
+    Receive {
+        /// Where from.
+        socket: Socket,
+        /// Where to; its visible length is the limit.
+        buffer: Buffer,
+        /// Bytes at the front that are kept.
+        filled: usize,
+    },
+    /// Send the segments one after another, all but the first `skip` bytes. The result is the number of bytes sent,
+    /// which may be short.
+    Send {
+        /// Where to.
+        socket: Socket,
+        /// What.
+        segments: Vec<Segment>,
+        /// Bytes sent earlier.
+        skip: usize,
+    },
+    /// Read from byte `offset` of the file into `buffer[filled..]`. The result may be short; 0 is the end of the file.
+    Read {
+        /// Where from.
+        file: FileHandle,
+        /// Where to; its visible length is the limit.
+        buffer: Buffer,
+        /// Bytes at the front that are kept.
+        filled: usize,
+        /// Place in the file of `buffer[filled]`.
+        offset: u64,
+    },
+    /// Write the payload at byte `offset` of the file. The result may be short.
+    Write {
+        /// Where to.
+        file: FileHandle,
+        /// What.
+        payload: Payload,
+        /// Place in the file.
+        offset: u64,
+        /// Complete only when the data, and what is needed to find it again, are durable (`RWF_DSYNC`).
+        durable: bool,
+    },
+    /// Make all completed writes of the file durable (`fdatasync`). The result is 0.
+    Sync {
+        /// Which file.
+        file: FileHandle,
+    },
+    /// Change the allocation of a range (`fallocate`). The result is 0.
+    Allocate {
+        /// Which file.
+        file: FileHandle,
+        /// How.
+        mode: AllocateMode,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Ask for a range to be read into the page cache. The result is 0, sooner than the data is there.
+    Prefetch {
+        /// Which file.
+        file: FileHandle,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+}
+
+/// The name of an operation, for fault plans and reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpKind {
+    /// [`Op::Receive`].
+    Receive,
+    /// [`Op::Send`].
+    Send,
+    /// [`Op::Read`].
+    Read,
+    /// [`Op::Write`].
+    Write,
+    /// [`Op::Sync`].
+    Sync,
+    /// [`Op::Allocate`].
+    Allocate,
+    /// [`Op::Prefetch`].
+    Prefetch,
+}
+
+/// How [`Op::Allocate`] changes a range. None of them changes the file's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AllocateMode {
+    /// The range is deallocated and reads as zeroes.
+    PunchHole,
+    /// The range stays or becomes allocated and reads as zeroes.
+    ZeroRange,
+}
+
+/// An operation that has ended, with all it owned.
+#[derive(Debug)]
+pub struct Completion {
+    /// The token it was submitted with.
+    pub token: u64,
+    /// Bytes moved, or 0 for operations that move none.
+    pub result: io::Result<usize>,
+    /// The operation as it was submitted.
+    pub op: Op,
+}
+
+/// One piece of what [`Op::Send`] sends.
+#[derive(Debug)]
+pub enum Segment {
+    /// A few bytes kept in place: a reply header.
+    Inline(InlineBytes),
+    /// Bytes of a vector.
+    Bytes(Vec<u8>),
+    /// A shared payload.
+    Payload(Payload),
+    /// A whole buffer.
+    Buffer(Buffer),
+}
+
+/// Up to [`InlineBytes::CAPACITY`] bytes without an allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct InlineBytes {
+    bytes: [u8; Self::CAPACITY],
+    len: u8,
+}
+
+impl Op {
+    /// Its name.
+    pub fn kind(&self) -> OpKind {
+        match self {
+            Op::Receive { .. } => OpKind::Receive,
+            Op::Send { .. } => OpKind::Send,
+            Op::Read { .. } => OpKind::Read,
+            Op::Write { .. } => OpKind::Write,
+            Op::Sync { .. } => OpKind::Sync,
+            Op::Allocate { .. } => OpKind::Allocate,
+            Op::Prefetch { .. } => OpKind::Prefetch,
+        }
+    }
+}
+
+impl Segment {
+    /// A copy of at most [`InlineBytes::CAPACITY`] bytes; longer input becomes [`Segment::Bytes`].
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        match InlineBytes::new(bytes) {
+            Some(inline) => Segment::Inline(inline),
+            None => Segment::Bytes(bytes.to_vec()),
+        }
+    }
+
+    /// The bytes to send.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Segment::Inline(inline) => inline.as_slice(),
+            Segment::Bytes(bytes) => bytes,
+            Segment::Payload(payload) => payload.as_slice(),
+            Segment::Buffer(buffer) => buffer.as_slice(),
+        }
+    }
+
+    /// Bytes to send.
+    pub fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl InlineBytes {
+    /// Room, in bytes.
+    pub const CAPACITY: usize = 64;
+
+    /// A copy of `bytes`; `None` when they do not fit.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut inline = Self { bytes: [0; Self::CAPACITY], len: u8::try_from(bytes.len()).ok()? };
+        inline.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(inline)
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl AllocateMode {
+    pub(super) fn flags(self) -> rustix::fs::FallocateFlags {
+        use rustix::fs::FallocateFlags;
+        match self {
+            AllocateMode::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            AllocateMode::ZeroRange => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The whole daemon in this process: started from a configuration text, used by clients and the admin API, stopped.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use blockmirror_client::admin::{AdminClient, AdminError, PeerCommand, PeerStatus, ReplicationState, StatusReport};
+use blockmirror_client::client::Client;
+use blockmirror_client::uri::NbdUri;
+use blockmirror_server::config::Config;
+use blockmirror_server::control::{self, Options, RunError, ShutdownTrigger, shutdown};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Waiting gives up after this; nothing is judged by how long it took.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Daemon {
+    dir: PathBuf,
+    addresses: Vec<String>,
+    trigger: ShutdownTrigger,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+/// The text of a daemon `name` whose sockets are in `dir`, with these resources.
+fn text(dir: &Path, name: &str, more: &str) -> String {
+    let dir = dir.display();
+    format!(
+        "name = \"{name}\"\nadmin = \"{dir}/{name}.admin\"\nlisten = [\"unix:{dir}/{name}.nbd\", \"tcp:127.0.0.1:0\"]\n{more}"
+    )
+}
+
+async fn try_start(dir: &Path, text: &str, adopt: &[&str]) -> Result<Daemon, RunError> {
+    let config = Config::parse(text, "test.toml").unwrap();
+    let (trigger, stop) = shutdown();
+    let (ready, started) = oneshot::channel();
+    let adopt = adopt.iter().map(|name| (*name).to_owned()).collect();
+    let options = Options {
+        adopt,
+        ready: Some(ready),
+    };
+    let task = tokio::spawn(control::run(config, options, stop));
+    match started.await {
+        Ok(addresses) => Ok(Daemon {
+            dir: dir.to_owned(),
+            addresses,
+            trigger,
+            task,
+        }),
+        Err(_) => Err(task.await.unwrap().unwrap_err()),
+    }
+}
+
+async fn start(dir: &Path, text: &str) -> Daemon {
+    try_start(dir, text, &[]).await.unwrap()
+}
+
+impl Daemon {
+    async fn stop(self) -> Result<(), RunError> {
+        self.trigger.escalate();
+        self.task.await.unwrap()
+    }
+
+    async fn client(&self, name: &str, export: &str) -> Client {
+        let socket = self.dir.join(format!("{name}.nbd"));
+        let uri: NbdUri = format!("nbd+unix:///{export}?socket={}", socket.display())
+            .parse()
+            .unwrap();
+        Client::connect(&uri).await.unwrap()
+    }
+
+    fn admin(&self, name: &str) -> AdminClient {
+        AdminClient::new(self.dir.join(format!("{name}.admin")))
+    }
+
+    /// The peer's status once it is as wanted.
+    async fn peer(&self, name: &str, export: &str, peer: &str, wanted: impl Fn(&PeerStatus) -> bool) -> PeerStatus {
+        let admin = self.admin(name);
+        let polling = async {
+            loop {
+                let report = admin.status().await.unwrap();
+                let status = report.peer(export, peer).unwrap().clone();
+                if wanted(&status) {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, polling).await.unwrap()
+    }
+}
+
+fn plain(export: &str, image: &str, size: &str) -> String {
+    format!(
+        "[[resource]]\nname = \"{export}\"\nmirror = false\n[[resource.volume]]\nexport = \"{export}\"\nimage = \"{image}\"\nsize = \"{size}\"\n"
+    )
+}
+
+fn mirrored(dir: &Path, peer: &str) -> String {
+    let dir = dir.display();
+    format!(
+        "[[resource]]\nname = \"db\"\n[[resource.volume]]\nexport = \"db\"\nimage = \"{dir}/db.img\"\nsize = \"16MiB\"\n{peer}"
+    )
+}
+
+fn bravo(dir: &Path) -> String {
+    let dir = dir.display();
+    format!("[[resource.peer]]\nname = \"bravo\"\nuri = \"nbd+unix:///db?socket={dir}/bravo.nbd\"\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_reports_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = plain("one", "memory:", "1MiB") + &plain("two", "memory:", "2MiB");
+    let daemon = start(dir.path(), &text(dir.path(), "alpha", &more)).await;
+    let tcp = daemon.addresses[1].strip_prefix("tcp:127.0.0.1:").unwrap();
+    assert_ne!(tcp, "0", "the port that was chosen is told");
+    let uri: NbdUri = format!("nbd://127.0.0.1:{tcp}/two").parse().unwrap();
+    let remote = Client::connect(&uri).await.unwrap();
+    assert_eq!(remote.size(), 2 << 20);
+    remote.write(4096, b"over TCP", true).await.unwrap();
+    let local = daemon.client("alpha", "two").await;
+    assert_eq!(local.read(4096, 8).await.unwrap(), b"over TCP");
+    let report = daemon.admin("alpha").status().await.unwrap();
+    let exports: Vec<&str> = report
+        .resources
+        .iter()
+        .map(|resource| resource.volumes[0].export.as_str())
+        .collect();
+    assert_eq!((report.name.as_str(), exports), ("alpha", vec!["one", "two"]));
+    let volume = &report.resources[1].volumes[0];
+    assert_eq!(
+        (volume.connections, volume.size_bytes, volume.image.as_str()),
+        (2, 2 << 20, "memory:")
+    );
+    drop((remote, local));
+    daemon.stop().await.unwrap();
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "socket files are removed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_gets_every_write_and_what_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let leg = format!("{}/leg.img", dir.path().display());
+    let remote = start(dir.path(), &text(dir.path(), "bravo", &plain("db", &leg, "16MiB"))).await;
+    let primary = mirrored(dir.path(), &bravo(dir.path()));
+    let primary = start(dir.path(), &text(dir.path(), "alpha", &primary)).await;
+    let established = |peer: &PeerStatus| peer.replication_state == ReplicationState::Established;
+    primary.peer("alpha", "db", "bravo", established).await;
+    let client = primary.client("alpha", "db").await;
+    client.write(0, &[1; 8192], false).await.unwrap();
+    client.flush().await.unwrap();
+    let admin = primary.admin("alpha");
+    admin.command("db", "bravo", PeerCommand::Disconnect).await.unwrap();
+    client.write(1 << 20, &[2; 8192], true).await.unwrap();
+    let gone = primary.peer("alpha", "db", "bravo", |peer| peer.dirty_bytes > 0).await;
+    assert_eq!(gone.dirty_bytes, 8192);
+    admin.command("db", "bravo", PeerCommand::Connect).await.unwrap();
+    let back = primary
+        .peer("alpha", "db", "bravo", |peer| {
+            established(peer) && peer.dirty_bytes == 0
+        })
+        .await;
+    assert_eq!(
+        back.last_resync.unwrap().copied_bytes,
+        8192,
+        "what it missed, and nothing else"
+    );
+    client.disconnect().await.unwrap();
+    primary.stop().await.unwrap();
+    remote.stop().await.unwrap();
+    let here = std::fs::read(dir.path().join("db.img")).unwrap();
+    assert_eq!(here[0..8192], [1; 8192]);
+    assert!(here == std::fs::read(leg).unwrap(), "both legs are identical");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_fit_is_told_and_the_volume_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let remote = start(dir.path(), &text(dir.path(), "bravo", &plain("db", "memory:", "1MiB"))).await;
+    let primary = mirrored(dir.path(), &bravo(dir.path()));
+    let primary = start(dir.path(), &text(dir.path(), "alpha", &primary)).await;
+    let misfit = primary
+        .peer("alpha", "db", "bravo", |peer| peer.last_error.is_some())
+        .await;
+    let error = misfit.last_error.unwrap();
+    assert!(error.contains("1048576") && error.contains("16777216"), "{error}");
+    let client = primary.client("alpha", "db").await;
+    client.write(0, b"alone", true).await.unwrap();
+    assert_eq!(client.read(0, 5).await.unwrap(), b"alone");
+    drop(client);
+    primary.stop().await.unwrap();
+    remote.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_asks_wrongly_is_refused_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let primary = mirrored(dir.path(), &bravo(dir.path()));
+    let primary = start(dir.path(), &text(dir.path(), "alpha", &primary)).await;
+    let admin = primary.admin("alpha");
+    for (export, peer, known) in [("nope", "bravo", "volumes: db"), ("db", "nope", "its peers: bravo")] {
+        match admin.command(export, peer, PeerCommand::Connect).await {
+            Err(AdminError::Refused { status: 404, error }) => assert!(error.contains(known), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    primary.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_over_a_limit_are_refused_and_others_go_on() {
+    for key in ["max_connections", "max_connections_per_export"] {
+        let dir = tempfile::tempdir().unwrap();
+        let more = format!("[limits]\n{key} = 1\n{}", plain("db", "memory:", "1MiB"));
+        let daemon = start(dir.path(), &text(dir.path(), "alpha", &more)).await;
+        let first = daemon.client("alpha", "db").await;
+        let socket = dir.path().join("alpha.nbd");
+        let uri: NbdUri = format!("nbd+unix:///db?socket={}", socket.display()).parse().unwrap();
+        if let Ok(second) = Client::connect(&uri).await {
+            assert!(second.read(0, 1).await.is_err(), "{key}");
+        }
+        first.write(0, b"still", false).await.unwrap();
+        first.disconnect().await.unwrap();
+        let again = async {
+            while let Err(_) | Ok(Err(_)) = match Client::connect(&uri).await {
+                Ok(client) => Ok(client.read(0, 5).await),
+                Err(error) => Err(error),
+            } {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, again).await.unwrap();
+        daemon.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_negotiates_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = format!(
+        "[limits]\nhandshake_timeout = \"100ms\"\n{}",
+        plain("db", "memory:", "1MiB")
+    );
+    let daemon = start(dir.path(), &text(dir.path(), "alpha", &more)).await;
+    let mut silent = UnixStream::connect(dir.path().join("alpha.nbd")).await.unwrap();
+    let mut received = Vec::new();
+    silent.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received.len(), 18, "the greeting, then the end");
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_start_says_why_and_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = start(dir.path(), &text(dir.path(), "alpha", &plain("db", "memory:", "1MiB"))).await;
+    let port = first.addresses[1].clone();
+    let other = format!(
+        "name = \"b\"\nlisten = [\"{port}\"]\n{}",
+        plain("db", "memory:", "1MiB")
+    );
+    let taken = try_start(dir.path(), &other, &[]).await.err().unwrap().to_string();
+    assert!(taken.contains("in use") && taken.contains(&port), "{taken}");
+    first.stop().await.unwrap();
+
+    let volume = mirrored(dir.path(), "");
+    let once = start(dir.path(), &text(dir.path(), "alpha", &volume)).await;
+    let copy = volume.replace("db.img\"", "db.img\"\nmetadata = \"/nonexistent/m\"");
+    let locked = try_start(dir.path(), &text(dir.path(), "beta", &copy), &[])
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(locked.contains("db.img"), "{locked}");
+    once.stop().await.unwrap();
+
+    // The image is replaced by another of the same size.
+    std::fs::rename(dir.path().join("db.img"), dir.path().join("old.img")).unwrap();
+    let replaced = try_start(dir.path(), &text(dir.path(), "alpha", &volume), &[])
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        replaced.contains("another image") && replaced.contains("--adopt db"),
+        "{replaced}"
+    );
+    let unknown = try_start(dir.path(), &text(dir.path(), "alpha", &volume), &["dd"])
+        .await
+        .err()
+        .unwrap();
+    assert!(unknown.to_string().contains("--adopt dd"), "{unknown}");
+    let adopted = try_start(dir.path(), &text(dir.path(), "alpha", &volume), &["db"])
+        .await
+        .unwrap();
+    adopted.stop().await.unwrap();
+    start(dir.path(), &text(dir.path(), "alpha", &volume))
+        .await
+        .stop()
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_word_stops_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let suspended = bravo(dir.path()) + "on_disconnect = \"suspend\"\n";
+    let daemon = start(
+        dir.path(),
+        &text(dir.path(), "alpha", &mirrored(dir.path(), &suspended)),
+    )
+    .await;
+    let client = daemon.client("alpha", "db").await;
+    // Held for ever: the peer does not exist.
+    let held = tokio::spawn(async move { client.write(0, b"held", false).await });
+    let admin = daemon.admin("alpha");
+    let waiting = |report: StatusReport| report.resources[0].volumes[0].requests_in_flight > 0;
+    let polling = async {
+        while !waiting(admin.status().await.unwrap()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, polling).await.unwrap();
+    daemon.trigger.escalate();
+    daemon.trigger.escalate();
+    let ended = tokio::time::timeout(PATIENCE, daemon.task).await.unwrap().unwrap();
+    assert!(ended.is_ok() || matches!(ended, Err(RunError::Unclean)), "{ended:?}");
+    assert!(held.await.unwrap().is_err(), "a held write is never answered as done");
+}

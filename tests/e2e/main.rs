@@ -1,0 +1,18 @@
+//! Real daemons, real sockets, real files: one file per behaviour.
+
+mod admin_command;
+mod async_mode;
+mod bad_config;
+mod bad_handshake;
+mod bad_request;
+mod bad_surroundings;
+mod crash_rounds;
+mod degraded;
+mod memory_use;
+mod mirror;
+mod on_disconnect;
+mod resync;
+mod sample_configs;
+mod serve;
+mod shutdown;
+mod zombie_write;

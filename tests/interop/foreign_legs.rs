@@ -1,0 +1,162 @@
+//! The remote leg on other people's servers: load, a cut, more load, a resync, and both images identical.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use blockmirror_tests::compare;
+use blockmirror_tests::foreign::Foreign;
+use blockmirror_tests::load::{BLOCK, Load};
+use blockmirror_tests::pair::{EXPORT, Pair, Setup};
+use blockmirror_tests::raw::command;
+use blockmirror_tests::tool;
+use blockmirror_tests::wait::{PATIENT, PROMPT};
+
+const SIZE: u64 = 64 << 20;
+
+/// Any export name reaches an nbdkit device; the others call theirs so.
+const LEG: &str = "leg";
+
+/// Load, cut, load, restore under load; then everything is on the peer, and the resync copied no more than was dirty.
+fn cut_and_resync(pair: &Pair) -> Result<()> {
+    pair.primary.wait_established(EXPORT, PATIENT)?;
+    let mut load = Load::new(SIZE / BLOCK, 16, 11);
+    let mut raw = pair.primary.open(EXPORT)?;
+    load.run(&mut raw, |load| load.writes >= 400)?;
+    load.flush(&mut raw)?;
+    pair.relay.cut();
+    pair.primary.wait_lost(EXPORT)?;
+    load.run(&mut raw, |load| load.writes >= 800)?;
+    pair.relay.restore();
+    load.run(&mut raw, |load| load.writes >= 1200)?;
+    load.flush(&mut raw)?;
+    ensure!(load.verify(&mut raw)? == 0);
+    // Holes and zeroes, which not every server takes as such.
+    ensure!(raw.call(0, command::WRITE_ZEROES, 30 << 20, 3 << 20)? == 0);
+    ensure!(raw.call(0, command::TRIM, 40 << 20, 3 << 20)? == 0);
+    raw.flush()?;
+    let peer = pair.primary.wait_established(EXPORT, PATIENT)?;
+    let resync = peer
+        .last_resync
+        .ok_or_else(|| anyhow::anyhow!("no resync took place"))?;
+    ensure!(
+        resync.copied_bytes + resync.zeroed_bytes <= resync.dirty_at_start_bytes,
+        "{resync:?}"
+    );
+    ensure!(
+        resync.dirty_at_start_bytes <= load.touched_bytes(),
+        "{resync:?}, written: {}",
+        load.touched_bytes()
+    );
+    Ok(())
+}
+
+fn identical_after_cut(setup: &Setup<'_>, serve: impl FnOnce(&Path, &Path) -> Result<Foreign>) -> Result<()> {
+    let pair = Pair::with_foreign(setup, LEG, serve)?;
+    cut_and_resync(&pair)?;
+    pair.assert_converges()
+}
+
+#[test]
+fn leg_on_nbdkit_file() -> Result<()> {
+    identical_after_cut(&Setup::default(), |folder, image| {
+        Foreign::nbdkit_file(folder, image, &[], &[])
+    })
+}
+
+#[test]
+fn leg_on_nbdkit_memory() -> Result<()> {
+    let pair = Pair::with_foreign(&Setup::default(), LEG, |folder, _| Foreign::nbdkit_memory(folder, SIZE))?;
+    cut_and_resync(&pair)?;
+    let copy = pair.scratch.join("memory.img");
+    let uri = match &pair.remote {
+        blockmirror_tests::pair::Remote::Foreign(foreign) => foreign.uri(),
+        blockmirror_tests::pair::Remote::Node(node) => node.uri(LEG),
+    };
+    tool::check("nbdcopy", &[&uri, &copy.display().to_string()], PATIENT)?;
+    compare::assert_identical(&pair.image, &copy)
+}
+
+#[test]
+fn leg_on_a_slow_nbdkit() -> Result<()> {
+    identical_after_cut(&Setup::default(), |folder, image| {
+        Foreign::nbdkit_file(folder, image, &["--filter=delay"], &["wdelay=5ms", "delay-zero=20ms"])
+    })
+}
+
+#[test]
+fn leg_on_nbdkit_without_zeroing() -> Result<()> {
+    identical_after_cut(&Setup::default(), |folder, image| {
+        Foreign::nbdkit_file(folder, image, &["--filter=nozero"], &["zeromode=none"])
+    })
+}
+
+#[test]
+fn leg_on_qemu_storage_daemon() -> Result<()> {
+    identical_after_cut(&Setup::default(), Foreign::qemu_storage_daemon)
+}
+
+#[test]
+fn leg_on_qemu_nbd() -> Result<()> {
+    identical_after_cut(&Setup::default(), Foreign::qemu_nbd)
+}
+
+#[test]
+fn leg_on_nbd_server() -> Result<()> {
+    identical_after_cut(&Setup::default(), Foreign::nbd_server)
+}
+
+#[test]
+fn async_leg_on_nbdkit_file() -> Result<()> {
+    let setup = Setup {
+        peer: "mode = \"async\"",
+        ..Setup::default()
+    };
+    identical_after_cut(&setup, |folder, image| Foreign::nbdkit_file(folder, image, &[], &[]))
+}
+
+#[test]
+fn a_leg_that_answers_with_errors_is_retried_until_it_does_not() -> Result<()> {
+    let setup = Setup::default();
+    let pair = Pair::with_foreign(&setup, LEG, |folder, image| {
+        let switch = format!("error-file={}/errors", folder.display());
+        let parameters = ["error=EIO", "error-pwrite-rate=20%", "error-zero-rate=20%", &switch];
+        Foreign::nbdkit_file(folder, image, &["--filter=error"], &parameters)
+    })?;
+    pair.primary.wait_established(EXPORT, PATIENT)?;
+    let switch = pair.scratch.join("errors");
+    let mut load = Load::new(SIZE / BLOCK, 16, 12);
+    let mut raw = pair.primary.open(EXPORT)?;
+    std::fs::write(&switch, "")?;
+    load.run(&mut raw, |load| load.writes >= 500)?;
+    let peer = pair
+        .primary
+        .wait_peer(EXPORT, "an error of the peer", PROMPT, |peer| peer.last_error.is_some())?;
+    ensure!(
+        peer.dirty_bytes > 0 || peer.last_resync.is_some(),
+        "an error left no trace: {peer:?}"
+    );
+    std::fs::remove_file(&switch)?;
+    load.run(&mut raw, |load| load.writes >= 800)?;
+    load.flush(&mut raw)?;
+    ensure!(load.verify(&mut raw)? == 0);
+    pair.assert_converges()
+}
+
+#[test]
+fn a_killed_foreign_server_is_resynchronised() -> Result<()> {
+    let mut pair = Pair::with_foreign(&Setup::default(), LEG, |folder, image| {
+        Foreign::nbdkit_file(folder, image, &[], &[])
+    })?;
+    pair.primary.wait_established(EXPORT, PATIENT)?;
+    let mut load = Load::new(SIZE / BLOCK, 16, 13);
+    let mut raw = pair.primary.open(EXPORT)?;
+    for round in 1..=3 {
+        load.run(&mut raw, |load| load.writes >= round * 400)?;
+        pair.kill_remote();
+        load.run(&mut raw, |load| load.writes >= round * 400 + 200)?;
+        pair.restart_remote()?;
+    }
+    load.flush(&mut raw)?;
+    ensure!(load.verify(&mut raw)? == 0);
+    pair.assert_converges()
+}

@@ -1,0 +1,4 @@
+//! Real clients against the daemon, and real foreign servers as its remote leg.
+
+mod clients;
+mod foreign_legs;

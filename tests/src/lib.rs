@@ -1,0 +1,26 @@
+//! The harness of blockmirror's tests: real daemons, foreign peers and a link that can be broken.
+//!
+//! - [`node`]: a `blockmirror-server` process with its own folder; started, killed, restarted. [`config`] writes its file.
+//! - [`pair`]: a primary, a link and a remote leg.
+//! - [`foreign`]: other people's NBD servers, as remote legs.
+//! - [`relay`]: a link between two sockets that can be cut, stalled, delayed and throttled.
+//! - [`raw`]: NBD spoken by hand, byte by byte, independent of the project's own codec.
+//! - [`crash`]: rounds of kill -9 under that load.
+//! - [`load`]: a verifying load of versioned blocks.
+//! - [`process`], [`tool`], [`wait`], [`scratch`], [`compare`]: what these stand on.
+//!
+//! Every wait is bounded, and every process dies with the test that started it, however the test ends.
+
+pub mod compare;
+pub mod config;
+pub mod crash;
+pub mod foreign;
+pub mod load;
+pub mod node;
+pub mod pair;
+pub mod process;
+pub mod raw;
+pub mod relay;
+pub mod scratch;
+pub mod tool;
+pub mod wait;
