@@ -27,7 +27,7 @@ pub struct Restored {
     pub(crate) log_sequence: u64,
     /// In the order of the configuration; filled by `create` and `finish`.
     pub(crate) peers: Vec<RestoredPeer>,
-    hot: Vec<u32>,
+    pub(crate) hot: Vec<u32>,
     was_clean: bool,
     loaded: BTreeMap<(u32, u32), LoadedPage>,
 }

@@ -73,6 +73,9 @@ impl Mirror {
     }
 
     pub(super) fn local_flush_done(&mut self, outcome: Result<(), Failure>) {
+        if self.failed {
+            return;
+        }
         if outcome.is_err() {
             // What the page cache held may be gone for good: never tried again, never ignored.
             return self.fail_volume();
@@ -128,7 +131,7 @@ impl Mirror {
 
     /// The peer was lost with flushes on their way.
     pub(super) fn lose_flushes(&mut self, peer: usize) {
-        let policy = self.peers[peer].config.on_disconnect;
+        let policy = self.policy_for_lost(peer);
         for flush in &mut self.flushes {
             if flush.waiting & bit(peer) == 0 {
                 continue;

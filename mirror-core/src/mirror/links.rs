@@ -44,8 +44,8 @@ impl Mirror {
         for id in self.ids(|request| request.held & bit(peer) != 0) {
             if let Some(request) = self.request(id) {
                 request.held &= !bit(peer);
-                let range = request.mutation.range;
-                self.enqueue_mutation(peer, id, range);
+                let mutation = request.mutation;
+                self.enqueue_mutation(peer, id, &mutation);
             }
         }
     }
@@ -77,28 +77,32 @@ impl Mirror {
     pub(super) fn peer_failed(&mut self, peer: usize, reason: DisconnectReason) {
         let index = PeerIndex(peer as u8);
         let connection = self.peers[peer].connection;
-        self.lose_peer(peer, PeerState::Connecting);
+        // First: the requests of the old connection are released next.
         self.emit(Output::Disconnect {
             peer: index,
             connection,
             reason,
         });
+        self.lose_peer(peer, PeerState::Connecting);
         self.reconnect(peer);
     }
 
     pub(super) fn operator_disconnect(&mut self, peer: PeerIndex) {
         let at = usize::from(peer.0);
         let connection = self.peers[at].connection;
-        match self.peers[at].state {
-            PeerState::StandAlone => return,
-            PeerState::Connecting => self.set_peer_state(at, PeerState::StandAlone),
-            _ => self.lose_peer(at, PeerState::StandAlone),
+        if self.peers[at].state == PeerState::StandAlone {
+            return;
         }
         self.emit(Output::Disconnect {
             peer,
             connection,
             reason: DisconnectReason::Operator,
         });
+        if connection.is_some() {
+            self.lose_peer(at, PeerState::StandAlone);
+        } else {
+            self.set_peer_state(at, PeerState::StandAlone);
+        }
     }
 
     pub(super) fn operator_connect(&mut self, peer: PeerIndex) {

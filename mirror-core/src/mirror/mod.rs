@@ -85,6 +85,9 @@ pub struct Mirror {
 
 impl Mirror {
     /// A mirror that starts from `restored`, whose writes are durable. Every peer starts Connecting.
+    ///
+    /// The local leg has to be durable too (one fdatasync at start): after a kill it may hold writes in volatile
+    /// caches only, and extents that were hot for them are not hot any more from here on.
     pub fn new(config: MirrorConfig, restored: Restored) -> Self {
         assert_eq!(
             config.peers.len(),
@@ -123,7 +126,9 @@ impl Mirror {
         let outputs = (0..peers.len())
             .map(|at| Output::Connect(PeerIndex(at as u8)))
             .collect();
-        Self {
+        let mut persisting = Persisting::default();
+        persisting.log_wanted = !restored.hot.is_empty();
+        let mut mirror = Self {
             kept: Kept::default(),
             now: Duration::ZERO,
             outputs,
@@ -142,13 +147,15 @@ impl Mirror {
                 log_sequence: restored.log_sequence,
             },
             superblock: restored.superblock,
-            persisting: Persisting::default(),
+            persisting,
             rng: Rng::new(config.entropy),
             copies: 0,
             failed: false,
             stopping: Stopping::No,
             config,
-        }
+        };
+        mirror.persist();
+        mirror
     }
 
     /// Something happened.

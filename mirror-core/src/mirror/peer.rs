@@ -24,6 +24,8 @@ pub(crate) enum Entry {
     Copy(CopyId, ByteRange),
     /// Everything before it is durable on the peer before anything after it is sent (`async`).
     Barrier,
+    /// Everything before it is answered by the peer before anything after it is sent (`async`, after a FUA mutation).
+    Fence,
 }
 
 /// May replies depend on this peer's new generation?
@@ -57,6 +59,7 @@ pub(crate) struct Peer {
     pub(crate) flush: FlushLine,
     /// Not sent yet.
     pub(crate) queue: VecDeque<Entry>,
+    /// Payload bytes queued or sent and not answered.
     pub(crate) queue_bytes: u64,
     /// A barrier at the head of the queue waits for this flush.
     pub(crate) barrier: Option<u64>,
@@ -177,7 +180,7 @@ impl Peer {
     /// Too much is queued for another mutation of this length. An empty queue takes one of any length.
     pub(crate) fn is_full(&self, length: u64) -> bool {
         let bytes = self.queue_bytes > 0 && self.queue_bytes + length > self.config.queue_bytes;
-        bytes || self.queue.len() >= self.config.queue_requests
+        bytes || self.queue.len() + self.window >= self.config.queue_requests
     }
 }
 

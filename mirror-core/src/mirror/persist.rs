@@ -16,6 +16,8 @@ use crate::sabotage::Sabotage;
 pub(super) struct Persisting {
     last: u64,
     in_flight: Option<TransactionId>,
+    /// The log of an earlier life lists extents that are dirty by now: write down that none is hot.
+    pub(super) log_wanted: bool,
     /// The superblock changed.
     pub(super) superblock_wanted: bool,
     superblock_in_flight: bool,
@@ -40,10 +42,11 @@ impl Mirror {
         }
         let (mut first, mut then) = (Vec::new(), Vec::new());
         self.start_what_is_hot();
-        if let Some(evicted) = self.reserve_extents() {
-            if self.keeps(Sabotage::I4) {
-                self.evicted_pages(&evicted, &mut first);
-            }
+        let evicted = self.reserve_extents();
+        if self.keeps(Sabotage::I4) {
+            self.evicted_pages(evicted.as_deref().unwrap_or_default(), &mut first);
+        }
+        if core::mem::take(&mut self.persisting.log_wanted) || evicted.is_some() {
             then.push(self.log_write());
             self.persisting.log_in_flight = true;
         }

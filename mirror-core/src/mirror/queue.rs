@@ -4,13 +4,14 @@ use super::peer::{CopyPhase, Entry};
 use super::request::bit;
 use super::{COPY_ID, Mirror};
 use crate::config::PEER_WINDOW;
-use crate::event::{ConnectionId, CopyId, DisconnectReason, Event, Failure, Output, PeerIndex, RequestId};
+use crate::event::{ConnectionId, CopyId, DisconnectReason, Event, Failure, Mutation, Output, PeerIndex, RequestId};
 use crate::range::ByteRange;
 use crate::state::PeerState;
 
 impl Mirror {
     /// A started mutation for a peer that is connected.
-    pub(super) fn enqueue_mutation(&mut self, peer: usize, id: RequestId, range: ByteRange) {
+    pub(super) fn enqueue_mutation(&mut self, peer: usize, id: RequestId, mutation: &Mutation) {
+        let range = mutation.range;
         if !self.peers[peer].is_sync() && self.peers[peer].is_full(range.length) {
             self.fall_behind(peer);
             self.degrade(peer, id);
@@ -19,8 +20,13 @@ impl Mirror {
         if let Some(request) = self.request(id) {
             request.queued |= bit(peer);
         }
-        self.peers[peer].queue_bytes += range.length;
-        self.peers[peer].queue.push_back(Entry::Mutation(id, range));
+        let link = &mut self.peers[peer];
+        link.queue_bytes += range.length;
+        link.queue.push_back(Entry::Mutation(id, range));
+        if mutation.fua && !link.is_sync() {
+            // It is durable here when it is answered: what comes after its answer must not be on the peer without it.
+            link.queue.push_back(Entry::Fence);
+        }
         self.pump(peer);
     }
 
@@ -49,6 +55,13 @@ impl Mirror {
                     if !self.pass_barrier(peer) {
                         return;
                     }
+                }
+                Entry::Fence => {
+                    if self.peers[peer].window > 0 {
+                        return;
+                    }
+                    self.peers[peer].queue.pop_front();
+                    continue;
                 }
                 Entry::Mutation(id, range) => {
                     if self.enter_window(peer, id.0, range) {
@@ -103,7 +116,6 @@ impl Mirror {
         request.queued &= !bit(peer);
         request.in_flight |= bit(peer);
         let mutation = request.mutation;
-        self.peers[peer].queue_bytes -= mutation.range.length;
         self.emit(Output::Peer {
             peer: PeerIndex(peer as u8),
             connection,
@@ -153,6 +165,7 @@ impl Mirror {
         request.in_flight &= !bit(at);
         let mutation = request.mutation;
         self.peers[at].note_applied(&mutation);
+        self.peers[at].queue_bytes -= mutation.range.length;
         self.left_window(at, mutation.range);
         self.advance(id);
         self.pump(at);
@@ -203,7 +216,7 @@ impl Mirror {
                     self.advance(id);
                 }
                 Entry::Copy(copy, _) => self.forget_copy(peer, copy),
-                Entry::Barrier => {}
+                Entry::Barrier | Entry::Fence => {}
             }
         }
     }

@@ -234,7 +234,7 @@ impl Mirror {
             .map(|copy| copy.id);
         let queued = link.queue.iter().filter_map(|entry| match entry {
             Entry::Copy(copy, _) => Some(*copy),
-            Entry::Mutation(..) | Entry::Barrier => None,
+            Entry::Mutation(..) | Entry::Barrier | Entry::Fence => None,
         });
         let unsent: Vec<CopyId> = ordering.chain(queued).collect();
         link.queue.retain(|entry| !matches!(entry, Entry::Copy(..)));

@@ -32,7 +32,7 @@ pub struct PeerStatus {
     pub disk: DiskState,
     /// Bytes it lacks, in whole blocks.
     pub dirty_bytes: u64,
-    /// Payload bytes queued for it.
+    /// Payload bytes it has not answered, queued or sent: what an `async` peer may lack beyond its dirty blocks.
     pub queue_bytes: u64,
     /// Entries queued for it.
     pub queued: usize,

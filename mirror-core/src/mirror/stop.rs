@@ -64,24 +64,26 @@ impl Mirror {
         }
     }
 
-    /// Answer everything no leg has seen, and what waits for a peer to come back.
+    /// Answer what waits for a peer to come back; on a failed volume also everything no leg has seen.
     pub(super) fn refuse_waiting(&mut self, refusal: Refusal) {
         self.suspended.clear();
-        if let Some(log) = &mut self.log {
+        if self.failed
+            && let Some(log) = &mut self.log
+        {
             log.queue.clear();
         }
         for at in 0..self.requests.len() {
             let id = RequestId(at as u32);
-            let reserved = self.persisting.reserved.contains(&id) && !self.failed;
+            let failed = self.failed;
             let Some(request) = self.request(id) else { continue };
             if request.phase == Phase::Started {
                 let held = request.held != 0;
                 request.degraded |= core::mem::take(&mut request.held);
                 let answered = request.replied || request.local.is_none();
-                if (held || self.failed) && !answered {
+                if (held || failed) && !answered {
                     self.answer(id, Err(refusal));
                 }
-            } else if !reserved {
+            } else if failed || request.phase == Phase::Suspended {
                 let (waits, range) = (request.phase == Phase::Ordering, request.mutation.range);
                 self.emit(Output::Reply {
                     id,
@@ -129,13 +131,18 @@ impl Mirror {
         self.stopping = Stopping::Done;
         for at in 0..self.peers.len() {
             let (peer, connection) = (PeerIndex(at as u8), self.peers[at].connection);
-            if self.peers[at].state != PeerState::StandAlone {
+            if self.peers[at].state == PeerState::StandAlone {
+                continue;
+            }
+            self.emit(Output::Disconnect {
+                peer,
+                connection,
+                reason: DisconnectReason::Stopping,
+            });
+            if connection.is_some() {
                 self.lose_peer(at, PeerState::StandAlone);
-                self.emit(Output::Disconnect {
-                    peer,
-                    connection,
-                    reason: DisconnectReason::Stopping,
-                });
+            } else {
+                self.set_peer_state(at, PeerState::StandAlone);
             }
         }
         self.event(Event::Stopped);

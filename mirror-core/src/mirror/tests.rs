@@ -2,152 +2,13 @@
 #![allow(clippy::unwrap_used)]
 extern crate std;
 
-use std::string::ToString;
-use std::vec;
-use std::vec::Vec;
+mod world;
 
 use super::*;
-use crate::config::{AckMode, PeerConfig};
-use crate::event::{ConnectionId, Copied, Failure, Mutation, MutationKind, Transaction};
-use crate::metadata::{ImageIdentity, PeerSlotConfig};
+use crate::config::AckMode;
+use crate::event::{ConnectionId, Copied, Failure, Mutation, MutationKind};
 use crate::range::{ByteRange, EXTENT_BYTES};
-
-const SIZE: u64 = 256 << 20;
-const PEER: PeerIndex = PeerIndex(0);
-const IMAGE: ImageIdentity = ImageIdentity {
-    size: SIZE,
-    device: 1,
-    inode: 2,
-    born_ns: 3,
-};
-
-struct World {
-    mirror: Mirror,
-    out: Vec<Output>,
-    connection: u32,
-}
-
-impl World {
-    fn new(mode: AckMode, on_disconnect: OnDisconnect) -> Self {
-        let slot = PeerSlotConfig {
-            name: "bravo".to_string(),
-            skip_initial_sync: true,
-        };
-        let (restored, writes) = Restored::create(IMAGE, &[slot], 7).unwrap();
-        assert_eq!(writes.len(), 2);
-        let peer = PeerConfig {
-            name: "bravo".to_string(),
-            mode,
-            on_disconnect,
-            queue_bytes: 8192,
-            queue_requests: 8,
-        };
-        let config = MirrorConfig {
-            size: SIZE,
-            hot_extents: 8,
-            peers: vec![peer],
-            entropy: 9,
-        };
-        let mut world = Self {
-            mirror: Mirror::new(config, restored),
-            out: vec![],
-            connection: 0,
-        };
-        world.drain();
-        assert!(world.out.contains(&Output::Connect(PEER)));
-        world.out.clear();
-        world
-    }
-
-    fn drain(&mut self) {
-        while let Some(output) = self.mirror.poll_output() {
-            self.out.push(output);
-        }
-    }
-
-    fn give(&mut self, input: Input) -> Vec<Output> {
-        self.mirror.handle(Duration::ZERO, input);
-        self.drain();
-        core::mem::take(&mut self.out)
-            .into_iter()
-            .filter(|output| !matches!(output, Output::Event(_)))
-            .collect()
-    }
-
-    fn up(&mut self) -> Vec<Output> {
-        self.connection += 1;
-        self.give(Input::PeerUp {
-            peer: PEER,
-            connection: ConnectionId(self.connection),
-        })
-    }
-
-    fn down(&mut self) -> Vec<Output> {
-        self.give(Input::PeerDown {
-            peer: PEER,
-            connection: ConnectionId(self.connection),
-        })
-    }
-
-    fn write(&mut self, id: u32, offset: u64) -> Vec<Output> {
-        let mutation = Mutation {
-            range: ByteRange::new(offset, 4096),
-            kind: MutationKind::Write,
-            fua: false,
-        };
-        self.give(Input::Host {
-            id: RequestId(id),
-            op: HostOp::Mutate(mutation),
-        })
-    }
-
-    fn persisted(&mut self, outputs: &[Output]) -> Vec<Output> {
-        let id = transaction(outputs).id;
-        self.give(Input::Persisted { id, outcome: Ok(()) })
-    }
-
-    fn local(&mut self, id: u32) -> Vec<Output> {
-        self.give(Input::LocalDone {
-            id: RequestId(id),
-            outcome: Ok(()),
-        })
-    }
-
-    fn peer(&mut self, id: u32) -> Vec<Output> {
-        let connection = ConnectionId(self.connection);
-        self.give(Input::PeerDone {
-            peer: PEER,
-            connection,
-            id: RequestId(id),
-            outcome: Ok(()),
-        })
-    }
-
-    /// A write on a hot extent, done on the local leg and answered by the peer.
-    fn whole_write(&mut self, id: u32, offset: u64) {
-        let outputs = self.write(id, offset);
-        if outputs.iter().any(|output| matches!(output, Output::Persist(_))) {
-            self.persisted(&outputs);
-        }
-        self.local(id);
-        self.peer(id);
-    }
-}
-
-fn transaction(outputs: &[Output]) -> &Transaction {
-    let found = outputs.iter().find_map(|output| match output {
-        Output::Persist(transaction) => Some(transaction),
-        _ => None,
-    });
-    found.expect("a transaction")
-}
-
-fn reply(id: u32) -> Output {
-    Output::Reply {
-        id: RequestId(id),
-        outcome: Ok(()),
-    }
-}
+use world::{PEER, World, reply, transaction};
 
 #[test]
 fn a_synchronous_write_is_hot_then_on_both_legs_then_answered() {
@@ -301,7 +162,7 @@ fn an_asynchronous_write_is_answered_before_the_peer_and_a_full_queue_falls_behi
         id: RequestId(90),
         op: HostOp::Flush,
     });
-    // Behind the barrier: queued, not sent, until 8 KiB are queued.
+    // Behind the barrier: queued, not sent, until 12 KiB are queued or in flight.
     for id in 1..=2 {
         assert!(
             !world

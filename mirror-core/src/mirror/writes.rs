@@ -94,6 +94,13 @@ impl Mirror {
     pub(super) fn start(&mut self, id: RequestId) {
         match self.admission() {
             Admission::Open => {}
+            Admission::Suspended if self.closed().is_some() => {
+                self.emit(Output::Reply {
+                    id,
+                    outcome: Err(Refusal::Stopping),
+                });
+                return self.retire(id);
+            }
             Admission::Suspended => {
                 if let Some(request) = self.request(id) {
                     request.phase = Phase::Suspended;
@@ -116,7 +123,7 @@ impl Mirror {
         self.emit(Output::Local { id, mutation });
         for peer in 0..self.peers.len() {
             if self.peers[peer].state.replicates() {
-                self.enqueue_mutation(peer, id, mutation.range);
+                self.enqueue_mutation(peer, id, &mutation);
             } else {
                 self.degrade(peer, id);
             }
@@ -137,7 +144,7 @@ impl Mirror {
     /// The peer was lost with the mutation on its way: what its policy says.
     pub(super) fn lose(&mut self, peer: usize, id: RequestId) {
         self.degrade(peer, id);
-        let (is_sync, policy) = (self.peers[peer].is_sync(), self.peers[peer].config.on_disconnect);
+        let (is_sync, policy) = (self.peers[peer].is_sync(), self.policy_for_lost(peer));
         let Some(request) = self.request(id) else { return };
         if request.replied || !is_sync {
             return;
@@ -149,6 +156,14 @@ impl Mirror {
                 request.held |= bit(peer);
             }
             OnDisconnect::Fail => request.failed_by = Some(PeerIndex(peer as u8)),
+        }
+    }
+
+    /// What becomes of changes on their way to a peer that is lost. Once the mirror stops nothing can wait for a peer.
+    pub(super) fn policy_for_lost(&self, peer: usize) -> OnDisconnect {
+        match self.peers[peer].config.on_disconnect {
+            OnDisconnect::Suspend if self.closed().is_some() => OnDisconnect::Fail,
+            policy => policy,
         }
     }
 
