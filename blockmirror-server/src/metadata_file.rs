@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mirror_core::event::MetadataWrite;
 use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, MetadataError, PeerSlotConfig, Restored, SECTOR_BYTES};
@@ -15,6 +15,11 @@ mod device;
 #[cfg(test)]
 mod tests;
 
+/// A process that was killed may hold its locks a little longer than it lives: the kernel takes its rings apart later.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Rest between two looks at a lock.
+const LOCK_REST: Duration = Duration::from_millis(10);
 /// Bytes of one read of bitmap pages.
 const READ_BYTES: usize = 1 << 20;
 
@@ -38,12 +43,16 @@ pub struct Wanted<'a> {
     pub export: &'a str,
     /// The image it has to belong to.
     pub image: ImageIdentity,
+    /// Where that image is.
+    pub image_path: &'a Path,
     /// The peers of the volume.
     pub peers: &'a [PeerSlotConfig],
     /// The operator says the image is the right one, whatever the file says: every peer becomes dirty all over.
     pub adopt: bool,
     /// Random bits.
     pub entropy: u64,
+    /// How long to wait for the lock of another process, see [`LOCK_PATIENCE`].
+    pub patience: Duration,
 }
 
 /// Why a volume cannot start with its metadata file.
@@ -66,6 +75,16 @@ pub enum MetadataFileError {
         path: PathBuf,
         /// Why.
         reason: MetadataError,
+    },
+    /// The image cannot be made durable after a stop that was not in order.
+    #[error("export \"{export}\": the image {} cannot be made durable: {error}; check its disk", path.display())]
+    Image {
+        /// The export.
+        export: String,
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
     },
     /// The operating system refuses.
     #[error("export \"{export}\": the metadata file {} cannot be {what}: {error}; check the space and permissions of its directory", path.display())]
@@ -118,6 +137,9 @@ impl Wanted<'_> {
         self.lock(&file)?;
         let header = read_up_to(&file, 0, HEADER_BYTES).map_err(|error| self.os("read", error))?;
         let mut restored = Restored::open(&header, &self.image, self.adopt).map_err(|reason| self.refused(reason))?;
+        if !restored.was_clean() {
+            self.sync_image()?;
+        }
         self.load_pages(&file, &mut restored)?;
         let (restored, writes) = restored
             .finish(self.peers, self.entropy)
@@ -127,6 +149,17 @@ impl Wanted<'_> {
             file,
             restored,
             created: false,
+        })
+    }
+
+    /// Make the image durable as it is read now. A process that was killed leaves writes in the page cache; resync would
+    /// copy them to the peers, and a power cut afterwards would take them from this leg alone.
+    fn sync_image(&self) -> Result<(), MetadataFileError> {
+        let synced = File::open(self.image_path).and_then(|image| image.sync_data());
+        synced.map_err(|error| MetadataFileError::Image {
+            export: self.export.to_owned(),
+            path: self.image_path.to_owned(),
+            error,
         })
     }
 
@@ -152,13 +185,27 @@ impl Wanted<'_> {
     }
 
     fn lock(&self, file: &File) -> Result<(), MetadataFileError> {
-        flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::WOULDBLOCK => MetadataFileError::InUse {
-                export: self.export.to_owned(),
-                path: self.path.to_owned(),
-            },
-            other => self.os("locked", other.into()),
-        })
+        let give_up = Instant::now() + self.patience;
+        let mut told = false;
+        loop {
+            match flock(file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK) if Instant::now() < give_up => {
+                    if !told {
+                        tracing::info!(metadata = %self.path.display(), "waiting for another process to let go of it");
+                        told = true;
+                    }
+                    std::thread::sleep(LOCK_REST);
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(MetadataFileError::InUse {
+                        export: self.export.to_owned(),
+                        path: self.path.to_owned(),
+                    });
+                }
+                Err(error) => return Err(self.os("locked", error.into())),
+            }
+        }
     }
 
     fn refused(&self, reason: MetadataError) -> MetadataFileError {

@@ -21,14 +21,26 @@ fn every_shipped_configuration_is_right() {
         }
     }
     seen.sort();
-    assert_eq!(seen, ["primary-async.toml", "primary-sync.toml", "remote-leg.toml", "standalone.toml"]);
+    assert_eq!(
+        seen,
+        [
+            "primary-async.toml",
+            "primary-sync.toml",
+            "remote-leg.toml",
+            "standalone.toml"
+        ]
+    );
 }
 
 #[test]
 fn the_example_of_the_manual_is_right() {
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONFIGURATION.md");
     let text = fs::read_to_string(manual).unwrap();
-    let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let example = text
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
     let config = Config::parse(example, "CONFIGURATION.md").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.resources[0].peers[0].name, "bravo");
 }

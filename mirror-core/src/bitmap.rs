@@ -138,14 +138,19 @@ impl Bitmap {
 
     /// Take a page from disk. Bits beyond the volume are ignored. The page counts as unchanged.
     pub fn load(&mut self, page: u32, words: &PageWords) {
-        let base = u64::from(page) * PAGE_BLOCKS;
         let blocks = self.page_blocks(page as usize);
-        self.clear(base..base + blocks);
-        for bit in 0..blocks {
-            if words[bit as usize / 64] >> (bit % 64) & 1 == 1 {
-                self.set(base + bit..base + bit + 1);
-            }
+        let mut words = Box::new(*words);
+        for (at, word) in words.iter_mut().enumerate() {
+            let valid = blocks.saturating_sub(at as u64 * 64).min(64);
+            *word &= u64::MAX.checked_shr(64 - valid as u32).unwrap_or(0);
         }
+        let count: u64 = words.iter().map(|word| u64::from(word.count_ones())).sum();
+        self.count = self.count - self.page_count(page as usize) + count;
+        self.pages[page as usize] = match count {
+            0 => Page::Clear,
+            all if all == blocks => Page::Full,
+            some => Page::Mixed(words, some as u32),
+        };
         self.changed.remove(&page);
     }
 

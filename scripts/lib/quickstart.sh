@@ -162,6 +162,12 @@ watch_resync() {
       peer_field ' | [.replication_state, .dirty_bytes, (.resync.bytes_per_second // 0)] | @tsv'
     )
     [ "$dirty" -gt "$total" ] && total=$dirty
+    if [ "$state" = Off ]; then
+      [ "$SECONDS" -lt "$until" ] || fail "alpha did not find bravo again in $PATIENCE s"
+      printf '\r   connecting ...  '
+      sleep 0.05
+      continue
+    fi
     done_part=$(((total - dirty) * 40 / total))
     bar=$(printf '%*s' "$done_part" '' | tr ' ' '#')
     printf '\r   [%-40s] %s of %s MiB dirty copied, %s MiB/s  ' \

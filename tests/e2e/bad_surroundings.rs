@@ -76,13 +76,6 @@ fn an_image_on_a_read_only_file_system() -> Result<()> {
 }
 
 #[test]
-fn an_image_too_small_to_be_a_device() -> Result<()> {
-    let scratch = Scratch::new()?;
-    let image = scratch.sparse_file("db.img", 100)?;
-    refuses(scratch.path(), &one(&image, None), &["db.img"])
-}
-
-#[test]
 fn a_port_that_is_taken() -> Result<()> {
     let scratch = Scratch::new()?;
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0))?;
@@ -227,5 +220,5 @@ fn an_image_that_does_not_fit_the_disk_when_preallocated() -> Result<()> {
     let small = SmallFileSystem::new(8 * MIB)?;
     let mut config = one(&small.path().join("db.img"), Some(64 * MIB));
     config.resources[0].volume_settings = "preallocate = true".to_owned();
-    refuses(scratch.path(), &config, &["db.img", "space"])
+    refuses(scratch.path(), &config, &["db.img", "does not fit"])
 }

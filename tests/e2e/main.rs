@@ -12,7 +12,6 @@ mod memory_use;
 mod mirror;
 mod on_disconnect;
 mod resync;
-mod sample_configs;
 mod serve;
 mod shutdown;
 mod zombie_write;

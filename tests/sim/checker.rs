@@ -234,7 +234,9 @@ impl Checker {
             for survivor in disk.survivors(slot) {
                 self.known(slot, survivor)?;
                 if self.supersedes(slot, stamp, survivor) {
-                    return Err(format!("slot {slot} may fall back to write {survivor}, older than write {stamp}"));
+                    return Err(format!(
+                        "slot {slot} may fall back to write {survivor}, older than write {stamp}"
+                    ));
                 }
             }
         }

@@ -276,7 +276,11 @@ impl World {
     fn report_input(&mut self, operation: Operation) -> Input {
         let outcome = operation.fate;
         match (operation.leg, operation.work) {
-            (Leg::Local, Work::Mutation { id, .. }) => Input::LocalDone { id, outcome },
+            (Leg::Local, Work::Mutation { id, .. }) => {
+                // A copy over the failed range that is not durable yet is made again as a whole.
+                self.peers.iter_mut().for_each(|peer| peer.invalidated |= outcome.is_err());
+                Input::LocalDone { id, outcome }
+            }
             (Leg::Local, _) => {
                 self.primary.broken |= outcome.is_err();
                 Input::LocalFlushDone(outcome)
@@ -284,12 +288,17 @@ impl World {
             (Leg::Peer(peer, connection), work) => {
                 let peer = PeerIndex(peer as u8);
                 match work {
-                    Work::Mutation { id, .. } => Input::PeerDone {
-                        peer,
-                        connection,
-                        id,
-                        outcome,
-                    },
+                    Work::Mutation { id, stamp, .. } => {
+                        if outcome.is_ok() {
+                            self.peers[usize::from(peer.0)].answered.insert(stamp);
+                        }
+                        Input::PeerDone {
+                            peer,
+                            connection,
+                            id,
+                            outcome,
+                        }
+                    }
                     Work::Flush(_) => Input::PeerFlushDone {
                         peer,
                         connection,
@@ -303,7 +312,10 @@ impl World {
                     } => {
                         self.tally.copies += 1;
                         let outcome = match (local_failure, outcome) {
-                            (Some(failure), _) => Err(CopyFailure::Local(failure)),
+                            (Some(failure), _) => {
+                                self.allow_resync(range);
+                                Err(CopyFailure::Local(failure))
+                            }
                             (None, Err(failure)) => Err(CopyFailure::Peer(failure)),
                             (None, Ok(())) => Ok(self.copied(range, &content.unwrap_or_default())),
                         };

@@ -1,5 +1,7 @@
 //! Links to the peers: connections come up, break, are half-open for a while, and leave requests behind that land late.
 
+use std::collections::BTreeSet;
+
 use mirror_core::event::{ConnectionId, Failure, Input, PeerIndex};
 
 use crate::checker::Moment;
@@ -46,16 +48,22 @@ pub struct Peer {
     pub slow: u64,
     /// Its next requests fail with these.
     pub failing: Vec<Failure>,
-    /// It lost its cache, and the primary does not know yet.
-    pub forgot: bool,
+    /// Writes it has answered.
+    pub answered: BTreeSet<Stamp>,
+    /// Of these, the ones from before a power loss: they may be gone if nothing flushed them.
+    pub forgotten: BTreeSet<Stamp>,
     /// `async`: writes that are durable here, and when that was answered.
     pub flushed: Vec<(Stamp, Moment)>,
+    /// `async`: when the latest write that was sent to it had been submitted.
+    pub latest_sent: Option<Moment>,
     /// The generation in the file when the file last said that it is in step.
     pub generation: Option<u64>,
     /// Blocks that were dirty when its resync began: the file may say so until it is written after the end.
     pub recorded: Option<Vec<bool>>,
     /// The step of the world at which it became Established.
     pub in_step_since: Option<u64>,
+    /// Invalidated, or a local write failed, since it was last in step: what was being copied then is copied again.
+    pub invalidated: bool,
     /// Bytes copied since its resync began, and how many there were to copy.
     pub resync: Option<(u64, u64)>,
 }
@@ -71,11 +79,14 @@ impl Peer {
             link: Link::default(),
             slow: 1,
             failing: Vec::new(),
-            forgot: false,
+            answered: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             flushed: Vec::new(),
+            latest_sent: None,
             generation: None,
             recorded: None,
             in_step_since: None,
+            invalidated: false,
             resync: None,
         }
     }
@@ -154,7 +165,6 @@ impl World {
     pub fn close(&mut self, peer: usize) {
         let link = &mut self.peers[peer].link;
         (link.connection, link.blocked) = (None, false);
-        self.peers[peer].forgot = false;
         let lost_percent = self.rng.pick(&[0, 40, 100]);
         let open: Vec<u64> = self
             .operations
@@ -190,7 +200,8 @@ impl World {
             self.tally.power_losses += 1;
             let Self { peers, rng, .. } = self;
             peers[peer].disk.power_loss(rng);
-            peers[peer].forgot = true;
+            let answered = std::mem::take(&mut peers[peer].answered);
+            peers[peer].forgotten.extend(answered);
         }
         self.peers[peer].up = false;
         let notice_us = self.rng.pick(&[0, 400, 8_000]);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use mirror_core::Mirror;
 use mirror_core::config::{MirrorConfig, PeerConfig};
-use mirror_core::event::{Failure, Input, MetadataWrite, PeerIndex, Transaction, TransactionId};
+use mirror_core::event::{Failure, Input, MetadataWrite, Output, PeerIndex, Transaction, TransactionId};
 use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, PeerSlotConfig, Restored, SECTOR_BYTES};
 use mirror_core::range::{BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES};
 use mirror_core::state::PeerState;
@@ -16,8 +16,8 @@ use crate::scenario::Scenario;
 use crate::store::Store;
 use crate::world::{Check, Event, Phase, World};
 
-/// Room for every page of every peer slot.
-const STORE_BYTES_PER_PAGE: u64 = 8 * 2 * SECTOR_BYTES as u64;
+/// Room for both sides of a page of one peer.
+const STORE_BYTES_PER_PAGE: u64 = 2 * SECTOR_BYTES as u64;
 
 /// What the metadata disk does for a transaction.
 #[derive(Clone, Debug)]
@@ -46,6 +46,12 @@ pub struct Primary {
     pub store: Store,
     /// States of the peers after the latest input.
     pub states: Vec<PeerState>,
+    /// States of the peers when the mirror said what is being obeyed now.
+    pub said_in: Vec<PeerState>,
+    /// The step of the world at which it said so.
+    pub said_at: u64,
+    /// What the mirror has said in this turn of the shell, in which states, at which step.
+    pub said: VecDeque<(Output, Vec<PeerState>, u64)>,
     /// The timeout the mirror asked for.
     pub timeout: Option<u64>,
     /// The next local mutation or read fails.
@@ -83,8 +89,11 @@ impl Primary {
         let pages = size.div_ceil(BLOCK_BYTES).div_ceil(mirror_core::bitmap::PAGE_BLOCKS);
         Self {
             mirror: None,
-            store: Store::new(HEADER_BYTES as u64 + pages * STORE_BYTES_PER_PAGE),
+            store: Store::new(HEADER_BYTES as u64 + pages * STORE_BYTES_PER_PAGE * scenario.peers.len() as u64),
             states: vec![PeerState::Connecting; scenario.peers.len()],
+            said_in: Vec::new(),
+            said_at: 0,
+            said: VecDeque::new(),
             timeout: None,
             failing_local: None,
             failing_flush: false,
@@ -111,7 +120,7 @@ impl Primary {
 
     /// No transaction is under way.
     pub fn is_quiet(&self) -> bool {
-        self.persisting.is_none()
+        self.persisting.is_none() && self.said.is_empty()
     }
 
     /// The generation that is certain to be found after a crash.
@@ -159,7 +168,7 @@ impl World {
         let fails_at = std::mem::take(&mut self.primary.failing_persist).then(|| self.rng.index(steps.len() + 1));
         self.primary.persisting = Some(Persisting {
             id: transaction.id,
-            started: self.steps,
+            started: self.primary.said_at,
             steps,
             fails_at,
         });
@@ -180,7 +189,9 @@ impl World {
                 self.primary.persisting = None;
                 self.primary.broken |= fails;
                 let outcome = if fails { Err(Failure::Io) } else { Ok(()) };
-                self.note_persisted(started)?;
+                if !fails {
+                    self.note_persisted(started)?;
+                }
                 return self.feed(Input::Persisted { id, outcome });
             }
             Some(Step::Write(write)) => {
@@ -211,6 +222,7 @@ impl World {
         }
         let primary = &mut self.primary;
         (primary.mirror, primary.persisting, primary.timeout) = (None, None, None);
+        primary.said.clear();
         (primary.failing_local, primary.failing_flush, primary.failing_persist) = (None, false, false);
         if power {
             self.tally.power_losses += 1;
@@ -331,7 +343,10 @@ impl World {
 
     /// A transaction that began at this step is durable: the file knows which peers were in step by then.
     fn note_persisted(&mut self, started: u64) -> Check {
-        let generation = self.primary.durable_generation().map_err(|error| self.violation("metadata", error))?;
+        let generation = self
+            .primary
+            .durable_generation()
+            .map_err(|error| self.violation("metadata", error))?;
         for (peer, state) in self.peers.iter_mut().zip(&self.primary.states) {
             if *state == PeerState::Established && peer.in_step_since.is_some_and(|step| step < started) {
                 peer.recorded = None;

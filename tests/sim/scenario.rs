@@ -53,6 +53,8 @@ pub struct Scenario {
     pub content: Vec<Stamp>,
     /// Extents that may be hot.
     pub hot_extents: usize,
+    /// Longest turn of the shell, in microseconds: inputs of one turn are all handled before their outputs are obeyed.
+    pub turn_us: u64,
     /// The peers.
     pub peers: Vec<PeerPlan>,
     /// The host.
@@ -95,6 +97,7 @@ impl Scenario {
             layout,
             content,
             hot_extents: rng.between(3, 8) as usize,
+            turn_us: rng.pick(&[0, 0, 20, 400]),
             peers,
             host,
             faults,

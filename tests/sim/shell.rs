@@ -1,12 +1,16 @@
 //! Doing what the mirror says, as the daemon's data thread would, and checking that it may be said.
 
-use mirror_core::config::{AckMode, OnDisconnect, RESYNC_WINDOW};
-use mirror_core::event::{ConnectionId, Event as MirrorEvent, HostOp, Input, Mutation, Output, Refusal, RequestId};
+use mirror_core::config::{OnDisconnect, RESYNC_WINDOW};
+use mirror_core::ByteRange;
+use mirror_core::event::{ConnectionId, CopyId, Event as MirrorEvent, HostOp, Input, Mutation, Output, Refusal, RequestId};
+use mirror_core::range::BLOCK_BYTES;
 use mirror_core::state::PeerState;
 
+use crate::checker::Moment;
 use crate::disk::Stamp;
 use crate::host::{Asked, Request, choose};
 use crate::legs::{Leg, Operation, Work};
+use crate::outcome::Violation;
 use crate::world::{Check, Event, Phase, World};
 
 impl World {
@@ -78,47 +82,21 @@ impl World {
         match output {
             Output::Local { id, mutation } => self.begin_mutation(Leg::Local, id, mutation),
             Output::LocalFlush => self.begin_flush(Leg::Local),
-            Output::Peer {
-                peer,
-                connection,
-                id,
-                mutation,
-            } => {
-                self.check_connection(usize::from(peer.0), connection)?;
-                self.check_order_of_flushes(usize::from(peer.0), id)?;
-                self.begin_mutation(Leg::Peer(usize::from(peer.0), connection), id, mutation)
+            Output::Peer { peer, connection, id, mutation } => {
+                let at = usize::from(peer.0);
+                if !self.is_live(at, connection)? {
+                    return Ok(());
+                }
+                self.check_order_of_flushes(at, id)?;
+                self.begin_mutation(Leg::Peer(at, connection), id, mutation)
             }
             Output::PeerFlush { peer, connection } => {
-                self.check_connection(usize::from(peer.0), connection)?;
-                self.begin_flush(Leg::Peer(usize::from(peer.0), connection))
-            }
-            Output::Copy {
-                peer,
-                connection,
-                copy,
-                range,
-            } => {
                 let at = usize::from(peer.0);
-                self.check_connection(at, connection)?;
-                let is_copy = |operation: &&Operation| {
-                    operation.is_of_peer(at) && !operation.orphan && matches!(operation.work, Work::Copy { .. })
-                };
-                if self.operations.values().filter(is_copy).count() >= RESYNC_WINDOW {
-                    return Err(self.violation("I8", "too many resync requests in flight"));
-                }
-                if let Some((copied, _)) = &mut self.peers[at].resync {
-                    *copied += range.length;
-                }
-                self.start(
-                    Leg::Peer(at, connection),
-                    Work::Copy {
-                        copy,
-                        range,
-                        content: None,
-                        local_failure: None,
-                    },
-                );
-                Ok(())
+                if self.is_live(at, connection)? { self.begin_flush(Leg::Peer(at, connection)) } else { Ok(()) }
+            }
+            Output::Copy { peer, connection, copy, range } => {
+                let at = usize::from(peer.0);
+                if self.is_live(at, connection)? { self.begin_copy(at, connection, copy, range) } else { Ok(()) }
             }
             Output::Persist(transaction) => self.persist(transaction),
             Output::Reply { id, outcome } => self.reply(id, outcome),
@@ -146,6 +124,9 @@ impl World {
         let Asked::Write { stamp, .. } = request.asked else {
             return Err(self.violation("payload", format!("{id:?} is a flush, not a mutation")));
         };
+        if leg == Leg::Local {
+            self.allow_resync(mutation.range);
+        }
         let runs = self.checker.runs(stamp).to_vec();
         self.start(
             leg,
@@ -157,6 +138,14 @@ impl World {
             },
         );
         Ok(())
+    }
+
+    /// These blocks may become dirty, perhaps again: resync may copy them once more.
+    pub fn allow_resync(&mut self, range: ByteRange) {
+        let blocks = range.blocks();
+        for (_, dirty) in self.peers.iter_mut().filter_map(|peer| peer.resync.as_mut()) {
+            *dirty += (blocks.end - blocks.start) * BLOCK_BYTES;
+        }
     }
 
     fn begin_flush(&mut self, leg: Leg) -> Check {
@@ -174,33 +163,54 @@ impl World {
         Ok(())
     }
 
-    fn check_connection(&self, peer: usize, connection: ConnectionId) -> Check {
-        if self.peers[peer].link.connection == Some(connection.0) {
-            return Ok(());
+    fn begin_copy(&mut self, peer: usize, connection: ConnectionId, copy: CopyId, range: ByteRange) -> Check {
+        let is_copy = |operation: &&Operation| {
+            operation.is_of_peer(peer) && !operation.orphan && matches!(operation.work, Work::Copy { .. })
+        };
+        if self.operations.values().filter(is_copy).count() >= RESYNC_WINDOW {
+            return Err(self.violation("I8", "too many resync requests in flight"));
         }
-        Err(self.violation(
-            "connection",
-            format!("peer {peer} is sent something on {connection:?}, which is gone"),
-        ))
+        if let Some((copied, dirty)) = &mut self.peers[peer].resync {
+            *copied += range.length;
+            if *copied > *dirty && !self.peers[peer].invalidated {
+                return Err(self.violation("resync copies too much", format!("peer {peer}: more than was dirty")));
+            }
+        }
+        self.start(Leg::Peer(peer, connection), Work::Copy { copy, range, content: None, local_failure: None });
+        Ok(())
+    }
+
+    /// The connection is still there. One that went in the turn in which the mirror named it is skipped; without turns
+    /// the mirror must never name one that is gone.
+    fn is_live(&self, peer: usize, connection: ConnectionId) -> Result<bool, Violation> {
+        let live = self.peers[peer].link.connection == Some(connection.0);
+        if live || self.scenario.turn_us > 0 {
+            return Ok(live);
+        }
+        Err(self.violation("connection", format!("peer {peer} is sent something on {connection:?}, which is gone")))
     }
 
     /// `async`: nothing is sent before everything is durable on the peer that was durable here, by a flush or by forced
     /// unit access, when it was submitted: the peer never holds what no crash of this node could have left.
     fn check_order_of_flushes(&mut self, peer: usize, id: RequestId) -> Check {
-        let established = self.primary.states[peer] == PeerState::Established;
         let Some(Asked::Write { stamp, .. }) = self.host.requests.get(&id.0).map(|request| request.asked) else {
             return Ok(());
         };
-        if self.peers[peer].plan.mode != AckMode::Async || !established {
+        let since = self.checker.submitted(stamp);
+        let latest = &mut self.peers[peer].latest_sent;
+        *latest = (*latest).max(Some(since));
+        if self.primary.said_in[peer] != PeerState::Established {
             return Ok(());
         }
-        let since = self.checker.submitted(stamp);
-        let behind = self.peers[peer]
-            .flushed
-            .partition_point(|&(_, answered)| answered < since);
+        self.judge_order_of_flushes(peer, since)
+    }
+
+    /// `async`: what was durable here before `since` is durable on the peer.
+    pub fn judge_order_of_flushes(&mut self, peer: usize, since: Moment) -> Check {
+        let behind = self.peers[peer].flushed.partition_point(|&(_, answered)| answered < since);
         for (flushed, _) in self.peers[peer].flushed.drain(..behind).collect::<Vec<(Stamp, _)>>() {
             self.checker.is_durable_on(&self.peers[peer].disk, flushed).map_err(|text| {
-                self.violation("async order", format!("peer {peer} is sent write {stamp} too early: {text}"))
+                self.violation("async order", format!("peer {peer} holds or is sent something too early: {text}"))
             })?;
         }
         Ok(())
@@ -248,7 +258,12 @@ impl World {
     fn judge_refusal(&mut self, refusal: Refusal) -> Check {
         let caused = match refusal {
             Refusal::Local(_) => self.tally_has_local_failures(),
-            Refusal::PeerGone(peer) => self.peers[usize::from(peer.0)].plan.on_disconnect == OnDisconnect::Fail,
+            Refusal::PeerGone(peer) => match self.peers[usize::from(peer.0)].plan.on_disconnect {
+                OnDisconnect::Continue => false,
+                // A stop ends every wait.
+                OnDisconnect::Suspend => self.primary.stopping,
+                OnDisconnect::Fail => true,
+            },
             Refusal::VolumeFailed => self.primary.broken,
             Refusal::Stopping => self.primary.stopping,
         };

@@ -45,7 +45,11 @@ impl World {
             Fault::HostGone { connection } => return self.host_gone(connection),
             Fault::Operator(command) => {
                 self.primary.stopping |= command == Command::Stop && self.primary.mirror.is_some();
-                return self.feed(Input::Command(command));
+                self.feed(Input::Command(command))?;
+                if let Command::Invalidate(peer) = command {
+                    self.peers[usize::from(peer.0)].invalidated = true;
+                    self.note_recorded(usize::from(peer.0), PeerState::SyncSource);
+                }
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::legs::{Leg, Operation};
 use crate::world::{Check, Phase, World};
 
 /// Inputs between two looks at bounds and what-if crashes, on average.
-const LOOK_EVERY: u64 = 40;
+const LOOK_EVERY: u64 = 80;
 
 impl World {
     /// After every input: a peer that became Established has everything.
@@ -28,9 +28,14 @@ impl World {
             let before = std::mem::replace(&mut self.primary.states[at], peer.state);
             if before != peer.state {
                 self.note_recorded(at, peer.state);
+                self.peers[at].invalidated &= peer.state == PeerState::SyncSource;
             }
             if peer.state == PeerState::Established {
                 if before != PeerState::Established {
+                    if self.peers[at].recorded.is_none() {
+                        let generation = self.primary.durable_generation();
+                        self.peers[at].generation = generation.ok();
+                    }
                     self.peers[at].in_step_since = Some(self.steps);
                     self.judge_established(at)?;
                 }
@@ -40,7 +45,10 @@ impl World {
     }
 
     /// Every slot of a peer that is in step.
-    fn judge_established(&self, peer: usize) -> Check {
+    fn judge_established(&mut self, peer: usize) -> Check {
+        if let Some(latest) = self.peers[peer].latest_sent {
+            self.judge_order_of_flushes(peer, latest)?;
+        }
         let crate::links::Peer { plan, disk, .. } = &self.peers[peer];
         let violation = |text| self.violation("established", format!("peer {peer}: {text}"));
         for slot in self.checker.everything() {
@@ -65,20 +73,33 @@ impl World {
             if !forgot {
                 self.checker.all_visible(disk, runs)?;
             }
-            if fua { self.checker.all_survive(disk, runs) } else { Ok(()) }
+            if fua {
+                self.checker.all_survive(disk, runs)
+            } else {
+                Ok(())
+            }
         };
         fine(&self.local, false).map_err(|text| self.violation("write", format!("local: {text}")))?;
         let mut lacking = Vec::new();
-        for (at, peer) in self.peers.iter().enumerate().filter(|(_, peer)| peer.plan.mode == AckMode::Sync) {
-            // What a peer had applied when it lost its power is gone, and nobody here can know it yet.
-            if let Err(text) = fine(&peer.disk, peer.forgot) {
+        for (at, peer) in self
+            .peers
+            .iter()
+            .enumerate()
+            .filter(|(_, peer)| peer.plan.mode == AckMode::Sync)
+        {
+            // Applied on both and answered is the promise; what a peer then forgets only a flush could have kept.
+            if let Err(text) = fine(&peer.disk, peer.forgotten.contains(&stamp)) {
                 self.judge_lack(at, &text)?;
                 lacking.push(at);
             }
         }
         self.tally.degraded += lacking.len() as u64;
         let answered = self.checker.now();
-        for peer in self.peers.iter_mut().filter(|peer| fua && peer.plan.mode == AckMode::Async) {
+        for peer in self
+            .peers
+            .iter_mut()
+            .filter(|peer| fua && peer.plan.mode == AckMode::Async)
+        {
             peer.flushed.push((stamp, answered));
         }
         lacking.into_iter().try_for_each(|peer| self.judge_generation(peer))
@@ -117,7 +138,7 @@ impl World {
 
     /// Something was answered that a synchronous peer lacks: only its state and its policy may allow that.
     fn judge_lack(&self, peer: usize, text: &str) -> Check {
-        let state = self.primary.states[peer];
+        let state = self.primary.said_in[peer];
         let policy = self.peers[peer].plan.on_disconnect;
         let allowed = match state {
             PeerState::Established => false,
@@ -299,8 +320,10 @@ impl World {
         in_step && !self.primary.stopping && !self.primary.broken && self.host.requests.is_empty() && self.is_quiet()
     }
 
+    /// Nothing is on its way, and no connection is gone without the primary's knowledge.
     fn is_quiet(&self) -> bool {
-        self.operations.is_empty() && self.primary.is_quiet()
+        let sound = |peer: &crate::links::Peer| peer.up && !peer.link.blocked;
+        self.operations.is_empty() && self.primary.is_quiet() && self.peers.iter().all(sound)
     }
 
     /// All legs hold the same, and it is what the host was promised.

@@ -53,6 +53,8 @@ pub enum Event {
     PeerStarts(usize),
     /// The primary is back.
     PrimaryStarts(u32),
+    /// A turn of the shell's loop ends, in this life of the primary.
+    Turn(u32),
     /// A fault of the plan strikes.
     Strike(Fault),
     /// Whatever was slow is fast again.
@@ -188,14 +190,33 @@ impl World {
         self.drain()
     }
 
-    /// Do what the mirror says until it has nothing more to say.
+    /// Take what the mirror says, and do it now or at the end of the shell's turn.
     pub fn drain(&mut self) -> Check {
         self.note_states()?;
+        let was_quiet = self.primary.said.is_empty();
         while let Some(output) = self.primary.mirror.as_mut().and_then(Mirror::poll_output) {
-            self.trace(|| format!("<- {output:?}"));
-            self.obey(output)?;
+            self.primary.said.push_back((output, self.primary.states.clone(), self.steps));
         }
         self.plan_timeout();
+        if self.scenario.turn_us == 0 {
+            return self.turn(self.primary.life);
+        }
+        if was_quiet && !self.primary.said.is_empty() {
+            let rest = self.rng.below(self.scenario.turn_us);
+            self.after(rest, Event::Turn(self.primary.life));
+        }
+        Ok(())
+    }
+
+    /// The shell ends a turn: it does everything the mirror has said meanwhile, in order.
+    fn turn(&mut self, life: u32) -> Check {
+        while life == self.primary.life
+            && let Some((output, states, at)) = self.primary.said.pop_front()
+        {
+            self.trace(|| format!("<- {output:?}"));
+            (self.primary.said_in, self.primary.said_at) = (states, at);
+            self.obey(output)?;
+        }
         Ok(())
     }
 
@@ -233,6 +254,7 @@ impl World {
             Event::Notice(peer, connection) => self.notice(peer, connection),
             Event::PeerStarts(peer) => self.peer_starts(peer),
             Event::PrimaryStarts(life) => self.primary_starts(life),
+            Event::Turn(life) => self.turn(life),
             Event::Strike(fault) => self.strike(fault),
             Event::Fast => {
                 self.primary.slow_store = 1;
@@ -273,6 +295,7 @@ impl World {
     }
 
     fn stuck(&self, how: &str) -> Check {
+        self.trace(|| format!("{:?}", self.primary.mirror));
         let mut text = format!("{how}; {} requests are not released", self.host.requests.len());
         for (id, request) in &self.host.requests {
             text.push_str(&format!("\n  request {id}: {request:?}"));

@@ -70,8 +70,11 @@ impl Foreign {
             image.display()
         );
         std::fs::write(&file, text)?;
-        let arguments = ["-d", "-C", &file.display().to_string()];
-        Self::start("nbd-server", owned(&arguments), socket, "leg", folder)
+        // In the foreground it serves one client only; in a process namespace its forks die with it.
+        let script = "nbd-server -C \"$0\"; exec sleep infinity";
+        let file = file.display().to_string();
+        let arguments = ["--pid", "--fork", "--kill-child", "sh", "-c", script, &file];
+        Self::start("unshare", owned(&arguments), socket, "leg", folder)
     }
 
     /// qemu-nbd, one process per image.

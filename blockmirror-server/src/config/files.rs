@@ -9,7 +9,7 @@ use rustix::fs::{Access, access};
 
 use super::problem::{ConfigError, Problems, Span};
 use super::value::show_size;
-use super::volume::ReadVolume;
+use super::volume::{ReadVolume, SECTOR};
 use super::{ImageSource, Volume};
 
 /// The files a configuration speaks of, with the places where it does.
@@ -119,6 +119,20 @@ fn check_regular(named: &NamedFiles, path: &Path, found: u64, problems: &Problem
             named.image_span.clone(),
             format!("the image {} is empty", path.display()),
             "remove the file and add size = \"10GiB\" to have it created",
+        );
+    }
+    if !found.is_multiple_of(SECTOR) {
+        problems.add(
+            named.image_span.clone(),
+            format!(
+                "the image {} has {found} bytes, not a multiple of {SECTOR}: no device has half a sector",
+                path.display()
+            ),
+            format!(
+                "make it larger: truncate --size={} {}",
+                found.next_multiple_of(SECTOR),
+                path.display()
+            ),
         );
     }
     check_access(named, path, problems);

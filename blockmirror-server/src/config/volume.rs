@@ -18,7 +18,7 @@ pub(super) const KEYS: [&str; 9] = [
 ];
 
 /// A device has whole sectors.
-const SECTOR: u64 = 512;
+pub(super) const SECTOR: u64 = 512;
 /// Largest offset a Linux file can have, down to a whole sector.
 const SIZE_MAX: u64 = i64::MAX as u64 / SECTOR * SECTOR;
 /// O_DIRECT moves whole pages.

@@ -18,7 +18,7 @@ use super::fit::Leg;
 use crate::config::{Config, Engine, ImageSource, Io, Mode, OnDisconnect, Peer, Resource, Volume};
 use crate::data::{self, DataPlan, MirrorPlan, PeerPlan, VolumePlan};
 use crate::image::{Image, ImageOptions, ImagePlace, IoMode, OpenError};
-use crate::metadata_file::{MetadataFileError, Wanted, image_identity};
+use crate::metadata_file::{LOCK_PATIENCE, MetadataFileError, Wanted, image_identity};
 use crate::ring::EngineChoice;
 
 /// Requests the queue of an async peer holds at most before the peer falls Behind; its bytes are bounded by `queue`.
@@ -185,9 +185,11 @@ impl Preparing<'_> {
             path: metadata,
             export: &volume.export,
             image: identity,
+            image_path: image,
             peers: &peers,
             adopt,
             entropy,
+            patience: LOCK_PATIENCE,
         };
         let opened = wanted.open_or_create()?;
         tell(volume, metadata, &opened.restored, opened.created, adopt);
@@ -215,7 +217,7 @@ fn tell(volume: &Volume, metadata: &Path, restored: &Restored, created: bool, ad
         tracing::info!(%export, %metadata, "metadata file created");
     } else if adopt {
         tracing::warn!(%export, %metadata, "the image is adopted: where it is another one, every peer is copied in full");
-    } else if hot_extents > 0 {
+    } else if !restored.was_clean() {
         tracing::warn!(%export, %metadata, hot_extents, "the last stop was not in order: hot extents are resynchronised");
     } else {
         tracing::info!(%export, %metadata, "metadata file read");

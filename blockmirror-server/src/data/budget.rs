@@ -17,7 +17,13 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(bytes_limit: u64, requests_limit: u32) -> Self {
-        Self { bytes_limit, requests_limit: requests_limit.max(1), bytes: 0, requests: 0, waiting: VecDeque::new() }
+        Self {
+            bytes_limit,
+            requests_limit: requests_limit.max(1),
+            bytes: 0,
+            requests: 0,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Take room for one request of `bytes`, or join the queue. A request larger than the whole budget is let in alone.
@@ -31,15 +37,23 @@ impl Budget {
             self.requests += 1;
             return true;
         }
+        self.wait(connection);
+        false
+    }
+
+    /// Join the queue.
+    pub(crate) fn wait(&mut self, connection: u32) {
         if !self.waiting.contains(&connection) {
             self.waiting.push_back(connection);
         }
-        false
     }
 
     /// One request is over.
     pub(crate) fn release(&mut self, bytes: u64) {
-        debug_assert!(self.requests > 0 && self.bytes >= bytes, "only what was reserved is released");
+        debug_assert!(
+            self.requests > 0 && self.bytes >= bytes,
+            "only what was reserved is released"
+        );
         self.bytes = self.bytes.saturating_sub(bytes);
         self.requests = self.requests.saturating_sub(1);
     }
@@ -53,11 +67,6 @@ impl Budget {
     /// The connection no longer wants room.
     pub(crate) fn forget(&mut self, connection: u32) {
         self.waiting.retain(|&waiting| waiting != connection);
-    }
-
-    /// Somebody waits.
-    pub(crate) fn is_contended(&self) -> bool {
-        !self.waiting.is_empty()
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -40,7 +40,11 @@ pub(crate) struct PersistDone {
 impl MetadataFile {
     pub(crate) fn new(volume: usize, file: std::fs::File) -> io::Result<Self> {
         let token = Token::new(Kind::Metadata, volume);
-        Ok(Self { file: FileHandle::new(file)?, token, running: None })
+        Ok(Self {
+            file: FileHandle::new(file)?,
+            token,
+            running: None,
+        })
     }
 
     /// Start a transaction. Completions that come at once are in the turn like all others.
@@ -48,7 +52,13 @@ impl MetadataFile {
         debug_assert!(self.running.is_none(), "one transaction at a time");
         let Transaction { id, first, then } = transaction;
         let stages = VecDeque::from([first, then]);
-        self.running = Some(Running { id, stages, in_flight: 0, needs_sync: false, failed: None });
+        self.running = Some(Running {
+            id,
+            stages,
+            in_flight: 0,
+            needs_sync: false,
+            failed: None,
+        });
         self.advance(turn)
     }
 
@@ -57,13 +67,29 @@ impl MetadataFile {
         let running = self.running.as_mut()?;
         running.in_flight -= 1;
         match (result, op) {
-            (Ok(written), Op::Write { file, payload, offset, durable }) if written < payload.len() => {
+            (
+                Ok(written),
+                Op::Write {
+                    file,
+                    payload,
+                    offset,
+                    durable,
+                },
+            ) if written < payload.len() => {
                 if written == 0 {
                     running.failed = Some(io::ErrorKind::WriteZero.into());
                 } else {
                     let rest = payload.slice(written..);
                     running.in_flight += 1;
-                    turn.submit(self.token, Op::Write { file, payload: rest, offset: offset + written as u64, durable });
+                    turn.submit(
+                        self.token,
+                        Op::Write {
+                            file,
+                            payload: rest,
+                            offset: offset + written as u64,
+                            durable,
+                        },
+                    );
                 }
             }
             (Ok(_), _) => {}
@@ -86,12 +112,20 @@ impl MetadataFile {
             tracing::error!(error = %error, "metadata file: a transaction failed; the volume takes no more changes");
             let id = running.id;
             self.running = None;
-            return Some(PersistDone { id, outcome: Err(failure_of(&error)) });
+            return Some(PersistDone {
+                id,
+                outcome: Err(failure_of(&error)),
+            });
         }
         if running.needs_sync {
             running.needs_sync = false;
             running.in_flight = 1;
-            turn.submit(self.token, Op::Sync { file: self.file.clone() });
+            turn.submit(
+                self.token,
+                Op::Sync {
+                    file: self.file.clone(),
+                },
+            );
             return None;
         }
         while let Some(writes) = running.stages.pop_front() {
@@ -104,7 +138,15 @@ impl MetadataFile {
                 let payload = turn.driver.pool().payload_of(&write.bytes);
                 let file = self.file.clone();
                 let durable = writes.len() == 1;
-                turn.submit(self.token, Op::Write { file, payload, offset: write.offset, durable });
+                turn.submit(
+                    self.token,
+                    Op::Write {
+                        file,
+                        payload,
+                        offset: write.offset,
+                        durable,
+                    },
+                );
             }
             return None;
         }
@@ -115,5 +157,9 @@ impl MetadataFile {
 }
 
 fn failure_of(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::StorageFull { Failure::NoSpace } else { Failure::Io }
+    if error.kind() == io::ErrorKind::StorageFull {
+        Failure::NoSpace
+    } else {
+        Failure::Io
+    }
 }

@@ -20,7 +20,9 @@ mod outbox;
 mod peer;
 mod slab;
 mod snapshot;
+mod socket;
 mod staging;
+mod stop;
 mod thread;
 mod token;
 mod turn;
@@ -114,7 +116,10 @@ pub fn spawn(plan: DataPlan, thread: usize, from_data: UnboundedSender<(usize, F
     let (ready, started) = mpsc::sync_channel(1);
     let builder = std::thread::Builder::new().name(plan.name.clone());
     let thread = builder.spawn(move || {
-        let alarm = PanicAlarm { thread, control: from_data.clone() };
+        let alarm = PanicAlarm {
+            thread,
+            control: from_data.clone(),
+        };
         // The engine belongs to the thread that opens it.
         let opened = open_driver(plan.engine).and_then(|driver| {
             let (waker, engine) = (driver.waker(), driver.describe().to_string());
@@ -132,6 +137,12 @@ pub fn spawn(plan: DataPlan, thread: usize, from_data: UnboundedSender<(usize, F
             Err(error) => drop(ready.send(Err(error))),
         }
     })?;
-    let (waker, engine) = started.recv().map_err(|_| io::Error::other("the data thread ended before it started"))??;
-    Ok(DataHandle { sender: DataSender { messages, waker }, engine, thread })
+    let (waker, engine) = started
+        .recv()
+        .map_err(|_| io::Error::other("the data thread ended before it started"))??;
+    Ok(DataHandle {
+        sender: DataSender { messages, waker },
+        engine,
+        thread,
+    })
 }

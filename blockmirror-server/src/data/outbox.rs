@@ -32,7 +32,10 @@ struct Packed {
 
 impl Default for Packed {
     fn default() -> Self {
-        Self { bytes: [0; InlineBytes::CAPACITY], len: 0 }
+        Self {
+            bytes: [0; InlineBytes::CAPACITY],
+            len: 0,
+        }
     }
 }
 
@@ -53,7 +56,11 @@ impl Outbox {
         if self.headers.len + header.len() > InlineBytes::CAPACITY {
             self.pack();
         }
-        let Some(room) = self.headers.bytes.get_mut(self.headers.len..self.headers.len + header.len()) else {
+        let Some(room) = self
+            .headers
+            .bytes
+            .get_mut(self.headers.len..self.headers.len + header.len())
+        else {
             self.queue.push(Segment::Bytes(header.to_vec()));
             return;
         };
@@ -102,20 +109,39 @@ impl Outbox {
             segments.extend(self.queue.drain(..SEND_SEGMENTS));
         }
         self.in_flight = true;
-        turn.submit(token, Op::Send { socket: socket.clone(), segments, skip: 0 });
+        turn.submit(
+            token,
+            Op::Send {
+                socket: socket.clone(),
+                segments,
+                skip: 0,
+            },
+        );
         true
     }
 
     /// A send came back: go on with its rest, or keep its vector for the next one.
     pub(crate) fn sent(&mut self, turn: &mut Turn, token: Token, result: io::Result<usize>, op: Op) -> Sent {
-        let Op::Send { socket, mut segments, skip } = op else {
+        let Op::Send {
+            socket,
+            mut segments,
+            skip,
+        } = op
+        else {
             return Sent::Failed(io::Error::other("a send came back as another operation"));
         };
         let outcome = match result {
             Ok(sent) => {
                 let total: usize = segments.iter().map(Segment::len).sum();
                 if skip + sent < total {
-                    turn.submit(token, Op::Send { socket, segments, skip: skip + sent });
+                    turn.submit(
+                        token,
+                        Op::Send {
+                            socket,
+                            segments,
+                            skip: skip + sent,
+                        },
+                    );
                     return Sent::Partly;
                 }
                 Sent::Whole
@@ -137,7 +163,8 @@ impl Outbox {
         if self.headers.len == 0 {
             return;
         }
-        self.queue.push(Segment::copy_of(&self.headers.bytes[..self.headers.len]));
+        self.queue
+            .push(Segment::copy_of(&self.headers.bytes[..self.headers.len]));
         self.headers.len = 0;
     }
 }

@@ -18,7 +18,11 @@ impl Staging {
     pub(crate) fn new(pool: &BufferPool, unread: &[u8]) -> Self {
         let mut buffer = pool.take(STAGING_BYTES.max(unread.len()));
         buffer.as_mut_slice()[..unread.len()].copy_from_slice(unread);
-        Self { buffer: Some(buffer), start: 0, end: unread.len() }
+        Self {
+            buffer: Some(buffer),
+            start: 0,
+            end: unread.len(),
+        }
     }
 
     /// What is there.

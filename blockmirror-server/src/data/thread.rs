@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::connection::{Connection, Fate};
 use super::message::{DataPlan, FromData, ToData};
 use super::slab::Slab;
+use super::stop::Stopping;
 use super::token::{INDEX_MAX, Kind, Token};
 use super::turn::Turn;
 use super::volume::{Ended, Volume};
@@ -21,26 +22,21 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Everything a data thread owns.
 pub(super) struct DataThread {
-    turn: Turn,
+    pub(super) turn: Turn,
     started: Instant,
     messages: Receiver<ToData>,
     pub(super) volumes: Vec<Volume>,
     pub(super) connections: Slab<Connection>,
     /// Connections whose send queue or end has to be looked at.
-    touched: Vec<u32>,
+    pub(super) touched: Vec<u32>,
     completions: Vec<Completion>,
     ended: Vec<Ended>,
     next_tick: Duration,
     pub(super) stopping: Option<Stopping>,
 }
 
-/// A stop under way.
-pub(super) struct Stopping {
-    deadline: Duration,
-}
-
 /// What a turn says about the next one.
-enum After {
+pub(super) enum After {
     GoOn,
     Stopped { clean: bool },
 }
@@ -91,7 +87,11 @@ impl DataThread {
         if let Some(after) = self.check_stop() {
             return Ok(after);
         }
-        let timeout = if completions.is_empty() { self.timeout() } else { Some(Duration::ZERO) };
+        let timeout = if completions.is_empty() {
+            self.timeout()
+        } else {
+            Some(Duration::ZERO)
+        };
         let waited = self.turn.driver.wait(timeout, &mut completions);
         self.completions = completions;
         self.turn.now = self.started.elapsed();
@@ -133,8 +133,12 @@ impl DataThread {
 
     fn dispatch_connection(&mut self, token: Token, completion: Completion) {
         let slot = token.index as u32;
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let Some(volume) = self.volumes.get_mut(connection.volume()) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let Some(volume) = self.volumes.get_mut(connection.volume()) else {
+            return;
+        };
         let Completion { result, op, .. } = completion;
         match token.kind {
             Kind::Receive => connection.on_received(volume, &mut self.turn, result, op),
@@ -190,8 +194,12 @@ impl DataThread {
 
     /// Let the connection go on that has waited longest for room. False: nobody can.
     fn admit_waiting(&mut self, at: usize) -> bool {
-        let Some(volume) = self.volumes.get_mut(at) else { return false };
-        let Some(slot) = volume.next_waiting() else { return false };
+        let Some(volume) = self.volumes.get_mut(at) else {
+            return false;
+        };
+        let Some(slot) = volume.next_waiting() else {
+            return false;
+        };
         let reserved = volume.requests_in_flight();
         match self.connections.get_mut(slot) {
             Some(connection) => connection.proceed(volume, &mut self.turn),
@@ -202,10 +210,18 @@ impl DataThread {
     }
 
     fn flush_connection(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let Some(volume) = self.volumes.get_mut(connection.volume()) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let Some(volume) = self.volumes.get_mut(connection.volume()) else {
+            return;
+        };
         if connection.flush(volume, &mut self.turn) == Fate::Gone {
-            tracing::debug!(client = connection.address(), export = volume.export(), "connection closed");
+            tracing::debug!(
+                client = connection.address(),
+                export = volume.export(),
+                "connection closed"
+            );
             volume.disconnected();
             self.connections.remove(slot);
         }
@@ -242,7 +258,12 @@ impl DataThread {
                 // Whoever asked may have given up.
                 let _ = answer.send(snapshots);
             }
-            ToData::Command { volume, peer, command, answer } => {
+            ToData::Command {
+                volume,
+                peer,
+                command,
+                answer,
+            } => {
                 let _ = answer.send(self.command(volume, peer, command));
             }
             ToData::Stop { deadline } => self.stop(deadline),
@@ -250,9 +271,14 @@ impl DataThread {
     }
 
     fn accept(&mut self, handover: super::message::ClientHandover) {
-        let Some(volume) = self.volumes.get_mut(handover.volume) else { return };
+        let Some(volume) = self.volumes.get_mut(handover.volume) else {
+            return;
+        };
         if self.stopping.is_some() || self.connections.len() > INDEX_MAX {
-            tracing::warn!(client = handover.address, "connection refused: stopping, or too many connections");
+            tracing::warn!(
+                client = handover.address,
+                "connection refused: stopping, or too many connections"
+            );
             return;
         }
         let address = handover.address.clone();
@@ -283,16 +309,21 @@ impl DataThread {
         if self.stopping.is_some() {
             return Err("the daemon is stopping".to_owned());
         }
-        let Some(volume) = self.volumes.get_mut(volume) else { return Err("no such volume".to_owned()) };
+        let Some(volume) = self.volumes.get_mut(volume) else {
+            return Err("no such volume".to_owned());
+        };
         if peer >= volume.peer_count() {
             return Err(format!("volume {} has no such peer", volume.export()));
         }
         let index = PeerIndex(peer as u8);
-        volume.command(&self.turn, match command {
-            PeerCommand::Connect | PeerCommand::Resync { full: false } => Command::Connect(index),
-            PeerCommand::Disconnect => Command::Disconnect(index),
-            PeerCommand::Resync { full: true } => Command::Invalidate(index),
-        });
+        volume.command(
+            &self.turn,
+            match command {
+                PeerCommand::Connect | PeerCommand::Resync { full: false } => Command::Connect(index),
+                PeerCommand::Disconnect => Command::Disconnect(index),
+                PeerCommand::Resync { full: true } => Command::Invalidate(index),
+            },
+        );
         Ok(())
     }
 
@@ -300,16 +331,34 @@ impl DataThread {
         for volume in &mut self.volumes {
             volume.check_time(&mut self.turn);
         }
-        let idle_before = self.turn.limits.idle_timeout.and_then(|limit| self.turn.now.checked_sub(limit));
+        let idle_before = self
+            .turn
+            .limits
+            .idle_timeout
+            .and_then(|limit| self.turn.now.checked_sub(limit));
         for (slot, connection) in self.connections.iter_mut() {
-            let Some(volume) = self.volumes.get_mut(connection.volume()) else { continue };
+            let Some(volume) = self.volumes.get_mut(connection.volume()) else {
+                continue;
+            };
             if connection.is_stalled() {
                 // It may have hung up while it waits.
                 connection.proceed(volume, &mut self.turn);
                 self.touched.push(slot);
             } else if idle_before.is_some_and(|before| connection.idle_since(before)) {
-                tracing::info!(client = connection.address(), export = volume.export(), "idle for too long; closed");
+                tracing::info!(
+                    client = connection.address(),
+                    export = volume.export(),
+                    "idle for too long; closed"
+                );
                 connection.finish(volume, &self.turn);
+                self.touched.push(slot);
+            } else if connection.lingers(self.turn.now) {
+                tracing::info!(
+                    client = connection.address(),
+                    export = volume.export(),
+                    "reads no replies; cut off"
+                );
+                connection.cut(volume, &self.turn);
                 self.touched.push(slot);
             }
         }
@@ -318,52 +367,11 @@ impl DataThread {
     /// How long to sleep when nothing happens.
     fn timeout(&self) -> Option<Duration> {
         let core = self.volumes.iter().filter_map(Volume::next_timeout).min();
-        let ticks = self.stopping.is_some()
-            || self.volumes.iter().any(Volume::needs_time)
-            || (!self.connections.is_empty() && self.turn.limits.idle_timeout.is_some())
-            || self.volumes.iter().any(|volume| volume.is_full());
+        let ticks =
+            self.stopping.is_some() || !self.connections.is_empty() || self.volumes.iter().any(Volume::needs_time);
         let tick = ticks.then_some(self.next_tick);
         let deadline = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let next = [core, tick, deadline].into_iter().flatten().min()?;
         Some(next.saturating_sub(self.started.elapsed()))
-    }
-}
-
-/// Stopping: no more requests, finish what is in flight, make everything durable, close.
-impl DataThread {
-    fn stop(&mut self, allowed: Duration) {
-        let deadline = self.turn.now + allowed;
-        if let Some(stopping) = &mut self.stopping {
-            stopping.deadline = stopping.deadline.min(deadline);
-            return;
-        }
-        self.stopping = Some(Stopping { deadline });
-        for (slot, connection) in self.connections.iter_mut() {
-            if let Some(volume) = self.volumes.get_mut(connection.volume()) {
-                connection.finish(volume, &self.turn);
-                self.touched.push(slot);
-            }
-        }
-        for volume in &mut self.volumes {
-            volume.stop(&self.turn);
-        }
-    }
-
-    fn check_stop(&mut self) -> Option<After> {
-        let deadline = self.stopping.as_ref()?.deadline;
-        let clean = self.connections.is_empty() && self.volumes.iter().all(Volume::is_stopped);
-        let late = self.turn.now >= deadline;
-        if !clean && !late {
-            return None;
-        }
-        if !clean {
-            tracing::warn!("not everything could be finished within the time allowed for stopping");
-        }
-        for (_, connection) in self.connections.iter_mut() {
-            if let Some(volume) = self.volumes.get_mut(connection.volume()) {
-                connection.cut(volume, &self.turn);
-            }
-        }
-        Some(After::Stopped { clean: self.volumes.iter().all(Volume::is_stopped) })
     }
 }

@@ -58,7 +58,11 @@ impl Token {
             _ => return None,
         };
         let index = (token >> INDEX_SHIFT) as usize & INDEX_MAX;
-        Some(Self { kind, index, value: token & VALUE_MASK })
+        Some(Self {
+            kind,
+            index,
+            value: token & VALUE_MASK,
+        })
     }
 }
 
@@ -68,7 +72,14 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_round_trip_at_both_ends_of_its_fields() {
-        for kind in [Kind::Receive, Kind::Send, Kind::Image, Kind::Metadata, Kind::LinkReceive, Kind::LinkSend] {
+        for kind in [
+            Kind::Receive,
+            Kind::Send,
+            Kind::Image,
+            Kind::Metadata,
+            Kind::LinkReceive,
+            Kind::LinkSend,
+        ] {
             for index in [0, 1, INDEX_MAX] {
                 for value in [0, 1, VALUE_MASK] {
                     let token = Token { kind, index, value };

@@ -29,7 +29,14 @@ impl Turn {
         control: UnboundedSender<(usize, FromData)>,
         thread: usize,
     ) -> Self {
-        Self { driver, now: Duration::ZERO, limits, inline: Vec::new(), control, thread }
+        Self {
+            driver,
+            now: Duration::ZERO,
+            limits,
+            inline: Vec::new(),
+            control,
+            thread,
+        }
     }
 
     /// Hand an operation to the driver.

@@ -14,10 +14,11 @@ pub(super) struct Edges {
     blocks: [Option<u64>; 2],
 }
 
-/// The blocks being rewritten at present.
+/// The blocks being rewritten at present, and those somebody waits for.
 #[derive(Debug, Default)]
 pub(super) struct EdgeLocks {
     held: HashSet<u64>,
+    wanted: Vec<Edges>,
 }
 
 impl Edges {
@@ -35,19 +36,30 @@ impl Edges {
     }
 
     /// Whether both write into one block.
-    pub(super) fn meet(&self, other: &Edges) -> bool {
+    fn meet(&self, other: &Edges) -> bool {
         self.iter().any(|block| other.iter().any(|theirs| theirs == block))
     }
 }
 
 impl EdgeLocks {
-    /// Takes all or none.
+    /// Takes all or none; none when somebody holds one of them, or waits for one.
     pub(super) fn take(&mut self, edges: &Edges) -> bool {
-        if edges.iter().any(|block| self.held.contains(&block)) {
+        let held = edges.iter().any(|block| self.held.contains(&block));
+        if held || self.wanted.iter().any(|wanted| wanted.meet(edges)) {
             return false;
         }
         self.held.extend(edges.iter());
         true
+    }
+
+    /// Notes that somebody waits for these: later comers do not overtake.
+    pub(super) fn want(&mut self, edges: Edges) {
+        self.wanted.push(edges);
+    }
+
+    /// Forgets who waits: they are about to try again, in their order.
+    pub(super) fn forget_wanted(&mut self) {
+        self.wanted.clear();
     }
 
     /// Gives back what was taken.
@@ -89,5 +101,19 @@ mod tests {
         assert!(!locks.take(&both), "block 1 is held");
         locks.give_back(&other);
         assert!(locks.take(&both));
+    }
+
+    #[test]
+    fn nobody_overtakes_who_waits() {
+        let mut locks = EdgeLocks::default();
+        let (first, both, late) = (Edges::of(1, 2, 512), Edges::of(1, 600, 512), Edges::of(600, 5, 512));
+        assert!(locks.take(&first));
+        assert!(!locks.take(&both));
+        locks.want(both);
+        assert!(!locks.take(&late), "block 1 is free, but waited for");
+        locks.give_back(&first);
+        locks.forget_wanted();
+        assert!(locks.take(&both));
+        assert!(!locks.take(&late));
     }
 }

@@ -6,9 +6,9 @@ use std::mem;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::edges::Edges;
+use super::leg::Leg;
 use super::open::{self, ImageOptions, IoMode};
-use super::work::{Flow, Leg, Step, Work};
+use super::work::{Flow, Step, Work};
 use super::zero::Zeroing;
 use super::{ImageError, ImagePlace, ImageRequest, OpenError};
 use crate::ring::slab::{SLAB_MAX, Slab};
@@ -134,13 +134,15 @@ impl Image {
     /// Takes the completion of an operation with one of this image's tokens. Appends the answer of its request, if
     /// that has ended, and of requests that waited for it.
     pub fn complete(&mut self, driver: &mut dyn Driver, completion: Completion, out: &mut Vec<ImageDone>) {
-        let Some(mut active) = self.active.remove(completion.token as u32) else { return };
+        let Some(mut active) = self.active.remove(completion.token as u32) else {
+            return;
+        };
         match self.absorb(&mut active, completion) {
             Some(error) => out.push(self.finish(active, Err(error))),
             None => out.extend(self.run(driver, active)),
         }
         while mem::take(&mut self.released) && !self.waiting.is_empty() {
-            // Oldest first, and none past an older one that wants the same block.
+            self.leg.locks.forget_wanted();
             for active in mem::take(&mut self.waiting) {
                 out.extend(self.run(driver, active));
             }
@@ -178,9 +180,15 @@ impl Image {
         let seek = |from| rustix::fs::seek(&self.leg.file, from).map(|at| at.min(self.size));
         let all = |kind| Extent { kind, end: self.size };
         match seek(SeekFrom::Data(offset)) {
-            Ok(data) if data > offset => Extent { kind: ExtentKind::Hole, end: data },
+            Ok(data) if data > offset => Extent {
+                kind: ExtentKind::Hole,
+                end: data,
+            },
             Ok(_) => match seek(SeekFrom::Hole(offset)) {
-                Ok(hole) if hole > offset => Extent { kind: ExtentKind::Data, end: hole },
+                Ok(hole) if hole > offset => Extent {
+                    kind: ExtentKind::Data,
+                    end: hole,
+                },
                 _ => all(ExtentKind::Data),
             },
             // No data from here on.
@@ -209,9 +217,19 @@ impl Image {
     /// The answer to a request that needs or deserves no work.
     fn refuse(&self, id: u64, request: &ImageRequest) -> Option<ImageDone> {
         let (offset, length) = request.range();
-        let answer = |result| Some(ImageDone { id, result, buffer: None });
+        let answer = |result| {
+            Some(ImageDone {
+                id,
+                result,
+                buffer: None,
+            })
+        };
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
-            return answer(Err(ImageError::OutOfRange { offset, length, size: self.size }));
+            return answer(Err(ImageError::OutOfRange {
+                offset,
+                length,
+                size: self.size,
+            }));
         }
         if request.is_change() && self.read_only {
             return answer(Err(ImageError::ReadOnly));
@@ -231,19 +249,30 @@ impl Image {
     fn work(&self, driver: &dyn Driver, request: ImageRequest) -> Work {
         match request {
             ImageRequest::Read { buffer, offset } => Work::read(&self.leg, driver.pool(), buffer, offset),
-            ImageRequest::Write { payload, offset, durable } => {
-                Work::write(&self.leg, payload, offset, durable)
-            }
-            ImageRequest::Zero { offset, length, no_hole, durable } => {
-                Work::Zero(Zeroing::new(offset, length, no_hole, durable))
-            }
-            ImageRequest::Trim { offset, length, durable } => {
-                Work::Zero(Zeroing::new(offset, length, false, durable))
-            }
+            ImageRequest::Write {
+                payload,
+                offset,
+                durable,
+            } => Work::write(&self.leg, payload, offset, durable),
+            ImageRequest::Zero {
+                offset,
+                length,
+                no_hole,
+                durable,
+            } => Work::Zero(Zeroing::new(offset, length, no_hole, durable)),
+            ImageRequest::Trim {
+                offset,
+                length,
+                durable,
+            } => Work::Zero(Zeroing::new(offset, length, false, durable)),
             ImageRequest::Flush => Work::Flush { done: false },
             ImageRequest::Cache { offset, length } => {
                 // Past the page cache there is nothing to read ahead into.
-                Work::Cache { offset, length, done: self.leg.file.is_direct() }
+                Work::Cache {
+                    offset,
+                    length,
+                    done: self.leg.file.is_direct(),
+                }
             }
         }
     }
@@ -251,14 +280,10 @@ impl Image {
     /// Executes a request until it ends or an operation of it is in flight.
     fn run(&mut self, driver: &mut dyn Driver, mut active: Active) -> Option<ImageDone> {
         loop {
-            let step = if self.must_queue(&active.work.edges()) {
-                Step::Wait
-            } else {
-                active.work.step(&mut self.leg, driver.pool())
-            };
-            let op = match step {
+            let op = match active.work.step(&mut self.leg, driver.pool()) {
                 Step::Op(op) => op,
-                Step::Wait => {
+                Step::Wait(edges) => {
+                    self.leg.locks.want(edges);
                     self.waiting.push_back(active);
                     return None;
                 }
@@ -273,11 +298,6 @@ impl Image {
                 return Some(self.finish(active, Err(error)));
             }
         }
-    }
-
-    /// Whether an older request waits for one of these blocks.
-    fn must_queue(&self, edges: &Edges) -> bool {
-        self.waiting.iter().any(|older| older.work.edges().meet(edges))
     }
 
     /// Takes the end of an operation; the error with which the request has failed by it.
@@ -302,6 +322,10 @@ impl Image {
         }
         let (buffer, released) = active.work.finish(&mut self.leg);
         self.released |= released;
-        ImageDone { id: active.id, result, buffer }
+        ImageDone {
+            id: active.id,
+            result,
+            buffer,
+        }
     }
 }

@@ -7,10 +7,13 @@
 //! the storage's. [`ImageError::FlushFailed`] is final: after it nothing can be said about what is durable, and the image
 //! answers every later flush and durable change with it.
 
+mod alignment;
 mod edges;
 mod error;
 mod file;
+mod leg;
 mod open;
+mod patch;
 mod request;
 mod work;
 mod zero;

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, MemfdFlags, Mode, OFlags, RenameFlags, SeekFrom,
-    StatxFlags,
-};
+use rustix::fs::{CWD, FallocateFlags, FileType, FlockOperation, MemfdFlags, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::OpenError;
+use super::alignment::{Alignment, DIRECT_BLOCK_ASSUMED, direct_alignment};
 
 /// Where an image lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,18 +54,6 @@ pub(super) struct OpenedFile {
     pub(super) size: u64,
     pub(super) alignment: Alignment,
     pub(super) created: bool,
-}
-
-/// What offsets and memory must be multiples of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Alignment {
-    /// Of a read's or write's offset and length: 1 except with direct I/O.
-    pub(super) transfer: u64,
-    /// Of the memory: 1 except with direct I/O.
-    pub(super) memory: usize,
-    /// Of a range given to `fallocate`: 1 except with direct I/O (edges then are rewritten block by block) and on
-    /// block devices (which refuse parts of blocks).
-    pub(super) allocation: u64,
 }
 
 impl IoMode {
@@ -125,7 +113,12 @@ fn open_memory(size: Option<u64>) -> Result<OpenedFile, OpenError> {
     };
     let fd = rustix::fs::memfd_create("blockmirror-image", MemfdFlags::CLOEXEC).map_err(failed)?;
     rustix::fs::ftruncate(&fd, size).map_err(failed)?;
-    Ok(OpenedFile { fd, size, alignment: Alignment::NONE, created: true })
+    Ok(OpenedFile {
+        fd,
+        size,
+        alignment: Alignment::NONE,
+        created: true,
+    })
 }
 
 /// One image on its way to being open.
@@ -153,7 +146,13 @@ impl Opening<'_> {
         if self.options.preallocate && !self.options.read_only {
             self.preallocate(&fd, size)?;
         }
-        Ok(OpenedFile { fd, size, alignment, created: false })
+        self.settle(&fd)?;
+        Ok(OpenedFile {
+            fd,
+            size,
+            alignment,
+            created: false,
+        })
     }
 
     fn open_device(&self) -> Result<OpenedFile, OpenError> {
@@ -163,7 +162,13 @@ impl Opening<'_> {
         let size = self.check_size(end)?;
         let block = rustix::fs::ioctl_blksszget(&fd).map_err(|error| self.failed("measure", error))?;
         let alignment = self.alignment(&fd, size, Some(block))?;
-        Ok(OpenedFile { fd, size, alignment, created: false })
+        self.settle(&fd)?;
+        Ok(OpenedFile {
+            fd,
+            size,
+            alignment,
+            created: false,
+        })
     }
 
     /// Makes the file under a passing name, so that a crash on the way leaves no image of a wrong size.
@@ -186,12 +191,22 @@ impl Opening<'_> {
         match rustix::fs::renameat_with(CWD, &passing, CWD, self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             // A file system without this flag.
-            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(&passing, self.path)
-                .map_err(|error| self.failed("create", error))?,
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::rename(&passing, self.path).map_err(|error| self.failed("create", error))?;
+            }
             Err(error) => return Err(self.failed("create", error)),
         }
-        self.sync_directory().map_err(|error| OpenError::System { path: path(), what: "create", error })?;
-        Ok(OpenedFile { fd, size, alignment, created: true })
+        self.sync_directory().map_err(|error| OpenError::System {
+            path: path(),
+            what: "create",
+            error,
+        })?;
+        Ok(OpenedFile {
+            fd,
+            size,
+            alignment,
+            created: true,
+        })
     }
 
     fn fill(&self, fd: &OwnedFd, size: u64) -> Result<Alignment, OpenError> {
@@ -208,7 +223,11 @@ impl Opening<'_> {
 
     fn open_fd(&self, path: &Path, extra: OFlags) -> Result<OwnedFd, OpenError> {
         let mut flags = OFlags::CLOEXEC | extra;
-        flags |= if self.options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        flags |= if self.options.read_only {
+            OFlags::RDONLY
+        } else {
+            OFlags::RDWR
+        };
         if self.options.io == IoMode::Direct {
             flags |= OFlags::DIRECT;
         }
@@ -219,42 +238,88 @@ impl Opening<'_> {
         })
     }
 
-    /// The lock goes with the open file: it is free again when the daemon is gone, however it ended.
+    /// The lock goes with the open file: it is free again when the daemon is gone, however it ended. (A little after:
+    /// the kernel takes a killed process's ring apart, and closes the files it used, when the process has ended.)
     fn lock(&self, fd: &OwnedFd) -> Result<(), OpenError> {
         let operation = if self.options.read_only {
             FlockOperation::NonBlockingLockShared
         } else {
             FlockOperation::NonBlockingLockExclusive
         };
-        match rustix::fs::flock(fd, operation) {
-            Ok(()) => Ok(()),
-            Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path: self.path.to_owned() }),
-            Err(error) => Err(self.failed("lock", error)),
+        let deadline = Instant::now() + LOCK_WAIT;
+        let mut told = false;
+        loop {
+            match rustix::fs::flock(fd, operation) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    if !told {
+                        tracing::info!(image = %self.path.display(), "waiting for the image's lock");
+                        told = true;
+                    }
+                    thread::sleep(LOCK_STEP);
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(OpenError::InUse {
+                        path: self.path.to_owned(),
+                    });
+                }
+                Err(error) => return Err(self.failed("lock", error)),
+            }
         }
+    }
+
+    /// Makes what an earlier daemon has left in the page cache durable: what is read from now on must not be what a
+    /// power cut takes back.
+    fn settle(&self, fd: &OwnedFd) -> Result<(), OpenError> {
+        rustix::fs::fdatasync(fd).map_err(|error| self.failed("flush", error))
     }
 
     fn check_size(&self, actual: u64) -> Result<u64, OpenError> {
         let path = || self.path.to_owned();
         match self.options.size {
-            Some(wanted) if actual < wanted => Err(OpenError::TooSmall { path: path(), actual, wanted }),
-            Some(wanted) if actual > wanted => Err(OpenError::TooLarge { path: path(), actual, wanted }),
+            Some(wanted) if actual < wanted => Err(OpenError::TooSmall {
+                path: path(),
+                actual,
+                wanted,
+            }),
+            Some(wanted) if actual > wanted => Err(OpenError::TooLarge {
+                path: path(),
+                actual,
+                wanted,
+            }),
             _ if actual == 0 => Err(OpenError::Empty { path: path() }),
             _ => Ok(actual),
         }
     }
 
+    /// Looks at the free space first: an attempt that must fail would fill the file system before it does.
     fn preallocate(&self, fd: &OwnedFd, size: u64) -> Result<(), OpenError> {
-        rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, size).map_err(|error| match error {
-            Errno::NOSPC => OpenError::NoSpace { path: self.path.to_owned(), size },
+        let no_space = || OpenError::NoSpace {
+            path: self.path.to_owned(),
+            size,
+        };
+        let failed = |error| match error {
+            Errno::NOSPC => no_space(),
             error => self.failed("preallocate", error),
-        })
+        };
+        let system = rustix::fs::fstatvfs(fd).map_err(failed)?;
+        let stat = rustix::fs::fstat(fd).map_err(failed)?;
+        let free = system.f_bavail.saturating_mul(system.f_frsize);
+        if size.saturating_sub(stat.st_blocks as u64 * STAT_BLOCK) > free {
+            return Err(no_space());
+        }
+        rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, size).map_err(failed)
     }
 
     /// `device_block`: logical block size when this is a block device.
     fn alignment(&self, fd: &OwnedFd, size: u64, device_block: Option<u32>) -> Result<Alignment, OpenError> {
         let allocation = u64::from(device_block.unwrap_or(1));
         if self.options.io == IoMode::Buffered {
-            return Ok(Alignment { allocation, ..Alignment::NONE });
+            return Ok(Alignment {
+                allocation,
+                ..Alignment::NONE
+            });
         }
         let (memory, block) = direct_alignment(fd).unwrap_or_else(|| {
             let block = device_block.unwrap_or(DIRECT_BLOCK_ASSUMED);
@@ -264,7 +329,11 @@ impl Opening<'_> {
             return Err(self.no_direct(Errno::INVAL));
         }
         if !size.is_multiple_of(u64::from(block)) {
-            return Err(OpenError::UnalignedSize { path: self.path.to_owned(), size, block });
+            return Err(OpenError::UnalignedSize {
+                path: self.path.to_owned(),
+                size,
+                block,
+            });
         }
         Ok(Alignment {
             transfer: u64::from(block),
@@ -285,7 +354,11 @@ impl Opening<'_> {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let directory = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let directory = rustix::fs::open(
+            parent,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok(rustix::fs::fsync(directory)?)
     }
 
@@ -297,28 +370,31 @@ impl Opening<'_> {
             FileType::Socket => "a socket",
             _ => "a special file",
         };
-        OpenError::WrongKind { path: self.path.to_owned(), what }
+        OpenError::WrongKind {
+            path: self.path.to_owned(),
+            what,
+        }
     }
 
     fn no_direct(&self, error: Errno) -> OpenError {
-        OpenError::NoDirect { path: self.path.to_owned(), error: error.into() }
+        OpenError::NoDirect {
+            path: self.path.to_owned(),
+            error: error.into(),
+        }
     }
 
     fn failed(&self, what: &'static str, error: Errno) -> OpenError {
-        OpenError::System { path: self.path.to_owned(), what, error: error.into() }
+        OpenError::System {
+            path: self.path.to_owned(),
+            what,
+            error: error.into(),
+        }
     }
 }
 
-/// What direct I/O on a file is aligned to where the kernel does not say: every device takes 4 KiB.
-const DIRECT_BLOCK_ASSUMED: u32 = 4096;
+/// How long a locked image is waited for, and how often it is tried.
+const LOCK_WAIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
+const LOCK_STEP: Duration = Duration::from_millis(10);
 
-/// Alignment of memory and of offsets for direct I/O, when the kernel (6.1 or later) tells. 0: not possible.
-fn direct_alignment(fd: &OwnedFd) -> Option<(u32, u32)> {
-    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
-    let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
-    told.then_some((stat.stx_dio_mem_align, stat.stx_dio_offset_align))
-}
-
-impl Alignment {
-    pub(super) const NONE: Self = Self { transfer: 1, memory: 1, allocation: 1 };
-}
+/// Bytes per unit of `st_blocks`.
+const STAT_BLOCK: u64 = 512;

@@ -66,7 +66,10 @@ impl ImageRequest {
     }
 
     pub(super) fn is_change(&self) -> bool {
-        matches!(self, ImageRequest::Write { .. } | ImageRequest::Zero { .. } | ImageRequest::Trim { .. })
+        matches!(
+            self,
+            ImageRequest::Write { .. } | ImageRequest::Zero { .. } | ImageRequest::Trim { .. }
+        )
     }
 
     pub(super) fn promises_durability(&self) -> bool {

@@ -7,40 +7,18 @@ use std::io;
 use nix::libc;
 
 use super::ImageError;
-use super::edges::{EdgeLocks, Edges};
-use super::open::Alignment;
+use super::edges::Edges;
+use super::leg::Leg;
+use super::patch::Patching;
 use super::zero::Zeroing;
-use crate::ring::{Buffer, BufferPool, FileHandle, Op, Payload};
-
-/// Length of the block of zeroes kept for files that can only be zeroed by writing.
-pub(super) const ZEROES_LENGTH: usize = 1 << 20;
-
-/// The file and what all requests on it share.
-#[derive(Debug)]
-pub(super) struct Leg {
-    pub(super) file: FileHandle,
-    pub(super) alignment: Alignment,
-    pub(super) abilities: Abilities,
-    /// Zeroing must not deallocate: the image was asked to be preallocated.
-    pub(super) keep_allocated: bool,
-    pub(super) locks: EdgeLocks,
-    zeroes: Option<Payload>,
-}
-
-/// What the file has not refused so far.
-#[derive(Debug)]
-pub(super) struct Abilities {
-    pub(super) punch_hole: bool,
-    pub(super) zero_range: bool,
-    pub(super) durable_write: bool,
-}
+use crate::ring::{Buffer, BufferPool, Op, Payload};
 
 /// What is to be done next.
 pub(super) enum Step {
     /// Execute this.
     Op(Op),
-    /// Wait until blocks are given back.
-    Wait,
+    /// Wait until these blocks are free.
+    Wait(Edges),
     /// Nothing: the request has ended.
     Done(Result<(), ImageError>),
 }
@@ -67,44 +45,24 @@ pub(super) enum Work {
     Cache { offset: u64, length: u64, done: bool },
 }
 
-impl Leg {
-    pub(super) fn new(file: FileHandle, alignment: Alignment, keep_allocated: bool) -> Self {
-        Self {
-            file,
-            alignment,
-            abilities: Abilities { punch_hole: true, zero_range: true, durable_write: true },
-            keep_allocated,
-            locks: EdgeLocks::default(),
-            zeroes: None,
-        }
-    }
-
-    /// A share of [`ZEROES_LENGTH`] zeroes.
-    pub(super) fn zeroes(&mut self, pool: &BufferPool) -> Payload {
-        self.zeroes.get_or_insert_with(|| pool.take_zeroed(ZEROES_LENGTH).into_payload()).clone()
-    }
-
-    /// Bytes of a short transfer that can be built on: whole blocks.
-    fn whole(&self, count: usize) -> usize {
-        count - count % self.alignment.transfer as usize
-    }
-
-    fn is_aligned(&self, offset: u64, length: usize) -> bool {
-        let transfer = self.alignment.transfer;
-        offset.is_multiple_of(transfer) && (length as u64).is_multiple_of(transfer)
-    }
-}
-
 impl Work {
     pub(super) fn read(leg: &Leg, pool: &BufferPool, buffer: Buffer, offset: u64) -> Self {
         if leg.is_aligned(offset, buffer.len()) {
-            return Work::Read(Reading { buffer: Some(buffer), filled: 0, offset });
+            return Work::Read(Reading {
+                buffer: Some(buffer),
+                filled: 0,
+                offset,
+            });
         }
         let (start, length) = whole_blocks(offset, buffer.len(), leg.alignment.transfer);
         Work::BounceRead(BounceReading {
             target: buffer,
             skip: (offset - start) as usize,
-            inner: Reading { buffer: Some(pool.take(length)), filled: 0, offset: start },
+            inner: Reading {
+                buffer: Some(pool.take(length)),
+                filled: 0,
+                offset: start,
+            },
         })
     }
 
@@ -124,9 +82,15 @@ impl Work {
             Work::Zero(zeroing) => zeroing.step(leg, pool),
             Work::Flush { done: true } | Work::Cache { done: true, .. } => Step::Done(Ok(())),
             Work::Flush { done: false } => Step::Op(Op::Sync { file: leg.file.clone() }),
-            Work::Cache { offset, length, done: false } => {
-                Step::Op(Op::Prefetch { file: leg.file.clone(), offset: *offset, length: *length })
-            }
+            Work::Cache {
+                offset,
+                length,
+                done: false,
+            } => Step::Op(Op::Prefetch {
+                file: leg.file.clone(),
+                offset: *offset,
+                length: *length,
+            }),
         }
     }
 
@@ -151,9 +115,8 @@ impl Work {
         match self {
             Work::Read(Reading { offset, .. }) => image_error("read", *offset, error),
             Work::BounceRead(reading) => image_error("read", reading.inner.offset, error),
-            Work::Write(Writing { offset, .. }) | Work::Patch(Patching { offset, .. }) => {
-                image_error("write", *offset, error)
-            }
+            Work::Write(Writing { offset, .. }) => image_error("write", *offset, error),
+            Work::Patch(patching) => image_error("write", patching.offset(), error),
             Work::Zero(zeroing) => image_error("zero", zeroing.at(), error),
             Work::Flush { .. } => flush_failed(error),
             Work::Cache { offset, .. } => image_error("prefetch", *offset, error),
@@ -170,15 +133,6 @@ impl Work {
             Work::Write(_) | Work::Flush { .. } | Work::Cache { .. } => (None, false),
         }
     }
-
-    /// The blocks this work waits for or holds.
-    pub(super) fn edges(&self) -> Edges {
-        match self {
-            Work::Patch(patching) => patching.edges,
-            Work::Zero(zeroing) => zeroing.edges(),
-            _ => Edges::default(),
-        }
-    }
 }
 
 /// Reading into a buffer until it is full.
@@ -191,23 +145,36 @@ pub(super) struct Reading {
 
 impl Reading {
     fn step(&mut self, leg: &Leg) -> Step {
-        let Some(buffer) = self.buffer.take() else { return lost("read", self.offset) };
+        let Some(buffer) = self.buffer.take() else {
+            return lost("read", self.offset);
+        };
         if self.filled == buffer.len() {
             self.buffer = Some(buffer);
             return Step::Done(Ok(()));
         }
         let (filled, offset) = (self.filled, self.offset + self.filled as u64);
-        Step::Op(Op::Read { file: leg.file.clone(), buffer, filled, offset })
+        Step::Op(Op::Read {
+            file: leg.file.clone(),
+            buffer,
+            filled,
+            offset,
+        })
     }
 
     fn absorb(&mut self, leg: &Leg, result: io::Result<usize>, op: Op) -> Flow {
-        let Op::Read { buffer, .. } = op else { return Flow::Continue };
+        let Op::Read { buffer, .. } = op else {
+            return Flow::Continue;
+        };
         let wanted = buffer.len();
         self.buffer = Some(buffer);
         let offset = self.offset + self.filled as u64;
         match result {
             Ok(count) => {
-                let count = if self.filled + count == wanted { count } else { leg.whole(count) };
+                let count = if self.filled + count == wanted {
+                    count
+                } else {
+                    leg.whole(count)
+                };
                 if count == 0 {
                     return Flow::Failed(ImageError::Truncated { offset });
                 }
@@ -232,7 +199,9 @@ impl BounceReading {
         let step = self.inner.step(leg);
         if let (Step::Done(Ok(())), Some(bounce)) = (&step, &self.inner.buffer) {
             let length = self.target.len();
-            self.target.as_mut_slice().copy_from_slice(&bounce.as_slice()[self.skip..self.skip + length]);
+            self.target
+                .as_mut_slice()
+                .copy_from_slice(&bounce.as_slice()[self.skip..self.skip + length]);
         }
         step
     }
@@ -252,11 +221,19 @@ pub(super) struct Writing {
 
 impl Writing {
     pub(super) fn new(payload: Payload, offset: u64, durable: bool) -> Self {
-        Self { rest: Some(payload), offset, durable, doubted: None, unflushed: false }
+        Self {
+            rest: Some(payload),
+            offset,
+            durable,
+            doubted: None,
+            unflushed: false,
+        }
     }
 
     pub(super) fn step(&mut self, leg: &Leg) -> Step {
-        let Some(payload) = self.rest.take() else { return lost("write", self.offset) };
+        let Some(payload) = self.rest.take() else {
+            return lost("write", self.offset);
+        };
         let file = leg.file.clone();
         if payload.is_empty() {
             self.rest = Some(payload);
@@ -268,7 +245,12 @@ impl Writing {
         }
         let durable = self.durable && leg.abilities.durable_write && self.doubted.is_none();
         self.unflushed |= self.durable && !durable;
-        Step::Op(Op::Write { file, payload, offset: self.offset, durable })
+        Step::Op(Op::Write {
+            file,
+            payload,
+            offset: self.offset,
+            durable,
+        })
     }
 
     pub(super) fn absorb(&mut self, leg: &mut Leg, result: io::Result<usize>, op: Op) -> Flow {
@@ -284,10 +266,18 @@ impl Writing {
         };
         let error = match result {
             Ok(count) => {
-                let count = if count == payload.len() { count } else { leg.whole(count) };
+                let count = if count == payload.len() {
+                    count
+                } else {
+                    leg.whole(count)
+                };
                 self.rest = Some(payload.slice(count..));
                 self.offset += count as u64;
-                return if count > 0 { Flow::Continue } else { Flow::Again(io::ErrorKind::WriteZero.into()) };
+                return if count > 0 {
+                    Flow::Continue
+                } else {
+                    Flow::Again(io::ErrorKind::WriteZero.into())
+                };
             }
             Err(error) => error,
         };
@@ -301,109 +291,6 @@ impl Writing {
             return Flow::Continue;
         }
         failure("write", self.offset, error)
-    }
-}
-
-/// Writing to blocks in part, or from memory direct I/O cannot read: a copy in a buffer of its own, around which
-/// the blocks' other bytes are read first.
-#[derive(Debug)]
-pub(super) struct Patching {
-    source: Payload,
-    offset: u64,
-    durable: bool,
-    edges: Edges,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// The edge blocks are not ours yet.
-    Locking,
-    /// Reading the block at this place in the bounce buffer, then going on.
-    Edge { bounce: Option<Buffer>, at: usize },
-    /// Writing the bounce buffer.
-    Write(Writing),
-}
-
-impl Patching {
-    pub(super) fn new(leg: &Leg, source: Payload, offset: u64, durable: bool) -> Self {
-        let edges = Edges::of(offset, source.len() as u64, leg.alignment.transfer);
-        Self { source, offset, durable, edges, stage: Stage::Locking }
-    }
-
-    pub(super) fn edges(&self) -> Edges {
-        self.edges
-    }
-
-    pub(super) fn step(&mut self, leg: &mut Leg, pool: &BufferPool) -> Step {
-        let (start, total) = whole_blocks(self.offset, self.source.len(), leg.alignment.transfer);
-        if matches!(self.stage, Stage::Locking) {
-            if !leg.locks.take(&self.edges) {
-                return Step::Wait;
-            }
-            self.stage = self.stage_from(leg, 0, pool.take(total));
-        }
-        match &mut self.stage {
-            Stage::Edge { bounce, at } => {
-                let Some(mut buffer) = bounce.take() else { return lost("write", self.offset) };
-                buffer.set_len(*at + leg.alignment.transfer as usize);
-                let offset = start + *at as u64;
-                Step::Op(Op::Read { file: leg.file.clone(), buffer, filled: *at, offset })
-            }
-            Stage::Write(writing) => writing.step(leg),
-            Stage::Locking => Step::Wait,
-        }
-    }
-
-    pub(super) fn absorb(&mut self, leg: &mut Leg, result: io::Result<usize>, op: Op) -> Flow {
-        let at = match &mut self.stage {
-            Stage::Write(writing) => return writing.absorb(leg, result, op),
-            Stage::Edge { at, .. } => *at,
-            Stage::Locking => return Flow::Continue,
-        };
-        let Op::Read { buffer, offset, .. } = op else { return Flow::Continue };
-        let block = leg.alignment.transfer as usize;
-        match result {
-            Ok(count) if count == block => {
-                self.stage = self.stage_from(leg, at + block, buffer);
-                Flow::Continue
-            }
-            Ok(0) => Flow::Failed(ImageError::Truncated { offset }),
-            Ok(_) => {
-                self.stage = Stage::Edge { bounce: Some(buffer), at };
-                Flow::Again(io::ErrorKind::UnexpectedEof.into())
-            }
-            Err(error) => {
-                self.stage = Stage::Edge { bounce: Some(buffer), at };
-                failure("read", offset, error)
-            }
-        }
-    }
-
-    /// The next stage when everything before `from` in the bounce buffer is there.
-    fn stage_from(&self, leg: &Leg, from: usize, mut bounce: Buffer) -> Stage {
-        let block = leg.alignment.transfer as usize;
-        let (start, total) = whole_blocks(self.offset, self.source.len(), leg.alignment.transfer);
-        let skip = (self.offset - start) as usize;
-        let end = skip + self.source.len();
-        let last = total - block;
-        let head_needed = from == 0 && skip > 0;
-        let tail_needed = from <= last && end < total;
-        if head_needed || tail_needed {
-            return Stage::Edge { bounce: Some(bounce), at: if head_needed { 0 } else { last } };
-        }
-        bounce.set_len(total);
-        bounce.as_mut_slice()[skip..end].copy_from_slice(self.source.as_slice());
-        Stage::Write(Writing::new(bounce.into_payload(), start, self.durable))
-    }
-
-    /// Gives the blocks back; whether there were any.
-    pub(super) fn release(self, leg: &mut Leg) -> bool {
-        if matches!(self.stage, Stage::Locking) || self.edges == Edges::default() {
-            return false;
-        }
-        leg.locks.give_back(&self.edges);
-        true
     }
 }
 
@@ -430,12 +317,18 @@ pub(super) fn failure(operation: &'static str, offset: u64, error: io::Error) ->
 pub(super) fn image_error(operation: &'static str, offset: u64, error: &io::Error) -> ImageError {
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT) => ImageError::NoSpace,
-        _ => ImageError::Io { operation, offset, error: error.to_string() },
+        _ => ImageError::Io {
+            operation,
+            offset,
+            error: error.to_string(),
+        },
     }
 }
 
 fn flush_failed(error: &io::Error) -> ImageError {
-    ImageError::FlushFailed { error: error.to_string() }
+    ImageError::FlushFailed {
+        error: error.to_string(),
+    }
 }
 
 fn is_interruption(error: &io::Error) -> bool {
@@ -443,14 +336,18 @@ fn is_interruption(error: &io::Error) -> bool {
 }
 
 /// The whole blocks around a range: first byte and length.
-fn whole_blocks(offset: u64, length: usize, block: u64) -> (u64, usize) {
+pub(super) fn whole_blocks(offset: u64, length: usize, block: u64) -> (u64, usize) {
     let start = offset - offset % block;
     let end = (offset + length as u64).next_multiple_of(block);
     (start, (end - start) as usize)
 }
 
 /// An engine gave back another operation than it was given: the buffer is gone with it.
-fn lost(operation: &'static str, offset: u64) -> Step {
+pub(super) fn lost(operation: &'static str, offset: u64) -> Step {
     let error = "the engine returned the wrong operation".to_owned();
-    Step::Done(Err(ImageError::Io { operation, offset, error }))
+    Step::Done(Err(ImageError::Io {
+        operation,
+        offset,
+        error,
+    }))
 }

@@ -4,8 +4,9 @@ use std::io;
 
 use nix::libc;
 
-use super::edges::Edges;
-use super::work::{Flow, Leg, Patching, Step, Writing, ZEROES_LENGTH, absorb_sync, failure};
+use super::leg::{Leg, ZEROES_LENGTH};
+use super::patch::Patching;
+use super::work::{Flow, Step, Writing, absorb_sync, failure};
 use crate::ring::{AllocateMode, BufferPool, Op};
 
 /// Longest range deallocated or zeroed by one operation: a 4 GiB request must not hold the file for long at once.
@@ -39,7 +40,13 @@ enum Way {
 
 impl Zeroing {
     pub(super) fn new(offset: u64, length: u64, keep_allocated: bool, durable: bool) -> Self {
-        Self { at: offset, end: offset + length, keep_allocated, unflushed: durable, piece: None }
+        Self {
+            at: offset,
+            end: offset + length,
+            keep_allocated,
+            unflushed: durable,
+            piece: None,
+        }
     }
 
     pub(super) fn step(&mut self, leg: &mut Leg, pool: &BufferPool) -> Step {
@@ -50,12 +57,21 @@ impl Zeroing {
                     continue;
                 }
                 let file = leg.file.clone();
-                return if self.unflushed { Step::Op(Op::Sync { file }) } else { Step::Done(Ok(())) };
+                return if self.unflushed {
+                    Step::Op(Op::Sync { file })
+                } else {
+                    Step::Done(Ok(()))
+                };
             };
             let step = match &mut piece.way {
                 Way::Allocate(mode) => {
                     let (mode, offset, length) = (*mode, self.at, piece.length);
-                    return Step::Op(Op::Allocate { file: leg.file.clone(), mode, offset, length });
+                    return Step::Op(Op::Allocate {
+                        file: leg.file.clone(),
+                        mode,
+                        offset,
+                        length,
+                    });
                 }
                 Way::Fill(writing) => writing.step(leg),
                 Way::Patch(patching) => patching.step(leg, pool),
@@ -110,14 +126,23 @@ impl Zeroing {
         let length = left.min(PIECE_MAX);
         let length = length - length % block;
         if leg.abilities.punch_hole && !self.keep_allocated && !leg.keep_allocated {
-            return Piece { length, way: Way::Allocate(AllocateMode::PunchHole) };
+            return Piece {
+                length,
+                way: Way::Allocate(AllocateMode::PunchHole),
+            };
         }
         if leg.abilities.zero_range {
-            return Piece { length, way: Way::Allocate(AllocateMode::ZeroRange) };
+            return Piece {
+                length,
+                way: Way::Allocate(AllocateMode::ZeroRange),
+            };
         }
         let length = length.min(ZEROES_LENGTH as u64);
         let zeroes = leg.zeroes(pool).slice(..length as usize);
-        Piece { length, way: Way::Fill(Writing::new(zeroes, self.at, false)) }
+        Piece {
+            length,
+            way: Way::Fill(Writing::new(zeroes, self.at, false)),
+        }
     }
 
     fn end_piece(&mut self, leg: &mut Leg) {
@@ -133,17 +158,13 @@ impl Zeroing {
         self.at
     }
 
-    /// The blocks the piece under way waits for or holds.
-    pub(super) fn edges(&self) -> Edges {
-        match &self.piece {
-            Some(Piece { way: Way::Patch(patching), .. }) => patching.edges(),
-            _ => Edges::default(),
-        }
-    }
-
     /// Gives back what a failed piece holds; whether blocks may have been given back since the request began.
     pub(super) fn release(self, leg: &mut Leg) -> bool {
-        if let Some(Piece { way: Way::Patch(patching), .. }) = self.piece {
+        if let Some(Piece {
+            way: Way::Patch(patching),
+            ..
+        }) = self.piece
+        {
             patching.release(leg);
         }
         leg.alignment.transfer > 1

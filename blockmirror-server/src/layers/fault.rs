@@ -88,14 +88,23 @@ impl FaultPlan {
     fn next(&self, kind: OpKind) -> Fault {
         let mut state = self.state.borrow_mut();
         *state.seen.entry(kind).or_default() += 1;
-        state.planned.get_mut(&kind).and_then(VecDeque::pop_front).unwrap_or(Fault::Pass)
+        state
+            .planned
+            .get_mut(&kind)
+            .and_then(VecDeque::pop_front)
+            .unwrap_or(Fault::Pass)
     }
 }
 
 impl FaultLayer {
     /// A layer around `inner` that follows `plan`. Tokens of operations in flight have to be unique.
     pub fn new(inner: Box<dyn Driver>, plan: FaultPlan) -> Self {
-        Self { inner, plan, altered: HashMap::new(), ended: Vec::new() }
+        Self {
+            inner,
+            plan,
+            altered: HashMap::new(),
+            ended: Vec::new(),
+        }
     }
 
     fn restore(&mut self, mut completion: Completion) -> Completion {
@@ -118,7 +127,11 @@ impl Driver for FaultLayer {
         match self.plan.next(op.kind()) {
             Fault::Pass => {}
             Fault::Error(error) => {
-                return Some(Completion { token, result: Err(io::Error::from_raw_os_error(error)), op });
+                return Some(Completion {
+                    token,
+                    result: Err(io::Error::from_raw_os_error(error)),
+                    op,
+                });
             }
             Fault::LateError(error) => {
                 self.altered.insert(token, Altered::Fails(error));
@@ -138,7 +151,11 @@ impl Driver for FaultLayer {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
-        let timeout = if self.ended.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let timeout = if self.ended.is_empty() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
         out.append(&mut self.ended);
         let mut completed = Vec::new();
         self.inner.wait(timeout, &mut completed)?;
@@ -160,7 +177,10 @@ impl Driver for FaultLayer {
 
     fn describe(&self) -> EngineReport {
         let inner = self.inner.describe();
-        EngineReport { name: inner.name, detail: format!("{}, with injected faults", inner.detail) }
+        EngineReport {
+            name: inner.name,
+            detail: format!("{}, with injected faults", inner.detail),
+        }
     }
 }
 

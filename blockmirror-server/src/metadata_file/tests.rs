@@ -7,6 +7,7 @@ struct Scratch {
     dir: tempfile::TempDir,
     peers: Vec<PeerSlotConfig>,
     image: ImageIdentity,
+    image_path: PathBuf,
     adopt: bool,
 }
 
@@ -16,8 +17,12 @@ impl Scratch {
             name: (*name).to_owned(),
             skip_initial_sync: false,
         };
+        let dir = tempfile::tempdir().unwrap();
+        let image_path = dir.path().join("db.img");
+        fs::write(&image_path, "image").unwrap();
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir,
+            image_path,
             peers: peers.iter().map(peer).collect(),
             image: ImageIdentity {
                 size: SIZE,
@@ -34,15 +39,21 @@ impl Scratch {
     }
 
     fn open(&self) -> Result<MetadataFile, MetadataFileError> {
+        self.open_within(Duration::ZERO)
+    }
+
+    fn open_within(&self, patience: Duration) -> Result<MetadataFile, MetadataFileError> {
         let path = self.path();
         let (image, adopt) = (self.image, self.adopt);
         let wanted = Wanted {
             path: &path,
             export: "db",
             image,
+            image_path: &self.image_path,
             peers: &self.peers,
             adopt,
             entropy: 42,
+            patience,
         };
         wanted.open_or_create()
     }
@@ -71,11 +82,12 @@ fn a_new_file_is_made_once_and_read_back() {
     assert!(!second.created);
     assert_eq!(second.restored.generation(), generation);
     assert_eq!(second.restored.dirty_blocks(1), SIZE / 4096);
-    let names: Vec<_> = fs::read_dir(scratch.dir.path())
+    let mut names: Vec<_> = fs::read_dir(scratch.dir.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    assert_eq!(names, ["db.blockmirror"], "nothing else is left");
+    names.sort();
+    assert_eq!(names, ["db.blockmirror", "db.img"], "nothing else is left");
 }
 
 #[test]
@@ -101,6 +113,28 @@ fn two_processes_cannot_have_it() {
     assert!(matches!(scratch.open(), Err(MetadataFileError::InUse { .. })));
     drop(first);
     assert!(scratch.open().is_ok());
+}
+
+#[test]
+fn a_lock_that_is_let_go_of_late_is_waited_for() {
+    let scratch = Scratch::new(&[]);
+    let first = scratch.open().unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(first);
+    });
+    assert!(scratch.open_within(Duration::from_secs(60)).is_ok());
+    holder.join().unwrap();
+}
+
+#[test]
+fn after_a_stop_that_was_not_in_order_the_image_is_made_durable_first() {
+    let scratch = Scratch::new(&["bravo"]);
+    drop(scratch.open().unwrap());
+    // What is there to be made durable is gone: it is missed.
+    fs::remove_file(&scratch.image_path).unwrap();
+    let text = scratch.refused();
+    assert!(text.contains("db.img cannot be made durable"), "{text}");
 }
 
 #[test]
@@ -203,9 +237,11 @@ fn a_directory_that_is_not_there_is_told() {
         path: &path,
         export: "db",
         image,
+        image_path: &scratch.image_path,
         peers,
         adopt: false,
         entropy: 1,
+        patience: Duration::ZERO,
     };
     let text = wanted.open_or_create().unwrap_err().to_string();
     assert!(text.contains("cannot be created"), "{text}");

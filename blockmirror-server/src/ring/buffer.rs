@@ -82,9 +82,11 @@ impl BufferPool {
             self.shared.cached_bytes.fetch_sub(capacity, Ordering::Relaxed);
             Some(storage)
         });
-        let storage = cached
-            .unwrap_or_else(|| Arc::new(Storage::allocate(capacity, Arc::downgrade(&self.shared))));
-        Buffer { storage: ManuallyDrop::new(storage), len }
+        let storage = cached.unwrap_or_else(|| Arc::new(Storage::allocate(capacity, Arc::downgrade(&self.shared))));
+        Buffer {
+            storage: ManuallyDrop::new(storage),
+            len,
+        }
     }
 
     /// A buffer of `len` zeroes.
@@ -115,7 +117,9 @@ impl Default for BufferPool {
 
 impl fmt::Debug for BufferPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferPool").field("cached_bytes", &self.cached_bytes()).finish()
+        f.debug_struct("BufferPool")
+            .field("cached_bytes", &self.cached_bytes())
+            .finish()
     }
 }
 
@@ -149,7 +153,11 @@ impl Buffer {
 
     /// Changes the visible length, at most to the capacity. Bytes that become visible are unspecified.
     pub fn set_len(&mut self, len: usize) {
-        assert!(len <= self.storage.capacity, "{len} bytes in a buffer of {}", self.storage.capacity);
+        assert!(
+            len <= self.storage.capacity,
+            "{len} bytes in a buffer of {}",
+            self.storage.capacity
+        );
         self.len = len;
     }
 
@@ -158,7 +166,11 @@ impl Buffer {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped, so the storage is taken exactly once.
         let storage = unsafe { ManuallyDrop::take(&mut this.storage) };
-        Payload { storage: ManuallyDrop::new(storage), start: 0, len: this.len }
+        Payload {
+            storage: ManuallyDrop::new(storage),
+            start: 0,
+            len: this.len,
+        }
     }
 
     /// Address of byte `at` for the kernel to write to. The caller keeps the buffer alive and untouched meanwhile.
@@ -212,7 +224,11 @@ impl Payload {
             Bound::Excluded(&to) => to,
             Bound::Unbounded => self.len,
         };
-        assert!(from <= to && to <= self.len, "{from}..{to} of a payload of {} bytes", self.len);
+        assert!(
+            from <= to && to <= self.len,
+            "{from}..{to} of a payload of {} bytes",
+            self.len
+        );
         Payload {
             storage: ManuallyDrop::new(Arc::clone(&self.storage)),
             start: self.start + from,
@@ -227,9 +243,16 @@ impl Payload {
         let mut storage = unsafe { ManuallyDrop::take(&mut this.storage) };
         let (start, len) = (this.start, this.len);
         if start == 0 && Arc::get_mut(&mut storage).is_some() {
-            return Ok(Buffer { storage: ManuallyDrop::new(storage), len });
+            return Ok(Buffer {
+                storage: ManuallyDrop::new(storage),
+                len,
+            });
         }
-        Err(Payload { storage: ManuallyDrop::new(storage), start, len })
+        Err(Payload {
+            storage: ManuallyDrop::new(storage),
+            start,
+            len,
+        })
     }
 
     /// Whether the first byte lies at a multiple of `alignment` (a power of two), as direct I/O asks of memory.
@@ -257,7 +280,9 @@ impl Drop for Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Payload").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Payload")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -266,7 +291,9 @@ impl Storage {
         let layout = layout_of(capacity);
         // SAFETY: the layout has a non-zero size: capacities are at least one page.
         let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        let Some(memory) = NonNull::new(memory) else {
+            handle_alloc_error(layout)
+        };
         Self { memory, capacity, home }
     }
 }

@@ -57,6 +57,16 @@ pub enum EngineChoice {
     Threads,
 }
 
+/// Whether operations are finished within [`Driver::submit`] where that does not block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InlinePolicy {
+    /// Where it is expected to be cheaper.
+    #[default]
+    Adaptive,
+    /// Never: everything goes through the engine. For measurements, and for tests of the engine itself.
+    Never,
+}
+
 /// Which engine was opened, in words for a log line or a status report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineReport {
@@ -106,14 +116,19 @@ impl Waker {
 /// `Auto` takes io_uring unless the kernel lacks it, lacks a feature the driver depends on, or forbids it
 /// (`kernel.io_uring_disabled`, seccomp); then threads, and [`EngineReport::detail`] says why.
 pub fn open_driver(choice: EngineChoice) -> io::Result<Box<dyn Driver>> {
+    open_driver_with(choice, InlinePolicy::Adaptive)
+}
+
+/// As [`open_driver`], with a policy.
+pub fn open_driver_with(choice: EngineChoice, policy: InlinePolicy) -> io::Result<Box<dyn Driver>> {
     match choice {
-        EngineChoice::Uring => Ok(Box::new(UringDriver::open()?)),
-        EngineChoice::Threads => Ok(Box::new(ThreadsDriver::open("chosen by configuration")?)),
-        EngineChoice::Auto => match UringDriver::open() {
+        EngineChoice::Uring => Ok(Box::new(UringDriver::open(policy)?)),
+        EngineChoice::Threads => Ok(Box::new(ThreadsDriver::open(policy, "chosen by configuration")?)),
+        EngineChoice::Auto => match UringDriver::open(policy) {
             Ok(driver) => Ok(Box::new(driver)),
             Err(error) => {
                 let reason = format!("io_uring cannot be used here: {error}");
-                Ok(Box::new(ThreadsDriver::open(&reason)?))
+                Ok(Box::new(ThreadsDriver::open(policy, &reason)?))
             }
         },
     }

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// An inline write that takes at least this long has blocked: it waited for a disk, for the journal, or was throttled
-/// because too much is dirty. (A 64 KiB copy takes some 10 us; see `docs/MEASUREMENTS.md`.)
-const SLOW: Duration = Duration::from_millis(2);
+/// An inline write that takes at least this long has probably blocked: it waited for a disk, for the journal, or was
+/// throttled because too much is dirty. (Copying 1 MiB takes some 150 us; see `docs/MEASUREMENTS.md`.) One that was
+/// merely preempted costs a short detour, which is cheap.
+const SLOW: Duration = Duration::from_micros(500);
 
 /// Writes sent to a worker after the first slow one, before another is tried inline ...
 const DETOUR_FIRST: u32 = 32;
@@ -24,7 +25,10 @@ pub(super) struct WriteGuard {
 
 impl WriteGuard {
     pub(super) const fn new() -> Self {
-        Self { detour: AtomicU32::new(0), next: AtomicU32::new(DETOUR_FIRST) }
+        Self {
+            detour: AtomicU32::new(0),
+            next: AtomicU32::new(DETOUR_FIRST),
+        }
     }
 
     /// Whether the next write may be done inline; counts it as one of the detour otherwise.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-use super::{AllocateMode, FileHandle, Op, Segment, Socket};
+use super::{AllocateMode, FileHandle, InlinePolicy, Op, Segment, Socket};
 
 /// File bytes moved inline between two waits. What comes on top is handed to a worker, so that one large request
 /// is copied while the data thread serves others.
@@ -30,12 +30,13 @@ const BLOCKED: Attempt = Attempt::Blocked(0);
 
 /// Inline attempts since the last wait, with their budget.
 pub(super) struct InlineTurn {
+    policy: InlinePolicy,
     bytes: usize,
 }
 
 impl InlineTurn {
-    pub(super) const fn new() -> Self {
-        Self { bytes: 0 }
+    pub(super) const fn new(policy: InlinePolicy) -> Self {
+        Self { policy, bytes: 0 }
     }
 
     /// A new turn begins: the budget is whole again.
@@ -45,21 +46,33 @@ impl InlineTurn {
 
     /// Tries an operation. Receives are left to the engine: they mostly have to wait.
     pub(super) fn attempt(&mut self, op: &mut Op) -> Attempt {
+        if self.policy == InlinePolicy::Never {
+            return BLOCKED;
+        }
         match op {
             Op::Receive { .. } => BLOCKED,
             Op::Send { socket, segments, skip } => send(socket, segments, *skip),
-            Op::Read { file, buffer, filled, offset } => {
-                self.read(file, &mut buffer.as_mut_slice()[*filled..], *offset)
-            }
-            Op::Write { file, payload, offset, durable } => {
-                self.write(file, payload.as_slice(), *offset, *durable)
-            }
+            Op::Read {
+                file,
+                buffer,
+                filled,
+                offset,
+            } => self.read(file, &mut buffer.as_mut_slice()[*filled..], *offset),
+            Op::Write {
+                file,
+                payload,
+                offset,
+                durable,
+            } => self.write(file, payload.as_slice(), *offset, *durable),
             Op::Sync { file } if file.is_memory_backed() => {
                 Attempt::Done(rustix::fs::fdatasync(&*file).map(|()| 0).map_err(Into::into))
             }
-            Op::Allocate { file, mode, offset, length }
-                if file.is_memory_backed() && *length <= MEMORY_ALLOCATE_MAX =>
-            {
+            Op::Allocate {
+                file,
+                mode,
+                offset,
+                length,
+            } if file.is_memory_backed() && *length <= MEMORY_ALLOCATE_MAX => {
                 Attempt::Done(allocate(file, *mode, *offset, *length))
             }
             Op::Sync { .. } | Op::Allocate { .. } | Op::Prefetch { .. } => BLOCKED,
@@ -146,11 +159,7 @@ pub(super) fn send(socket: &Socket, segments: &[Segment], skip: usize) -> Attemp
 }
 
 /// Fills `slices` with what follows the first `skip` bytes of the segments: slices used, bytes in them.
-fn gather<'a>(
-    segments: &'a [Segment],
-    mut skip: usize,
-    slices: &mut [IoSlice<'a>; SEGMENTS_MAX],
-) -> (usize, usize) {
+fn gather<'a>(segments: &'a [Segment], mut skip: usize, slices: &mut [IoSlice<'a>; SEGMENTS_MAX]) -> (usize, usize) {
     let (mut count, mut bytes) = (0, 0);
     for segment in segments {
         let slice = segment.as_slice();
@@ -172,12 +181,29 @@ fn gather<'a>(
 /// Executes an operation on a file to its end, blocking as long as it takes: the worker's part.
 pub(super) fn execute_file(op: &mut Op) -> io::Result<usize> {
     match op {
-        Op::Read { file, buffer, filled, offset } => {
-            Ok(rustix::io::pread(&*file, &mut buffer.as_mut_slice()[*filled..], *offset)?)
-        }
-        Op::Write { file, payload, offset, durable } => write(file, payload.as_slice(), *offset, *durable),
+        Op::Read {
+            file,
+            buffer,
+            filled,
+            offset,
+        } => Ok(rustix::io::pread(
+            &*file,
+            &mut buffer.as_mut_slice()[*filled..],
+            *offset,
+        )?),
+        Op::Write {
+            file,
+            payload,
+            offset,
+            durable,
+        } => write(file, payload.as_slice(), *offset, *durable),
         Op::Sync { file } => Ok(rustix::fs::fdatasync(&*file).map(|()| 0)?),
-        Op::Allocate { file, mode, offset, length } => allocate(file, *mode, *offset, *length),
+        Op::Allocate {
+            file,
+            mode,
+            offset,
+            length,
+        } => allocate(file, *mode, *offset, *length),
         Op::Prefetch { file, offset, length } => {
             let length = std::num::NonZeroU64::new(*length);
             Ok(rustix::fs::fadvise(&*file, *offset, length, rustix::fs::Advice::WillNeed).map(|()| 0)?)
@@ -187,7 +213,11 @@ pub(super) fn execute_file(op: &mut Op) -> io::Result<usize> {
 }
 
 fn write(file: &FileHandle, from: &[u8], offset: u64, durable: bool) -> io::Result<usize> {
-    let flags = if durable { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+    let flags = if durable {
+        ReadWriteFlags::DSYNC
+    } else {
+        ReadWriteFlags::empty()
+    };
     Ok(rustix::io::pwritev2(file, &[IoSlice::new(from)], offset, flags)?)
 }
 

@@ -27,10 +27,9 @@ mod threads;
 mod uring;
 
 pub use buffer::{ALIGNMENT, Buffer, BufferPool, Payload};
-pub use driver::{Driver, EngineChoice, EngineReport, Waker, open_driver};
+pub use driver::{Driver, EngineChoice, EngineReport, InlinePolicy, Waker, open_driver, open_driver_with};
 pub use handle::{FileHandle, Socket};
 pub use op::{AllocateMode, Completion, InlineBytes, Op, OpKind, Segment};
-
 
 #[cfg(test)]
 mod tests;

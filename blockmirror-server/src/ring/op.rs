@@ -185,7 +185,10 @@ impl InlineBytes {
 
     /// A copy of `bytes`; `None` when they do not fit.
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        let mut inline = Self { bytes: [0; Self::CAPACITY], len: u8::try_from(bytes.len()).ok()? };
+        let mut inline = Self {
+            bytes: [0; Self::CAPACITY],
+            len: u8::try_from(bytes.len()).ok()?,
+        };
         inline.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(inline)
     }

@@ -20,7 +20,10 @@ struct Slot<T> {
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -41,7 +44,10 @@ impl<T> Slab<T> {
         let next = self.next_key();
         match self.free.pop() {
             Some(index) => self.slots[usize::from(index)].entry = Some(entry),
-            None => self.slots.push(Slot { generation: 0, entry: Some(entry) }),
+            None => self.slots.push(Slot {
+                generation: 0,
+                entry: Some(entry),
+            }),
         }
         next
     }
@@ -69,7 +75,9 @@ impl<T> Slab<T> {
     /// The keys of all entries.
     pub(crate) fn keys(&self) -> Vec<u32> {
         let occupied = self.slots.iter().enumerate().filter(|(_, slot)| slot.entry.is_some());
-        occupied.map(|(index, slot)| key_of(slot.generation, index as u16)).collect()
+        occupied
+            .map(|(index, slot)| key_of(slot.generation, index as u16))
+            .collect()
     }
 
     /// Every entry, to be leaked or drained.

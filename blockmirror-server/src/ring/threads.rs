@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use self::workers::Workers;
 use super::driver::IN_FLIGHT_MAX;
 use super::inline::{self, Attempt, InlineTurn};
-use super::{BufferPool, Completion, Driver, EngineReport, Op, Socket, Waker};
+use super::{BufferPool, Completion, Driver, EngineReport, InlinePolicy, Op, Socket, Waker};
 
 /// Event data of the waker; sockets have their descriptor's number.
 const WAKER: u64 = u64::MAX;
@@ -53,17 +53,22 @@ struct Entry {
 
 impl ThreadsDriver {
     /// An engine for the calling thread; `reason` says why it is this one.
-    pub(super) fn open(reason: &str) -> io::Result<Self> {
+    pub(super) fn open(policy: InlinePolicy, reason: &str) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let waker = Waker::new()?;
-        epoll::add(&epoll, waker.event(), epoll::EventData::new_u64(WAKER), epoll::EventFlags::IN)?;
+        epoll::add(
+            &epoll,
+            waker.event(),
+            epoll::EventData::new_u64(WAKER),
+            epoll::EventFlags::IN,
+        )?;
         Ok(Self {
             epoll,
             events: Vec::with_capacity(EVENTS_MAX),
             waiting: HashMap::new(),
             waiting_count: 0,
             workers: Workers::start(waker.clone())?,
-            turn: InlineTurn::new(),
+            turn: InlineTurn::new(policy),
             pool: BufferPool::new(),
             waker,
             detail: format!("{} workers; {reason}", workers::WORKERS),
@@ -78,13 +83,23 @@ impl ThreadsDriver {
             _ => return Some(entry.finish(Err(io::ErrorKind::Unsupported.into()))),
         };
         let waiting = self.waiting.entry(socket.as_raw_fd()).or_default();
-        let queue = if is_send { &mut waiting.sends } else { &mut waiting.receives };
+        let queue = if is_send {
+            &mut waiting.sends
+        } else {
+            &mut waiting.receives
+        };
         queue.push_back(entry);
         self.waiting_count += 1;
         let flags = waiting.flags();
-        let Err(error) = arm(&self.epoll, &socket, flags) else { return None };
+        let Err(error) = arm(&self.epoll, &socket, flags) else {
+            return None;
+        };
         let waiting = self.waiting.get_mut(&socket.as_raw_fd())?;
-        let queue = if is_send { &mut waiting.sends } else { &mut waiting.receives };
+        let queue = if is_send {
+            &mut waiting.sends
+        } else {
+            &mut waiting.receives
+        };
         let entry = queue.pop_back()?;
         self.waiting_count -= 1;
         Some(entry.finish(Err(error)))
@@ -93,7 +108,9 @@ impl ThreadsDriver {
     /// Continues the operations of a socket that is ready.
     fn advance(&mut self, fd: RawFd, flags: epoll::EventFlags, out: &mut Vec<Completion>) -> io::Result<()> {
         use epoll::EventFlags;
-        let Some(mut waiting) = self.waiting.remove(&fd) else { return Ok(()) };
+        let Some(mut waiting) = self.waiting.remove(&fd) else {
+            return Ok(());
+        };
         let before = out.len();
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             run(&mut waiting.receives, out);
@@ -132,7 +149,11 @@ impl Driver for ThreadsDriver {
         self.turn.reset();
         let before = out.len();
         self.workers.take_ended(out);
-        let timeout = if out.len() > before { Some(Duration::ZERO) } else { timeout };
+        let timeout = if out.len() > before {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        };
         let limit = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         self.events.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), limit.as_ref()) {
@@ -163,7 +184,10 @@ impl Driver for ThreadsDriver {
     }
 
     fn describe(&self) -> EngineReport {
-        EngineReport { name: "threads", detail: self.detail.clone() }
+        EngineReport {
+            name: "threads",
+            detail: self.detail.clone(),
+        }
     }
 }
 
@@ -195,7 +219,11 @@ impl Entry {
             Err(_) if self.progress > 0 => Ok(self.progress),
             Err(error) => Err(error),
         };
-        Completion { token: self.token, result, op: self.op }
+        Completion {
+            token: self.token,
+            result,
+            op: self.op,
+        }
     }
 }
 
@@ -203,12 +231,8 @@ impl Entry {
 fn run(queue: &mut VecDeque<Entry>, out: &mut Vec<Completion>) {
     while let Some(mut entry) = queue.pop_front() {
         let attempt = match &mut entry.op {
-            Op::Receive { socket, buffer, filled } => {
-                inline::receive(socket, &mut buffer.as_mut_slice()[*filled..])
-            }
-            Op::Send { socket, segments, skip } => {
-                inline::send(socket, segments, *skip + entry.progress)
-            }
+            Op::Receive { socket, buffer, filled } => inline::receive(socket, &mut buffer.as_mut_slice()[*filled..]),
+            Op::Send { socket, segments, skip } => inline::send(socket, segments, *skip + entry.progress),
             _ => Attempt::Done(Err(io::ErrorKind::Unsupported.into())),
         };
         match attempt {

@@ -21,7 +21,7 @@ use nix::libc;
 use super::driver::IN_FLIGHT_MAX;
 use super::inline::{Attempt, InlineTurn};
 use super::slab::Slab;
-use super::{BufferPool, Completion, Driver, EngineReport, Op, Segment, Waker};
+use super::{BufferPool, Completion, Driver, EngineReport, InlinePolicy, Op, Segment, Waker};
 
 /// `user_data` of the poll on the waker's event.
 const WAKER: u64 = u64::MAX;
@@ -59,7 +59,6 @@ struct Entry {
 }
 
 /// Boxed even here: moving a box in and out costs nothing, making one does.
-#[expect(clippy::vec_box, reason = "a message must keep its address while the kernel looks at it")]
 type Messages = Vec<Box<Message>>;
 
 /// What `sendmsg` points to. Boxed: its address is fixed while the kernel looks at it.
@@ -70,13 +69,13 @@ struct Message {
 
 impl UringDriver {
     /// A ring for the calling thread, or why there is none.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(super) fn open(policy: InlinePolicy) -> io::Result<Self> {
         let (ring, detail) = setup::build()?;
         let mut driver = Self {
             ring,
             entries: Slab::new(),
             messages: Vec::new(),
-            turn: InlineTurn::new(),
+            turn: InlineTurn::new(policy),
             pool: BufferPool::new(),
             waker: Waker::new()?,
             waker_armed: false,
@@ -110,6 +109,40 @@ impl UringDriver {
         }
     }
 
+    /// Gives an operation to the kernel; `progress` bytes of a send are done.
+    fn queue(&mut self, token: u64, op: Op, progress: usize) -> Option<Completion> {
+        if self.entries.len() >= IN_FLIGHT_MAX {
+            let result = if progress > 0 {
+                Ok(progress)
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            };
+            return Some(Completion { token, result, op });
+        }
+        let message = matches!(op, Op::Send { .. }).then(|| self.messages.pop().unwrap_or_default());
+        let key = self.entries.insert(Entry {
+            token,
+            op,
+            progress,
+            message,
+        });
+        let entry = self
+            .entries
+            .get_mut(key)
+            .map(|entry| entry.encode().user_data(u64::from(key)))?;
+        match self.push(&entry) {
+            Ok(()) => None,
+            Err(error) => {
+                let entry = self.entries.remove(key)?;
+                Some(Completion {
+                    token,
+                    result: Err(error),
+                    op: entry.op,
+                })
+            }
+        }
+    }
+
     /// Appends what has completed to `out`; whether the waker was among it.
     fn reap(&mut self, out: &mut Vec<Completion>) -> bool {
         let mut woken = false;
@@ -118,7 +151,9 @@ impl UringDriver {
                 WAKER => woken = true,
                 CANCEL => {}
                 key => {
-                    let Some(entry) = self.entries.remove(key as u32) else { continue };
+                    let Some(entry) = self.entries.remove(key as u32) else {
+                        continue;
+                    };
                     out.push(entry.complete(completed.result(), &mut self.messages));
                 }
             }
@@ -132,7 +167,9 @@ impl UringDriver {
             Some(Duration::ZERO) => self.ring.submit(),
             Some(timeout) => {
                 let limit = Timespec::from(timeout);
-                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &SubmitArgs::new().timespec(&limit))
             }
             None => self.ring.submit_and_wait(1),
         };
@@ -165,23 +202,9 @@ impl UringDriver {
 
 impl Driver for UringDriver {
     fn submit(&mut self, token: u64, mut op: Op) -> Option<Completion> {
-        let progress = match self.turn.attempt(&mut op) {
-            Attempt::Done(result) => return Some(Completion { token, result, op }),
-            Attempt::Blocked(progress) => progress,
-        };
-        if self.entries.len() >= IN_FLIGHT_MAX {
-            let result = if progress > 0 { Ok(progress) } else { Err(io::ErrorKind::WouldBlock.into()) };
-            return Some(Completion { token, result, op });
-        }
-        let message = matches!(op, Op::Send { .. }).then(|| self.messages.pop().unwrap_or_default());
-        let key = self.entries.insert(Entry { token, op, progress, message });
-        let entry = self.entries.get_mut(key).map(|entry| entry.encode().user_data(u64::from(key)))?;
-        match self.push(&entry) {
-            Ok(()) => None,
-            Err(error) => {
-                let entry = self.entries.remove(key)?;
-                Some(Completion { token, result: Err(error), op: entry.op })
-            }
+        match self.turn.attempt(&mut op) {
+            Attempt::Done(result) => Some(Completion { token, result, op }),
+            Attempt::Blocked(progress) => self.queue(token, op, progress),
         }
     }
 
@@ -212,7 +235,10 @@ impl Driver for UringDriver {
     }
 
     fn describe(&self) -> EngineReport {
-        EngineReport { name: "io_uring", detail: self.detail.clone() }
+        EngineReport {
+            name: "io_uring",
+            detail: self.detail.clone(),
+        }
     }
 }
 
@@ -239,13 +265,23 @@ impl Entry {
                     .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
                     .build()
             }
-            Op::Read { file, buffer, filled, offset } => {
+            Op::Read {
+                file,
+                buffer,
+                filled,
+                offset,
+            } => {
                 let room = buffer.len() - *filled;
                 opcode::Read::new(Fd(file.as_raw_fd()), buffer.pointer_at(*filled), length(room))
                     .offset(*offset)
                     .build()
             }
-            Op::Write { file, payload, offset, durable } => {
+            Op::Write {
+                file,
+                payload,
+                offset,
+                durable,
+            } => {
                 let bytes = payload.as_slice();
                 opcode::Write::new(Fd(file.as_raw_fd()), bytes.as_ptr(), length(bytes.len()))
                     .offset(*offset)
@@ -255,12 +291,15 @@ impl Entry {
             Op::Sync { file } => opcode::Fsync::new(Fd(file.as_raw_fd()))
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
-            Op::Allocate { file, mode, offset, length } => {
-                opcode::Fallocate::new(Fd(file.as_raw_fd()), *length)
-                    .offset(*offset)
-                    .mode(mode.flags().bits() as i32)
-                    .build()
-            }
+            Op::Allocate {
+                file,
+                mode,
+                offset,
+                length,
+            } => opcode::Fallocate::new(Fd(file.as_raw_fd()), *length)
+                .offset(*offset)
+                .mode(mode.flags().bits() as i32)
+                .build(),
             Op::Prefetch { file, offset, length } => {
                 let length = i32::try_from(*length).unwrap_or(i32::MAX);
                 opcode::Fadvise::new(
@@ -275,7 +314,12 @@ impl Entry {
     }
 
     fn complete(self, result: i32, messages: &mut Messages) -> Completion {
-        let Entry { token, op, progress, message } = self;
+        let Entry {
+            token,
+            op,
+            progress,
+            message,
+        } = self;
         if let Some(message) = message {
             messages.push(message);
         }
@@ -302,8 +346,10 @@ impl Message {
                 break;
             }
             let rest = &bytes[skip..];
-            self.vectors
-                .push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+            self.vectors.push(libc::iovec {
+                iov_base: rest.as_ptr().cast_mut().cast(),
+                iov_len: rest.len(),
+            });
             skip = 0;
         }
         self.header.msg_iov = self.vectors.as_mut_ptr();
@@ -315,7 +361,10 @@ impl Default for Message {
     fn default() -> Self {
         // SAFETY: `msghdr` is plain data for which all zeroes mean "no address, no vectors, no control data".
         let header = unsafe { mem::zeroed() };
-        Self { header, vectors: Vec::new() }
+        Self {
+            header,
+            vectors: Vec::new(),
+        }
     }
 }
 

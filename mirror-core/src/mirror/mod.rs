@@ -197,10 +197,15 @@ impl Mirror {
             Input::Command(Command::Stop) => self.stop(),
             Input::Timeout => self.resync_timeout(),
         }
-        self.run_ready();
-        self.persist();
-        self.stop_step();
-        self.run_ready();
+        loop {
+            self.run_ready();
+            self.persist();
+            self.stop_step();
+            // What was started or refused there may have readied more.
+            if self.ready.is_empty() {
+                break;
+            }
+        }
     }
 
     /// What to do next.

@@ -107,10 +107,11 @@ fn push_volume(text: &mut String, resource: &str, volume: &VolumeStatus, style: 
 }
 
 fn volume_io(volume: &VolumeStatus) -> String {
-    if volume.image_engine.is_empty() {
-        clean(&volume.io).into_owned()
-    } else {
-        format!("{}, {}", clean(&volume.io), clean(&volume.image_engine))
+    match volume.image_engine.as_str() {
+        "" => clean(&volume.io).into_owned(),
+        // The engine's own words may begin with it.
+        engine if engine.starts_with(volume.io.as_str()) => clean(engine).into_owned(),
+        engine => format!("{}, {}", clean(&volume.io), clean(engine)),
     }
 }
 

@@ -9,6 +9,8 @@ use super::toy::{Answer, Chance, answer};
 use super::*;
 
 const SIZE: u64 = 4096;
+/// More than any run needs: a request has some hundreds of frames at most.
+const MAX_STEPS: u32 = 100_000;
 
 fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
@@ -119,7 +121,10 @@ proptest! {
         let mut waiting = requests.iter().copied().enumerate();
         let mut next = waiting.next();
         let mut answered = 0;
+        let mut steps = 0;
         while answered < requests.len() {
+            steps += 1;
+            prop_assert!(steps < MAX_STEPS, "{} requests are never answered", requests.len() - answered);
             if world.pipeline.has_room() && let Some((tag, request)) = next {
                 world.ask(tag, request);
                 next = waiting.next();

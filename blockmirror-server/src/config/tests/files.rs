@@ -44,6 +44,8 @@ fn files_are_looked_at() {
     );
     std::fs::write(&image, "").unwrap();
     load_fails(dir, &named, "is empty");
+    std::fs::write(&image, [0; 100]).unwrap();
+    load_fails(dir, &named, "truncate --size=512");
     std::fs::write(&image, [0; 8192]).unwrap();
     assert!(load(dir, &named).is_ok());
     assert!(load(dir, &format!("{named}\nsize = 8192")).is_ok());

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use nbd_proto::server::Negotiated;
 
-pub(crate) use self::reply::HostReply;
 use self::receive::Incoming;
-use super::staging::Staging;
+pub(crate) use self::reply::HostReply;
 use super::message::ClientHandover;
 use super::outbox::Outbox;
+use super::socket::stream_socket;
+use super::staging::Staging;
 use super::token::{Kind, Token};
 use super::turn::Turn;
 use super::volume::Volume;
@@ -31,6 +32,9 @@ const CONNECTION_REQUESTS: u32 = 1024;
 /// Bytes of READ replies that one connection may hold, asked for or waiting in its send queue: what a reader that does
 /// not read costs. One request of the largest size always fits.
 const CONNECTION_BYTES: u64 = 40 << 20;
+
+/// How long a client may take to read the next bytes of its last replies.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A host connection.
 pub(crate) struct Connection {
@@ -103,7 +107,7 @@ impl Connection {
         Ok(Self {
             slot,
             volume: handover.volume,
-            socket: Socket::new(handover.socket)?,
+            socket: stream_socket(handover.socket)?,
             staging: Staging::new(turn.driver.pool(), &handover.unread),
             negotiated: handover.negotiated,
             address: handover.address,
@@ -167,6 +171,12 @@ impl Connection {
         self.phase == Phase::Open && quiet && self.last_active <= since
     }
 
+    /// All its requests have ended, and the client has not read the replies for too long.
+    pub(crate) fn lingers(&self, now: Duration) -> bool {
+        let ending = self.phase == Phase::Draining { deliver: true } && self.in_flight == 0;
+        ending && now >= self.last_active + FAREWELL_PATIENCE
+    }
+
     /// Open, with requests that wait for room and a client that may have gone meanwhile.
     pub(crate) fn is_stalled(&self) -> bool {
         self.phase == Phase::Open && !self.receiving
@@ -198,7 +208,12 @@ impl Connection {
     /// The client is gone, or is not one: `reason` for the log.
     fn lose(&mut self, volume: &mut Volume, turn: &Turn, reason: &str) {
         if self.phase == Phase::Open {
-            tracing::info!(client = self.address, export = volume.export(), reason, "connection lost");
+            tracing::info!(
+                client = self.address,
+                export = volume.export(),
+                reason,
+                "connection lost"
+            );
         }
         self.drain(volume, turn, false);
     }
@@ -214,6 +229,10 @@ impl Connection {
 
     fn fate(&self) -> Fate {
         let over = self.phase == Phase::Shut && self.in_flight == 0;
-        if over && !self.receiving && !self.outbox.in_flight() { Fate::Gone } else { Fate::Lives }
+        if over && !self.receiving && !self.outbox.in_flight() {
+            Fate::Gone
+        } else {
+            Fate::Lives
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::io;
 
 use nbd_proto::{Command, Request, validate};
 
-use crate::data::staging::STAGING_BYTES;
 use super::{Connection, HangUp, Phase};
+use crate::data::staging::STAGING_BYTES;
 use crate::data::token::Kind;
 use crate::data::turn::Turn;
 use crate::data::volume::{Origin, Volume};
@@ -16,7 +16,10 @@ const STAGED_BYTES: u32 = 16 << 10;
 /// Bytes looked through for a DISC behind which the client has hung up.
 const FAREWELL_BYTES: usize = 4 << 20;
 
-const _: () = assert!(STAGED_BYTES as usize + Request::LENGTH <= STAGING_BYTES, "a staged request fits the buffer");
+const _: () = assert!(
+    STAGED_BYTES as usize + Request::LENGTH <= STAGING_BYTES,
+    "a staged request fits the buffer"
+);
 
 /// What the next bytes are.
 #[derive(Debug)]
@@ -74,7 +77,9 @@ impl Connection {
             Err(error) => return self.lose(volume, turn, &format!("cannot receive: {error}")),
         };
         match &mut self.incoming {
-            Incoming::Direct { buffer: home, filled, .. } => {
+            Incoming::Direct {
+                buffer: home, filled, ..
+            } => {
                 *filled += count;
                 *home = Some(buffer);
             }
@@ -112,7 +117,9 @@ impl Connection {
             Incoming::Header => self.step_header(volume, turn),
             Incoming::Staged(write) => {
                 let (write, length) = (*write, write.length as usize);
-                let Some(bytes) = self.staging.bytes().get(..length) else { return Step::Starved };
+                let Some(bytes) = self.staging.bytes().get(..length) else {
+                    return Step::Starved;
+                };
                 let payload = turn.driver.pool().payload_of(bytes);
                 self.staging.consume(length);
                 self.start_write(volume, turn, write, payload)
@@ -121,11 +128,17 @@ impl Connection {
                 if *filled < write.length as usize {
                     return Step::Starved;
                 }
-                let Some(buffer) = buffer.take() else { return Step::Starved };
+                let Some(buffer) = buffer.take() else {
+                    return Step::Starved;
+                };
                 let (write, payload) = (*write, buffer.into_payload());
                 if self.hang_up == HangUp::Unexplained {
                     self.incoming = Incoming::Held(write, payload);
-                    return if self.judge_hang_up(volume, turn) { Step::Again } else { Step::Ended };
+                    return if self.judge_hang_up(volume, turn) {
+                        Step::Again
+                    } else {
+                        Step::Ended
+                    };
                 }
                 self.start_write(volume, turn, write, payload)
             }
@@ -148,7 +161,9 @@ impl Connection {
     }
 
     fn step_header(&mut self, volume: &mut Volume, turn: &mut Turn) -> Step {
-        let Some(header) = self.staging.bytes().first_chunk() else { return Step::Starved };
+        let Some(header) = self.staging.bytes().first_chunk() else {
+            return Step::Starved;
+        };
         let request = match Request::decode(header) {
             Ok(request) => request,
             Err(problem) => {
@@ -157,9 +172,14 @@ impl Connection {
             }
         };
         let verdict = validate(&request, &self.negotiated);
-        let is_read = matches!(verdict, Ok(Command::Read { .. })) || request.command == nbd_proto::constants::command::READ;
+        let is_read =
+            matches!(verdict, Ok(Command::Read { .. })) || request.command == nbd_proto::constants::command::READ;
         let read = is_read.then_some((request.offset, request.length));
-        let read_bytes = if matches!(verdict, Ok(Command::Read { .. })) { u64::from(request.length) } else { 0 };
+        let read_bytes = if matches!(verdict, Ok(Command::Read { .. })) {
+            u64::from(request.length)
+        } else {
+            0
+        };
         if !self.has_window(read_bytes) {
             return Step::Stalled;
         }
@@ -183,13 +203,25 @@ impl Connection {
         self.staging.consume(Request::LENGTH);
         match command {
             Command::Write { fua } => self.expect_payload(turn, &request, fua),
-            _ => self.start(volume, turn, request.cookie, command, (request.offset, request.length), None),
+            _ => self.start(
+                volume,
+                turn,
+                request.cookie,
+                command,
+                (request.offset, request.length),
+                None,
+            ),
         }
         Step::Again
     }
 
     fn expect_payload(&mut self, turn: &Turn, request: &Request, fua: bool) {
-        let write = Write { cookie: request.cookie, offset: request.offset, length: request.length, fua };
+        let write = Write {
+            cookie: request.cookie,
+            offset: request.offset,
+            length: request.length,
+            fua,
+        };
         if request.length <= STAGED_BYTES {
             self.incoming = Incoming::Staged(write);
             return;
@@ -198,13 +230,24 @@ impl Connection {
         let filled = self.staging.len().min(buffer.len());
         buffer.as_mut_slice()[..filled].copy_from_slice(&self.staging.bytes()[..filled]);
         self.staging.consume(filled);
-        self.incoming = Incoming::Direct { write, buffer: Some(buffer), filled };
+        self.incoming = Incoming::Direct {
+            write,
+            buffer: Some(buffer),
+            filled,
+        };
     }
 
     fn start_write(&mut self, volume: &mut Volume, turn: &mut Turn, write: Write, payload: Payload) -> Step {
         self.incoming = Incoming::Header;
         let command = Command::Write { fua: write.fua };
-        self.start(volume, turn, write.cookie, command, (write.offset, write.length), Some(payload));
+        self.start(
+            volume,
+            turn,
+            write.cookie,
+            command,
+            (write.offset, write.length),
+            Some(payload),
+        );
         Step::Again
     }
 
@@ -222,7 +265,10 @@ impl Connection {
         if let Command::Read { .. } = command {
             self.window.bytes += u64::from(length);
         }
-        let origin = Origin { connection: self.slot, cookie };
+        let origin = Origin {
+            connection: self.slot,
+            cookie,
+        };
         volume.start(turn, origin, command, (offset, length), payload);
     }
 
@@ -238,7 +284,14 @@ impl Connection {
         };
         let Some((buffer, filled)) = lent else { return };
         self.receiving = true;
-        turn.submit(self.token(Kind::Receive), Op::Receive { socket: self.socket.clone(), buffer, filled });
+        turn.submit(
+            self.token(Kind::Receive),
+            Op::Receive {
+                socket: self.socket.clone(),
+                buffer,
+                filled,
+            },
+        );
     }
 }
 
@@ -250,7 +303,11 @@ impl Connection {
 impl Connection {
     /// False: nothing may be taken now; the connection waits for bytes, or has ended.
     fn judge_hang_up(&mut self, volume: &mut Volume, turn: &mut Turn) -> bool {
-        let nothing_to_take = self.staging.len() == 0 && matches!(self.incoming, Incoming::Header);
+        let nothing_to_take = match &self.incoming {
+            Incoming::Header => self.staging.len() == 0,
+            Incoming::Direct { write, filled, .. } => *filled < write.length as usize,
+            Incoming::Staged(_) | Incoming::Held(..) | Incoming::Discard(_) => false,
+        };
         if self.hang_up == HangUp::No && !nothing_to_take && self.socket.has_hung_up() {
             self.hang_up = HangUp::Unexplained;
         }

@@ -55,7 +55,12 @@ impl Connection {
     pub(super) fn refuse(&mut self, cookie: u64, read: Option<(u64, u32)>, refusal: Refusal) {
         self.window.requests += 1;
         self.window.bytes += read.map_or(0, |(_, length)| u64::from(length));
-        self.push_reply(HostReply { connection: self.slot, cookie, read, outcome: Err(refusal) });
+        self.push_reply(HostReply {
+            connection: self.slot,
+            cookie,
+            read,
+            outcome: Err(refusal),
+        });
     }
 
     fn push_reply(&mut self, reply: HostReply) {
@@ -69,7 +74,12 @@ impl Connection {
         match reply.outcome {
             Ok(data) => self.push_success(cookie, reply.read, data),
             Err(refusal) if self.negotiated.structured_replies => {
-                self.outbox.push(Segment::Bytes(error_chunk(cookie, refusal.error, refusal.message, None)));
+                self.outbox.push(Segment::Bytes(error_chunk(
+                    cookie,
+                    refusal.error,
+                    refusal.message,
+                    None,
+                )));
             }
             Err(refusal) => self.outbox.push_header(&simple_reply(cookie, Some(refusal.error))),
         }
@@ -79,7 +89,8 @@ impl Connection {
     fn push_success(&mut self, cookie: u64, read: Option<(u64, u32)>, data: Option<Buffer>) {
         match read {
             Some((offset, length)) if self.negotiated.structured_replies => {
-                self.outbox.push_header(&offset_data_header(cookie, ReplyFlags::DONE, offset, length));
+                self.outbox
+                    .push_header(&offset_data_header(cookie, ReplyFlags::DONE, offset, length));
             }
             _ => self.outbox.push_header(&simple_reply(cookie, None)),
         }

@@ -14,6 +14,7 @@ use super::retired::Retired;
 use crate::data::message::PeerHandover;
 use crate::data::outbox::{Outbox, Sent, is_transient};
 use crate::data::slab::Slab;
+use crate::data::socket::stream_socket;
 use crate::data::staging::Staging;
 use crate::data::token::Token;
 use crate::data::turn::Turn;
@@ -55,7 +56,10 @@ pub(crate) struct Lost {
 
 impl Lost {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), closed: false }
+        Self {
+            reason: reason.into(),
+            closed: false,
+        }
     }
 }
 
@@ -70,7 +74,7 @@ impl Link {
         Ok(Self {
             connection,
             since: turn.now,
-            socket: Socket::new(handover.socket)?,
+            socket: stream_socket(handover.socket)?,
             receive_token,
             send_token,
             pipeline: Pipeline::numbered(&handover.negotiated, LINK_WINDOW, connection.0),
@@ -112,9 +116,14 @@ impl Link {
     pub(crate) fn ask(&mut self, turn: &Turn, work: LinkWork, action: Action, range: Range<u64>) {
         if matches!(action, Action::Flush) && !self.limits().can_flush() {
             // Said aloud when the link was made: the peer offers nothing to make anything durable with.
-            return self.done.push(LinkDone { work, outcome: Ok(None) });
+            return self.done.push(LinkDone {
+                work,
+                outcome: Ok(None),
+            });
         }
-        let op = self.ops.insert(LinkOp::new(work, action, range, self.pipeline.limits()));
+        let op = self
+            .ops
+            .insert(LinkOp::new(work, action, range, self.pipeline.limits()));
         self.waiting.push_back(op);
         self.pump(turn);
     }
@@ -133,7 +142,14 @@ impl Link {
         }
         if let Some((buffer, filled)) = self.staging.lend() {
             self.receiving = true;
-            turn.submit(self.receive_token, Op::Receive { socket: self.socket.clone(), buffer, filled });
+            turn.submit(
+                self.receive_token,
+                Op::Receive {
+                    socket: self.socket.clone(),
+                    buffer,
+                    filled,
+                },
+            );
         }
     }
 
@@ -150,12 +166,20 @@ impl Link {
         self.receiving = false;
         let Op::Receive { buffer, .. } = op else { return Ok(()) };
         let count = match result {
-            Ok(0) => return Err(Lost { reason: "the peer closed the connection".to_owned(), closed: true }),
+            Ok(0) => {
+                return Err(Lost {
+                    reason: "the peer closed the connection".to_owned(),
+                    closed: true,
+                });
+            }
             Ok(count) => count,
             Err(error) if is_transient(&error) => 0,
             Err(error) => {
                 let closed = error.kind() == io::ErrorKind::ConnectionReset;
-                return Err(Lost { reason: format!("cannot receive from the peer: {error}"), closed });
+                return Err(Lost {
+                    reason: format!("cannot receive from the peer: {error}"),
+                    closed,
+                });
             }
         };
         self.staging.restore(buffer, count);
@@ -173,7 +197,14 @@ impl Link {
             // Ends the stream behind what the socket holds already. It fails when the peer was first.
             let _ = self.socket.shutdown_write();
         }
-        Retired::new(turn, self.connection, self.socket, self.receive_token, self.staging, self.receiving)
+        Retired::new(
+            turn,
+            self.connection,
+            self.socket,
+            self.receive_token,
+            self.staging,
+            self.receiving,
+        )
     }
 
     fn take_answers(&mut self) -> Result<(), Lost> {
@@ -186,7 +217,13 @@ impl Link {
             }
             Err(problem) => Err(Lost::new(format!("the peer broke the protocol: {problem}"))),
         };
-        for Event::Done { tag, outcome: answer, message, data } in events.drain(..) {
+        for Event::Done {
+            tag,
+            outcome: answer,
+            message,
+            data,
+        } in events.drain(..)
+        {
             if answer == Err(NbdError::Shutdown) {
                 outcome = Err(Lost::new("the peer is shutting down"));
                 break;
@@ -207,7 +244,9 @@ impl Link {
     /// Report an op when it is over.
     fn settle(&mut self, id: u32) {
         let can_flush = self.limits().can_flush();
-        let Some(op) = self.ops.get_mut(id).filter(|op| op.is_over()) else { return };
+        let Some(op) = self.ops.get_mut(id).filter(|op| op.is_over()) else {
+            return;
+        };
         if can_flush && op.turn_to_flush() {
             return self.waiting.push_front(id);
         }
@@ -236,10 +275,16 @@ impl Link {
             if op.is_sent() {
                 self.waiting.pop_front();
             }
-            match self.pipeline.start(turn.now, piece.command, piece.offset, piece.length, id) {
+            match self
+                .pipeline
+                .start(turn.now, piece.command, piece.offset, piece.length, id)
+            {
                 Ok(header) => self.push(turn, &header, piece),
                 Err(problem) => {
-                    let error = PeerError { error: NbdError::Invalid, message: Some(problem.to_string()) };
+                    let error = PeerError {
+                        error: NbdError::Invalid,
+                        message: Some(problem.to_string()),
+                    };
                     self.answered(id, Err(error));
                 }
             }
@@ -252,8 +297,11 @@ impl Link {
             Some(PiecePayload::Data(payload)) => self.outbox.push(Segment::Payload(payload)),
             Some(PiecePayload::Zeroes) => {
                 let pool = turn.driver.pool();
-                let zeroes = self.zeroes.get_or_insert_with(|| pool.take_zeroed(ZERO_PAYLOAD_BYTES).into_payload());
-                self.outbox.push(Segment::Payload(zeroes.slice(..piece.length as usize)));
+                let zeroes = self
+                    .zeroes
+                    .get_or_insert_with(|| pool.take_zeroed(ZERO_PAYLOAD_BYTES).into_payload());
+                self.outbox
+                    .push(Segment::Payload(zeroes.slice(..piece.length as usize)));
             }
             None => {}
         }

@@ -121,7 +121,10 @@ impl Peer {
         self.attempt = 0;
         if self.dialling {
             self.dialling = false;
-            turn.tell(FromData::CancelConnect { volume: self.volume, peer: self.place() });
+            turn.tell(FromData::CancelConnect {
+                volume: self.volume,
+                peer: self.place(),
+            });
         }
     }
 
@@ -146,7 +149,10 @@ impl Peer {
         }
         self.connections += 1;
         let connection = ConnectionId(self.connections);
-        let tokens = (self.token(Kind::LinkReceive, connection), self.token(Kind::LinkSend, connection));
+        let tokens = (
+            self.token(Kind::LinkReceive, connection),
+            self.token(Kind::LinkSend, connection),
+        );
         let verdict = Link::new(turn, connection, handover, tokens)
             .map_err(|error| format!("cannot use the connection: {error}"))
             .and_then(|link| check_fit(&link, fit).map(|()| link));
@@ -160,7 +166,6 @@ impl Peer {
                     );
                 }
                 self.link = Some(link);
-                self.last_error = None;
                 Some(connection)
             }
             Err(error) => {
@@ -174,7 +179,11 @@ impl Peer {
     pub(crate) fn lose(&mut self, turn: &mut Turn, lost: &Lost) -> Option<ConnectionId> {
         let link = self.link.take()?;
         let connection = link.connection();
-        self.attempt = if turn.now - link.since() >= STABLE { 0 } else { self.attempt.saturating_add(1) };
+        self.attempt = if turn.now - link.since() >= STABLE {
+            0
+        } else {
+            self.attempt.saturating_add(1)
+        };
         self.last_error = Some(lost.reason.clone());
         if !lost.closed {
             self.retired = Some(link.retire(turn));
@@ -186,7 +195,11 @@ impl Peer {
     /// The mirror is through with this connection, or with trying to make one.
     pub(crate) fn give_up(&mut self, turn: &mut Turn, connection: Option<ConnectionId>) {
         if let Some(link) = self.link.take_if(|link| Some(link.connection()) == connection) {
-            self.attempt = if turn.now - link.since() >= STABLE { 0 } else { self.attempt.saturating_add(1) };
+            self.attempt = if turn.now - link.since() >= STABLE {
+                0
+            } else {
+                self.attempt.saturating_add(1)
+            };
             self.retired = Some(link.retire(turn));
         }
     }
@@ -202,7 +215,11 @@ impl Peer {
         if let Some(link) = self.link.as_mut().filter(|link| link.connection() == connection) {
             return link.on_received(turn, result, op);
         }
-        let closed = match self.retired.as_ref().filter(|retired| retired.connection() == connection) {
+        let closed = match self
+            .retired
+            .as_ref()
+            .filter(|retired| retired.connection() == connection)
+        {
             Some(retired) => retired.on_received(turn, result, op),
             None => false,
         };
@@ -239,12 +256,16 @@ impl Peer {
             retired.cut();
         }
         self.dial(turn);
-        let late = self.link.as_ref().and_then(Link::oldest).is_some_and(|oldest| {
-            turn.now >= oldest + self.plan.request_timeout
-        });
+        let late = self
+            .link
+            .as_ref()
+            .and_then(Link::oldest)
+            .is_some_and(|oldest| turn.now >= oldest + self.plan.request_timeout);
         if late {
             let timeout = self.plan.request_timeout.as_secs_f64();
-            return Err(Lost::new(format!("the peer has not answered a request for {timeout} s")));
+            return Err(Lost::new(format!(
+                "the peer has not answered a request for {timeout} s"
+            )));
         }
         Ok(())
     }
@@ -262,7 +283,11 @@ impl Peer {
             return;
         }
         self.dialling = true;
-        turn.tell(FromData::Connect { volume: self.volume, peer: self.place(), attempt: self.attempt });
+        turn.tell(FromData::Connect {
+            volume: self.volume,
+            peer: self.place(),
+            attempt: self.attempt,
+        });
     }
 
     fn place(&self) -> usize {
@@ -271,13 +296,20 @@ impl Peer {
 
     fn token(&self, kind: Kind, connection: ConnectionId) -> Token {
         let value = u64::from(self.index.0) << CONNECTION_BITS | u64::from(connection.0);
-        Token { kind, index: self.volume, value }
+        Token {
+            kind,
+            index: self.volume,
+            value,
+        }
     }
 }
 
 /// The peer and the connection a link's token names.
 pub(crate) fn named_by(token: Token) -> (PeerIndex, ConnectionId) {
-    (PeerIndex((token.value >> CONNECTION_BITS) as u8), ConnectionId(token.value as u32))
+    (
+        PeerIndex((token.value >> CONNECTION_BITS) as u8),
+        ConnectionId(token.value as u32),
+    )
 }
 
 /// Can this peer hold a copy of the volume?

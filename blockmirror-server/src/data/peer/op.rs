@@ -144,12 +144,17 @@ impl LinkOp {
         let fua_of = |fua: bool| fua && limits.can_fua();
         let (command, longest) = match &self.action {
             Action::Write { fua, .. } => (Command::Write { fua: fua_of(*fua) }, u64::from(whole_blocks)),
-            Action::Zero { no_hole, fua } if limits.can_zero() => {
-                (Command::WriteZeroes { fua: fua_of(*fua), no_hole: *no_hole }, ZERO_BYTES)
-            }
-            Action::Zero { fua, .. } => {
-                (Command::Write { fua: fua_of(*fua) }, u64::from(whole_blocks).min(ZERO_PAYLOAD_BYTES as u64))
-            }
+            Action::Zero { no_hole, fua } if limits.can_zero() => (
+                Command::WriteZeroes {
+                    fua: fua_of(*fua),
+                    no_hole: *no_hole,
+                },
+                ZERO_BYTES,
+            ),
+            Action::Zero { fua, .. } => (
+                Command::Write { fua: fua_of(*fua) },
+                u64::from(whole_blocks).min(ZERO_PAYLOAD_BYTES as u64),
+            ),
             Action::Read => (Command::Read { df: false }, u64::from(whole_blocks)),
             Action::Flush => (Command::Flush, 1),
         };
@@ -164,7 +169,12 @@ impl LinkOp {
             (_, Command::Write { .. }) => Some(PiecePayload::Zeroes),
             _ => None,
         };
-        Piece { command, offset, length: length as u32, payload }
+        Piece {
+            command,
+            offset,
+            length: length as u32,
+            payload,
+        }
     }
 
     /// One of its requests was answered.

@@ -33,7 +33,12 @@ impl Retired {
         mut staging: Staging,
         receiving: bool,
     ) -> Self {
-        let retired = Self { connection, socket, receive_token, since: turn.now };
+        let retired = Self {
+            connection,
+            socket,
+            receive_token,
+            since: turn.now,
+        };
         if !receiving {
             let length = staging.len();
             staging.consume(length);
@@ -78,6 +83,13 @@ impl Retired {
     }
 
     fn receive(&self, turn: &mut Turn, buffer: crate::ring::Buffer) {
-        turn.submit(self.receive_token, Op::Receive { socket: self.socket.clone(), buffer, filled: 0 });
+        turn.submit(
+            self.receive_token,
+            Op::Receive {
+                socket: self.socket.clone(),
+                buffer,
+                filled: 0,
+            },
+        );
     }
 }

@@ -36,7 +36,10 @@ fn what_a_client_left_behind_without_good_bye_is_not_carried_out() {
             assert_eq!(rig.snapshot().bytes_in_flight, 0);
             let mut host = rig.connect(false);
             for at in 0..count {
-                assert!(host.read(at * MIB / 4, length as u32) == vec![0; length], "{count} of {length}: {at}");
+                assert!(
+                    host.read(at * MIB / 4, length as u32) == vec![0; length],
+                    "{count} of {length}: {at}"
+                );
             }
         }
     });
@@ -53,7 +56,10 @@ fn what_a_client_left_behind_with_a_good_bye_is_carried_out() {
             gone_before_it_is_read(&rig, &wire);
             let mut host = rig.connect(false);
             for at in 0..count {
-                assert!(host.read(at * MIB / 4, length as u32) == vec![1; length], "{count} of {length}: {at}");
+                assert!(
+                    host.read(at * MIB / 4, length as u32) == vec![1; length],
+                    "{count} of {length}: {at}"
+                );
             }
         }
     });
@@ -113,7 +119,11 @@ fn a_write_given_up_on_one_connection_never_lands_on_a_later_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("image");
         let rig = Build::file(engine, &path, 4 * MIB).start();
-        let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config {
+            cases: 150,
+            failure_persistence: None,
+            ..Config::default()
+        });
         let cut = prop_oneof![1 => Just(0), 3 => 0..MIB as usize];
         let mut second = rig.connect(false);
         let second = std::cell::RefCell::new(&mut second);
@@ -125,9 +135,15 @@ fn a_write_given_up_on_one_connection_never_lands_on_a_later_one() {
             let newer = vec![byte.wrapping_add(1); MIB as usize];
             let mut second = second.borrow_mut();
             second.write(0, &newer);
-            assert!(second.read(0, MIB as u32) == newer, "the old write landed on the new one");
+            assert!(
+                second.read(0, MIB as u32) == newer,
+                "the old write landed on the new one"
+            );
             rig.wait("the first connection is gone", |volume| volume.connections == 1);
-            assert!(second.read(0, MIB as u32) == newer, "the old write landed after its connection was gone");
+            assert!(
+                second.read(0, MIB as u32) == newer,
+                "the old write landed after its connection was gone"
+            );
             Ok(())
         });
         outcome.unwrap();

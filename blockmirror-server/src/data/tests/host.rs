@@ -49,7 +49,12 @@ impl Host {
         }
         self.stream.read_exact(&mut header[16..]).unwrap();
         let (header, _) = ReplyHeader::decode(&header).unwrap().unwrap();
-        let ReplyHeader::Chunk { kind, cookie, length, .. } = header else { panic!("{header:?}") };
+        let ReplyHeader::Chunk {
+            kind, cookie, length, ..
+        } = header
+        else {
+            panic!("{header:?}")
+        };
         let payload = self.exactly(length as usize);
         match kind {
             ChunkKind::None => (cookie, Ok(vec![])),

@@ -44,12 +44,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Kind::Cache),
     ];
     let edges = prop_oneof![Just(0u64), Just(512), Just(4096), 0..SLOT_BYTES - 1];
-    (kind, edges, prop_oneof![Just(4096u32), Just(16384), Just(16385), 1..SLOT_BYTES as u32]).prop_map(
-        |(kind, start, length)| {
+    (
+        kind,
+        edges,
+        prop_oneof![Just(4096u32), Just(16384), Just(16385), 1..SLOT_BYTES as u32],
+    )
+        .prop_map(|(kind, start, length)| {
             let length = length.min((SLOT_BYTES - start) as u32);
             Step { kind, start, length }
-        },
-    )
+        })
 }
 
 /// One pipelined batch, at most one request per slot; then all of its answers.
@@ -101,8 +104,15 @@ fn run_batch(host: &mut Host, batch: &[Option<Step>], model: &mut [u8]) {
 }
 
 fn agrees_with_the_model(build: impl Fn() -> Build) {
-    let batches = proptest::collection::vec(proptest::collection::vec(proptest::option::of(step()), SLOTS as usize), 1..8);
-    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+    let batches = proptest::collection::vec(
+        proptest::collection::vec(proptest::option::of(step()), SLOTS as usize),
+        1..8,
+    );
+    let mut runner = TestRunner::new(Config {
+        cases: 24,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let outcome = runner.run(&(batches, any::<bool>()), |(batches, structured)| {
         let rig = build().start();
         let mut hosts = [rig.connect(structured), rig.connect(!structured)];
@@ -110,7 +120,10 @@ fn agrees_with_the_model(build: impl Fn() -> Build) {
         for (at, batch) in batches.iter().enumerate() {
             run_batch(&mut hosts[at % 2], batch, &mut model);
         }
-        assert!(hosts[0].read(0, SIZE as u32) == model, "the volume differs from the model");
+        assert!(
+            hosts[0].read(0, SIZE as u32) == model,
+            "the volume differs from the model"
+        );
         drop(hosts);
         assert!(rig.stop(), "stopped clean");
         Ok(())

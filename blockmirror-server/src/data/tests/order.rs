@@ -14,7 +14,9 @@ fn overlapping_writes_of_two_connections_go_one_after_the_other() {
     on_both_engines(|engine| {
         let directory = tempfile::tempdir().unwrap();
         let (dial, peers) = played_peers();
-        let rig = Build::memory(engine, MIB).with_peer(directory.path(), equal_peer(), dial).start();
+        let rig = Build::memory(engine, MIB)
+            .with_peer(directory.path(), equal_peer(), dial)
+            .start();
         let mut peer = peers.recv_timeout(PATIENCE).unwrap();
         let (mut first, mut second) = (rig.connect(false), rig.connect(true));
         first.ask_write(1, 0, &[1; 8192]);
@@ -44,13 +46,17 @@ fn a_dead_connection_is_closed_when_its_started_writes_have_ended_and_the_others
     on_both_engines(|engine| {
         let directory = tempfile::tempdir().unwrap();
         let (dial, peers) = played_peers();
-        let rig = Build::memory(engine, MIB).with_peer(directory.path(), equal_peer(), dial).start();
+        let rig = Build::memory(engine, MIB)
+            .with_peer(directory.path(), equal_peer(), dial)
+            .start();
         let mut peer = peers.recv_timeout(PATIENCE).unwrap();
         let (mut dying, mut other) = (rig.connect(false), rig.connect(false));
         dying.ask_write(1, 0, &[1; 4096]);
         let (started, _) = peer.request();
         dying.ask_write(2, 0, &[2; 4096]);
-        rig.wait("the second is taken, and waits", |volume| volume.requests_in_flight == 2);
+        rig.wait("the second is taken, and waits", |volume| {
+            volume.requests_in_flight == 2
+        });
         other.ask_write(3, 0, &[3; 4096]);
         rig.wait("the third is taken, and waits", |volume| volume.requests_in_flight == 3);
         dying.stream.shutdown(Shutdown::Write).unwrap();
@@ -75,8 +81,9 @@ fn overlapping_writes_without_a_mirror_end_in_order_of_arrival() {
         let rig = Build::file(engine, &directory.path().join("image"), MIB).start();
         let mut host = rig.connect(false);
         for round in 0..50u64 {
-            let wire: Vec<u8> =
-                (0..40).flat_map(|at| super::host::write_request(at, (at % 3) * 1024, &[(round + at) as u8; 4096])).collect();
+            let wire: Vec<u8> = (0..40)
+                .flat_map(|at| super::host::write_request(at, (at % 3) * 1024, &[(round + at) as u8; 4096]))
+                .collect();
             host.send(&wire);
             let mut cookies: Vec<u64> = (0..40).map(|_| host.answer(|_| 0).0).collect();
             cookies.sort_unstable();

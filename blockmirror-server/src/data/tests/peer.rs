@@ -24,8 +24,10 @@ pub(super) fn played_peers() -> (Dial, Receiver<PlayedPeer>) {
     let (made, peers) = channel();
     let dial: Dial = Box::new(move |_| {
         let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
-        ours.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
-        made.send(PlayedPeer { stream: ours }).map_err(|error| error.to_string())?;
+        ours.set_read_timeout(Some(PATIENCE))
+            .map_err(|error| error.to_string())?;
+        made.send(PlayedPeer { stream: ours })
+            .map_err(|error| error.to_string())?;
         Ok(theirs)
     });
     (dial, peers)
@@ -49,8 +51,16 @@ impl PlayedPeer {
     /// Nothing arrives within a moment in which it would have.
     pub(super) fn expect_silence(&mut self) {
         self.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let error = self.stream.read(&mut [0; 1]).expect_err("nothing is sent");
-        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+        let error = loop {
+            let error = self.stream.read(&mut [0; 1]).expect_err("nothing is sent");
+            if error.kind() != ErrorKind::Interrupted {
+                break error;
+            }
+        };
+        assert!(
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            "{error}"
+        );
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 
@@ -64,7 +74,10 @@ impl PlayedPeer {
 
 /// A peer known to be equal: it is Established at once.
 pub(super) fn equal_peer() -> Peering {
-    Peering { skip_initial_sync: true, ..Peering::default() }
+    Peering {
+        skip_initial_sync: true,
+        ..Peering::default()
+    }
 }
 
 /// What an operator has to be able to read when a peer does not fit.
@@ -72,14 +85,34 @@ pub(super) fn equal_peer() -> Peering {
 fn a_peer_that_does_not_fit_is_refused_and_the_volume_goes_on() {
     let flags = export(0, 1).flags;
     let cases = [
-        (Peering { size: Some(MIB - 4096), ..equal_peer() }, "at least as large"),
-        (Peering { flags: flags | TransmissionFlags::READ_ONLY, ..equal_peer() }, "read-only"),
-        (Peering { minimum_block: 4096, ..equal_peer() }, "multiples of 4096"),
+        (
+            Peering {
+                size: Some(MIB - 4096),
+                ..equal_peer()
+            },
+            "at least as large",
+        ),
+        (
+            Peering {
+                flags: flags | TransmissionFlags::READ_ONLY,
+                ..equal_peer()
+            },
+            "read-only",
+        ),
+        (
+            Peering {
+                minimum_block: 4096,
+                ..equal_peer()
+            },
+            "multiples of 4096",
+        ),
     ];
     for (peering, text) in cases {
         let directory = tempfile::tempdir().unwrap();
         let (dial, _peers) = played_peers();
-        let rig = Build::memory(EngineChoice::Auto, MIB).with_peer(directory.path(), peering, dial).start();
+        let rig = Build::memory(EngineChoice::Auto, MIB)
+            .with_peer(directory.path(), peering, dial)
+            .start();
         let volume = rig.wait("a few attempts", |volume| volume.peers[0].attempts >= 3);
         let error = volume.peers[0].last_error.clone().unwrap();
         assert!(error.contains(text), "{error}");
@@ -94,8 +127,13 @@ fn a_peer_that_does_not_fit_is_refused_and_the_volume_goes_on() {
 fn the_next_connection_waits_for_the_end_of_the_lost_one() {
     let directory = tempfile::tempdir().unwrap();
     let (dial, peers) = played_peers();
-    let peering = Peering { request_timeout: Duration::from_millis(50), ..equal_peer() };
-    let rig = Build::memory(EngineChoice::Auto, MIB).with_peer(directory.path(), peering, dial).start();
+    let peering = Peering {
+        request_timeout: Duration::from_millis(50),
+        ..equal_peer()
+    };
+    let rig = Build::memory(EngineChoice::Auto, MIB)
+        .with_peer(directory.path(), peering, dial)
+        .start();
     let mut first = peers.recv_timeout(PATIENCE).unwrap();
     let mut host = rig.connect(false);
     host.ask_write(1, 0, &[1; 4096]);
@@ -116,7 +154,10 @@ fn the_next_connection_waits_for_the_end_of_the_lost_one() {
     assert_eq!(rig.dials().len(), 2);
     // What comes over the new connection is the newest data.
     let (request, payload) = second.request();
-    assert_eq!((request.command, request.offset, payload[..4096].to_vec()), (command::WRITE, 0, vec![2; 4096]));
+    assert_eq!(
+        (request.command, request.offset, payload[..4096].to_vec()),
+        (command::WRITE, 0, vec![2; 4096])
+    );
     // Whatever the peer does now, the host was answered already: let the stop run into its deadline.
 }
 
@@ -125,8 +166,14 @@ fn a_peer_that_never_closes_is_waited_for_only_so_long() {
     let directory = tempfile::tempdir().unwrap();
     let (dial, peers) = played_peers();
     let timeout = Duration::from_millis(50);
-    let peering = Peering { request_timeout: timeout, fence_timeout: timeout, ..equal_peer() };
-    let rig = Build::memory(EngineChoice::Auto, MIB).with_peer(directory.path(), peering, dial).start();
+    let peering = Peering {
+        request_timeout: timeout,
+        fence_timeout: timeout,
+        ..equal_peer()
+    };
+    let rig = Build::memory(EngineChoice::Auto, MIB)
+        .with_peer(directory.path(), peering, dial)
+        .start();
     let first = peers.recv_timeout(PATIENCE).unwrap();
     rig.connect(false).write(0, &[1; 4096]);
     let _second = peers.recv_timeout(PATIENCE).unwrap();
@@ -138,7 +185,9 @@ fn a_peer_that_never_closes_is_waited_for_only_so_long() {
 fn a_peer_that_talks_nonsense_is_given_up_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
     let (dial, peers) = played_peers();
-    let rig = Build::memory(EngineChoice::Auto, MIB).with_peer(directory.path(), equal_peer(), dial).start();
+    let rig = Build::memory(EngineChoice::Auto, MIB)
+        .with_peer(directory.path(), equal_peer(), dial)
+        .start();
     let mut peer = peers.recv_timeout(PATIENCE).unwrap();
     let mut host = rig.connect(false);
     host.ask_write(1, 0, &[1; 4096]);
@@ -165,7 +214,10 @@ fn what_a_peer_cannot_do_is_done_another_way() {
     let mut zeroed = 0;
     while zeroed < 3 * MIB {
         let (request, payload) = peer.request();
-        assert_eq!((request.command, request.offset, request.flags.bits()), (command::WRITE, zeroed, 0));
+        assert_eq!(
+            (request.command, request.offset, request.flags.bits()),
+            (command::WRITE, zeroed, 0)
+        );
         assert!(payload.iter().all(|&byte| byte == 0));
         zeroed += payload.len() as u64;
         peer.answer(&request, None);

@@ -81,13 +81,23 @@ impl Build {
     /// A plain volume in memory.
     pub(super) fn memory(engine: EngineChoice, size: u64) -> Self {
         let image = open_image(ImagePlace::Memory, size);
-        Self { engine, image, limits: Limits::default(), mirror: None }
+        Self {
+            engine,
+            image,
+            limits: Limits::default(),
+            mirror: None,
+        }
     }
 
     /// A plain volume in a file.
     pub(super) fn file(engine: EngineChoice, path: &Path, size: u64) -> Self {
         let image = open_image(ImagePlace::Path(path.to_owned()), size);
-        Self { engine, image, limits: Limits::default(), mirror: None }
+        Self {
+            engine,
+            image,
+            limits: Limits::default(),
+            mirror: None,
+        }
     }
 
     /// With one peer.
@@ -101,12 +111,28 @@ impl Build {
         let size = self.image.size();
         let (mirror, peering, dial) = match self.mirror {
             Some((plan, peering, dial)) => (Some(plan), peering, dial),
-            None => (None, Peering::default(), Box::new(|_| Err("no peer".to_owned())) as Dial),
+            None => (
+                None,
+                Peering::default(),
+                Box::new(|_| Err("no peer".to_owned())) as Dial,
+            ),
         };
-        let peering = Peering { size: Some(peering.size.unwrap_or(size)), ..peering };
-        let volume = VolumePlan { export: "test".to_owned(), image: self.image, minimum_block: 1, mirror };
-        let plan =
-            DataPlan { name: "data-test".to_owned(), engine: self.engine, volumes: vec![volume], limits: self.limits };
+        let peering = Peering {
+            size: Some(peering.size.unwrap_or(size)),
+            ..peering
+        };
+        let volume = VolumePlan {
+            export: "test".to_owned(),
+            image: self.image,
+            minimum_block: 1,
+            mirror,
+        };
+        let plan = DataPlan {
+            name: "data-test".to_owned(),
+            engine: self.engine,
+            volumes: vec![volume],
+            limits: self.limits,
+        };
         let (from_data, messages) = unbounded_channel();
         let data = spawn(plan, 0, from_data).unwrap();
         let (sender, dials) = (data.sender(), Arc::default());
@@ -114,7 +140,14 @@ impl Build {
             let (sender, dials) = (sender.clone(), Arc::clone(&dials));
             std::thread::spawn(move || control(messages, &sender, dial, &peering, &dials))
         };
-        Rig { data: Some(data), sender, control: Some(control), size, minimum_block: 1, dials }
+        Rig {
+            data: Some(data),
+            sender,
+            control: Some(control),
+            size,
+            minimum_block: 1,
+            dials,
+        }
     }
 }
 
@@ -128,9 +161,20 @@ impl Rig {
 
     pub(super) fn hand_over(&self, socket: OwnedFd, structured_replies: bool, unread: Vec<u8>, permit: Box<dyn Send>) {
         let export = export(self.size, self.minimum_block);
-        let negotiated = nbd_proto::server::Negotiated { export, structured_replies, block_sizes_known: true };
+        let negotiated = nbd_proto::server::Negotiated {
+            export,
+            structured_replies,
+            block_sizes_known: true,
+        };
         let address = "test".to_owned();
-        let handover = ClientHandover { volume: 0, socket, negotiated, unread, address, permit };
+        let handover = ClientHandover {
+            volume: 0,
+            socket,
+            negotiated,
+            unread,
+            address,
+            permit,
+        };
         assert!(self.sender.send(ToData::Client(handover)));
     }
 
@@ -221,7 +265,13 @@ fn peer_handover((volume, peer): (usize, usize), stream: UnixStream, peering: &P
         name: None,
         description: None,
     };
-    PeerHandover { volume, peer, socket: stream.into(), negotiated, unread: Vec::new() }
+    PeerHandover {
+        volume,
+        peer,
+        socket: stream.into(),
+        negotiated,
+        unread: Vec::new(),
+    }
 }
 
 pub(super) fn export(size: u64, minimum: u32) -> ExportInfo {
@@ -237,23 +287,53 @@ pub(super) fn export(size: u64, minimum: u32) -> ExportInfo {
             | TransmissionFlags::SEND_DF
             | TransmissionFlags::SEND_CACHE
             | TransmissionFlags::CAN_MULTI_CONN,
-        block_sizes: BlockSizes { minimum, preferred: 4096, maximum_payload: 32 << 20 },
+        block_sizes: BlockSizes {
+            minimum,
+            preferred: 4096,
+            maximum_payload: 32 << 20,
+        },
     }
 }
 
 fn open_image(place: ImagePlace, size: u64) -> Image {
-    let options = ImageOptions { place, size: Some(size), io: IoMode::Buffered, read_only: false, preallocate: false };
+    let options = ImageOptions {
+        place,
+        size: Some(size),
+        io: IoMode::Buffered,
+        read_only: false,
+        preallocate: false,
+    };
     Image::open(&options).unwrap()
 }
 
 /// A fresh metadata file and a core that starts from it; its one peer is new.
 fn mirror_plan(directory: &Path, size: u64, peering: &Peering) -> MirrorPlan {
-    let Peering { mode, on_disconnect, skip_initial_sync, request_timeout, fence_timeout, .. } = *peering;
-    let slot = PeerSlotConfig { name: "peer".to_owned(), skip_initial_sync };
-    let image = ImageIdentity { size, device: 1, inode: 2, born_ns: 3 };
+    let Peering {
+        mode,
+        on_disconnect,
+        skip_initial_sync,
+        request_timeout,
+        fence_timeout,
+        ..
+    } = *peering;
+    let slot = PeerSlotConfig {
+        name: "peer".to_owned(),
+        skip_initial_sync,
+    };
+    let image = ImageIdentity {
+        size,
+        device: 1,
+        inode: 2,
+        born_ns: 3,
+    };
     let (restored, writes) = Restored::create(image, &[slot], 4711).unwrap();
-    let metadata =
-        File::options().read(true).write(true).create(true).truncate(true).open(directory.join("meta")).unwrap();
+    let metadata = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(directory.join("meta"))
+        .unwrap();
     for write in writes {
         metadata.write_all_at(&write.bytes, write.offset).unwrap();
     }
@@ -264,7 +344,21 @@ fn mirror_plan(directory: &Path, size: u64, peering: &Peering) -> MirrorPlan {
         queue_bytes: 4 << 20,
         queue_requests: 1024,
     };
-    let plan = PeerPlan { name: "peer".to_owned(), request_timeout, fence_timeout };
-    let config = MirrorConfig { size, hot_extents: HOT_EXTENTS_MIN, peers: vec![peer], entropy: 42 };
-    MirrorPlan { config, restored, metadata, peers: vec![plan] }
+    let plan = PeerPlan {
+        name: "peer".to_owned(),
+        request_timeout,
+        fence_timeout,
+    };
+    let config = MirrorConfig {
+        size,
+        hot_extents: HOT_EXTENTS_MIN,
+        peers: vec![peer],
+        entropy: 42,
+    };
+    MirrorPlan {
+        config,
+        restored,
+        metadata,
+        peers: vec![plan],
+    }
 }

@@ -32,7 +32,15 @@ fn what_is_written_is_read() {
             assert!(host.read(0, 4096) == vec![0; 4096]);
             host.ask(Command::Trim { fua: true }, 1, 4096, 4096);
             host.expect_ok(1);
-            host.ask(Command::WriteZeroes { fua: false, no_hole: true }, 2, MIB, 4096);
+            host.ask(
+                Command::WriteZeroes {
+                    fua: false,
+                    no_hole: true,
+                },
+                2,
+                MIB,
+                4096,
+            );
             host.expect_ok(2);
             host.ask(Command::Cache, 3, 0, 1 << 20);
             host.expect_ok(3);
@@ -100,7 +108,12 @@ fn a_permit_comes_back_with_the_end_of_its_connection() {
     let rig = rig(EngineChoice::Auto);
     let permit = std::sync::Arc::new(());
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    rig.hand_over(theirs.into(), false, Vec::new(), Box::new(std::sync::Arc::clone(&permit)));
+    rig.hand_over(
+        theirs.into(),
+        false,
+        Vec::new(),
+        Box::new(std::sync::Arc::clone(&permit)),
+    );
     rig.wait("connected", |volume| volume.connections == 1);
     assert_eq!(std::sync::Arc::strong_count(&permit), 2);
     drop(ours);

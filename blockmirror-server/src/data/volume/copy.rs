@@ -65,18 +65,29 @@ enum Step {
 
 impl Copies {
     pub(super) const fn new() -> Self {
-        Self { jobs: Slab::new(), pieces: Slab::new() }
+        Self {
+            jobs: Slab::new(),
+            pieces: Slab::new(),
+        }
     }
 
     /// The connection is gone. Local reads under way come to their end unheard.
     pub(super) fn cancel(&mut self, peer: PeerIndex, connection: ConnectionId) {
-        let jobs = self.jobs.iter_mut().filter(|(_, job)| job.peer == peer && job.connection == connection);
-        let cancelled: Vec<u32> = jobs.map(|(id, job)| {
-            job.cancelled = true;
-            id
-        }).collect();
+        let jobs = self
+            .jobs
+            .iter_mut()
+            .filter(|(_, job)| job.peer == peer && job.connection == connection);
+        let cancelled: Vec<u32> = jobs
+            .map(|(id, job)| {
+                job.cancelled = true;
+                id
+            })
+            .collect();
         for id in cancelled {
-            let of_job = self.pieces.iter().filter(|(_, piece)| piece.job == id && piece.step != Step::ReadLocal);
+            let of_job = self
+                .pieces
+                .iter()
+                .filter(|(_, piece)| piece.job == id && piece.step != Step::ReadLocal);
             let gone: Vec<u32> = of_job.map(|(piece, _)| piece).collect();
             for piece in gone {
                 self.pieces.remove(piece);
@@ -123,11 +134,24 @@ impl Volume {
         result: Result<(), ImageError>,
         buffer: Option<Buffer>,
     ) {
-        let Some(piece) = self.copies().and_then(|copies| copies.pieces.get(id).copied()) else { return };
+        let Some(piece) = self.copies().and_then(|copies| copies.pieces.get(id).copied()) else {
+            return;
+        };
         match (result, buffer) {
             (Ok(()), Some(buffer)) => {
-                let action = Action::Write { payload: buffer.into_payload(), fua: false };
-                self.copy_ask(turn, id, Piece { step: Step::WritePeer, ..piece }, action);
+                let action = Action::Write {
+                    payload: buffer.into_payload(),
+                    fua: false,
+                };
+                self.copy_ask(
+                    turn,
+                    id,
+                    Piece {
+                        step: Step::WritePeer,
+                        ..piece
+                    },
+                    action,
+                );
             }
             (Ok(()), None) => self.piece_over(turn, id, Err(CopyFailure::Local(Failure::Io))),
             (Err(error), _) => self.piece_over(turn, id, Err(CopyFailure::Local(failure_of(&error)))),
@@ -143,7 +167,9 @@ impl Volume {
         outcome: Result<Option<Vec<u8>>, PeerError>,
     ) {
         let Some(copies) = self.copies() else { return };
-        let Some(piece) = copies.pieces.get(id).copied() else { return };
+        let Some(piece) = copies.pieces.get(id).copied() else {
+            return;
+        };
         if copies.jobs.get(piece.job).is_none_or(|job| job.copy != copy) {
             return;
         }
@@ -152,10 +178,19 @@ impl Volume {
             Err(error) => return self.piece_over(turn, id, Err(CopyFailure::Peer(peer_failure(&error)))),
         };
         let done = match piece.step {
-            Step::WritePeer => Copied { shipped: piece.length, zeroed: 0 },
-            Step::ZeroPeer => Copied { shipped: 0, zeroed: piece.length },
+            Step::WritePeer => Copied {
+                shipped: piece.length,
+                zeroed: 0,
+            },
+            Step::ZeroPeer => Copied {
+                shipped: 0,
+                zeroed: piece.length,
+            },
             Step::ReadPeer => match not_zero(data.as_deref().unwrap_or_default()) {
-                None => Copied { shipped: 0, zeroed: piece.length },
+                None => Copied {
+                    shipped: 0,
+                    zeroed: piece.length,
+                },
                 Some((from, to)) => {
                     let range = piece.offset + from as u64..piece.offset + (to as u64).min(piece.length);
                     return self.copy_erase(turn, id, piece, range);
@@ -170,8 +205,13 @@ impl Volume {
     fn copy_advance(&mut self, turn: &mut Turn, id: u32) {
         while let Some((job, offset)) = self.copy_next(id) {
             let (peer, connection) = job;
-            let can_zero = self.peer_link(peer, connection).is_some_and(|link| link.limits().can_zero());
-            let end = self.copies().and_then(|copies| copies.jobs.get(id)).map_or(offset, |job| job.end);
+            let can_zero = self
+                .peer_link(peer, connection)
+                .is_some_and(|link| link.limits().can_zero());
+            let end = self
+                .copies()
+                .and_then(|copies| copies.jobs.get(id))
+                .map_or(offset, |job| job.end);
             let extent = self.image.next_data(offset);
             let (step, longest) = match extent.kind {
                 ExtentKind::Data => (Step::ReadLocal, PIECE_BYTES),
@@ -179,7 +219,12 @@ impl Volume {
                 ExtentKind::Hole => (Step::ReadPeer, PIECE_BYTES),
             };
             let length = (extent.end.clamp(offset + 1, end) - offset).min(longest);
-            let piece = Piece { job: id, offset, length, step };
+            let piece = Piece {
+                job: id,
+                offset,
+                length,
+                step,
+            };
             let Some(copies) = self.copies() else { return };
             let at = copies.pieces.insert(piece);
             if let Some(job) = copies.jobs.get_mut(id) {
@@ -192,7 +237,15 @@ impl Volume {
                     self.submit_image(turn, ImageWork::CopyRead(at), ImageRequest::Read { buffer, offset });
                 }
                 Step::ReadPeer => self.copy_ask(turn, at, piece, Action::Read),
-                _ => self.copy_ask(turn, at, piece, Action::Zero { no_hole: false, fua: false }),
+                _ => self.copy_ask(
+                    turn,
+                    at,
+                    piece,
+                    Action::Zero {
+                        no_hole: false,
+                        fua: false,
+                    },
+                ),
             }
         }
     }
@@ -212,8 +265,20 @@ impl Volume {
 
     /// Zero what is not zero on a peer that has no WRITE_ZEROES.
     fn copy_erase(&mut self, turn: &mut Turn, id: u32, piece: Piece, range: std::ops::Range<u64>) {
-        let action = Action::Zero { no_hole: false, fua: false };
-        self.copy_ask_range(turn, id, Piece { step: Step::ZeroPeer, ..piece }, action, range);
+        let action = Action::Zero {
+            no_hole: false,
+            fua: false,
+        };
+        self.copy_ask_range(
+            turn,
+            id,
+            Piece {
+                step: Step::ZeroPeer,
+                ..piece
+            },
+            action,
+            range,
+        );
     }
 
     fn copy_ask_range(&mut self, turn: &mut Turn, id: u32, piece: Piece, action: Action, range: std::ops::Range<u64>) {
@@ -233,7 +298,9 @@ impl Volume {
     fn piece_over(&mut self, turn: &mut Turn, id: u32, outcome: Result<Copied, CopyFailure>) {
         let Some(copies) = self.copies() else { return };
         let Some(piece) = copies.pieces.remove(id) else { return };
-        let Some(job) = copies.jobs.get_mut(piece.job) else { return };
+        let Some(job) = copies.jobs.get_mut(piece.job) else {
+            return;
+        };
         job.in_flight -= 1;
         match outcome {
             Ok(copied) => {
@@ -246,11 +313,23 @@ impl Volume {
         if job.in_flight > 0 || (job.cursor < job.end && !stopped) {
             return self.copy_advance(turn, piece.job);
         }
-        let Some(job) = copies.jobs.remove(piece.job) else { return };
+        let Some(job) = copies.jobs.remove(piece.job) else {
+            return;
+        };
         let outcome = job.failure.map_or(Ok(job.copied), Err);
         if let (false, Machinery::Mirror(mirror)) = (job.cancelled, &mut self.machinery) {
-            let Job { peer, connection, copy, .. } = job;
-            mirror.tell(turn.now, Input::CopyDone { peer, connection, copy, outcome });
+            let Job {
+                peer, connection, copy, ..
+            } = job;
+            mirror.tell(
+                turn.now,
+                Input::CopyDone {
+                    peer,
+                    connection,
+                    copy,
+                    outcome,
+                },
+            );
         }
     }
 
@@ -264,7 +343,11 @@ impl Volume {
 
 /// What a peer's error means to the mirror.
 pub(super) fn peer_failure(error: &PeerError) -> Failure {
-    if error.error == NbdError::NoSpace { Failure::NoSpace } else { Failure::Io }
+    if error.error == NbdError::NoSpace {
+        Failure::NoSpace
+    } else {
+        Failure::Io
+    }
 }
 
 /// From the first block that is not zero to the end of the last; `None`: all is zero.

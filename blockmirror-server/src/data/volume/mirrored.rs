@@ -3,14 +3,15 @@
 use std::io;
 use std::time::Duration;
 
+use mirror_core::Mirror;
 use mirror_core::event::{
-    Command, DisconnectReason, Event, Failure, HostOp, Input, Mutation, Output, PeerIndex, RequestId,
+    Command, ConnectionId, DisconnectReason, Event, Failure, HostOp, Input, Mutation, Output, PeerIndex,
+    Refusal as MirrorRefusal, RequestId,
 };
-use mirror_core::{ByteRange, Mirror};
 
 use super::copy::Copies;
 use super::plain::image_request;
-use super::request::{VOLUME_FAILED, failure_of, mirror_refusal};
+use super::request::{HostRequest, VOLUME_FAILED, failure_of, mirror_refusal};
 use super::{ImageWork, Machinery, Volume};
 use crate::data::message::{MirrorPlan, VolumeSnapshot};
 use crate::data::metadata::{MetadataFile, PersistDone};
@@ -27,20 +28,24 @@ pub(super) struct MirrorSide {
     metadata: MetadataFile,
     /// Scratch for answers of links.
     pub(super) done: Vec<LinkDone>,
+    /// Mutations to be applied here, once the peers have been sent theirs.
+    locals: Vec<(RequestId, Mutation)>,
     stopped: bool,
 }
 
 impl MirrorSide {
     pub(super) fn new(volume: usize, plan: MirrorPlan) -> io::Result<Self> {
-        // Hot extents are left by a daemon that was killed.
-        let settle = !plan.restored.hot_extents().is_empty();
+        let settle = !plan.restored.was_clean();
         let peers = plan.peers.into_iter().enumerate();
         Ok(Self {
             core: Mirror::new(plan.config, plan.restored),
-            peers: peers.map(|(index, plan)| Peer::new(volume, PeerIndex(index as u8), plan, settle)).collect(),
+            peers: peers
+                .map(|(index, plan)| Peer::new(volume, PeerIndex(index as u8), plan, settle))
+                .collect(),
             copies: Copies::new(),
             metadata: MetadataFile::new(volume, plan.metadata)?,
             done: Vec::new(),
+            locals: Vec::new(),
             stopped: false,
         })
     }
@@ -50,11 +55,23 @@ impl MirrorSide {
     }
 
     pub(super) fn mutate(&mut self, now: Duration, id: u32, mutation: Mutation) {
-        self.tell(now, Input::Host { id: RequestId(id), op: HostOp::Mutate(mutation) });
+        self.tell(
+            now,
+            Input::Host {
+                id: RequestId(id),
+                op: HostOp::Mutate(mutation),
+            },
+        );
     }
 
     pub(super) fn flush(&mut self, now: Duration, id: u32) {
-        self.tell(now, Input::Host { id: RequestId(id), op: HostOp::Flush });
+        self.tell(
+            now,
+            Input::Host {
+                id: RequestId(id),
+                op: HostOp::Flush,
+            },
+        );
     }
 
     pub(super) fn abandon(&mut self, now: Duration, id: u32) {
@@ -62,7 +79,13 @@ impl MirrorSide {
     }
 
     pub(super) fn local_done(&mut self, now: Duration, id: u32, result: &Result<(), ImageError>) {
-        self.tell(now, Input::LocalDone { id: RequestId(id), outcome: outcome_of(result) });
+        self.tell(
+            now,
+            Input::LocalDone {
+                id: RequestId(id),
+                outcome: outcome_of(result),
+            },
+        );
     }
 
     pub(super) fn local_flushed(&mut self, now: Duration, result: &Result<(), ImageError>) {
@@ -74,7 +97,12 @@ impl MirrorSide {
         snapshot.hot_extents = status.hot_extents;
         snapshot.generation = Some(format!("{:016x}", status.generation));
         snapshot.failed = status.failed.then(|| VOLUME_FAILED.message.to_owned());
-        snapshot.peers = self.peers.iter().zip(&status.peers).map(|(peer, status)| peer_snapshot(peer, status)).collect();
+        snapshot.peers = self
+            .peers
+            .iter()
+            .zip(&status.peers)
+            .map(|(peer, status)| peer_snapshot(peer, status))
+            .collect();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -84,6 +112,25 @@ impl MirrorSide {
     /// When the core wants to be woken.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         self.core.next_timeout()
+    }
+
+    /// The core is through with a connection, or with trying to make one.
+    fn disconnect(
+        &mut self,
+        turn: &mut Turn,
+        index: PeerIndex,
+        connection: Option<ConnectionId>,
+        reason: DisconnectReason,
+    ) {
+        if let Some(connection) = connection {
+            self.copies.cancel(index, connection);
+        }
+        let Some(peer) = self.peer(index) else { return };
+        match reason {
+            DisconnectReason::Operator | DisconnectReason::Stopping => peer.stop_wanting(turn),
+            DisconnectReason::PeerFailed(_) => {}
+        }
+        peer.give_up(turn, connection);
     }
 
     fn persisted(&mut self, now: Duration, done: Option<PersistDone>) {
@@ -97,50 +144,61 @@ impl Volume {
     /// Do what the core says, and tell it what comes of that at once, until it has nothing more to say.
     pub(super) fn drain_mirror(&mut self, turn: &mut Turn) {
         loop {
-            let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+            let Machinery::Mirror(mirror) = &mut self.machinery else {
+                return;
+            };
+            let has_locals = !mirror.locals.is_empty();
             match mirror.core.poll_output() {
                 Some(output) => self.perform(turn, output),
                 None if self.take_link_answers(turn) => {}
+                None if has_locals => self.apply_locals(turn),
                 None => return,
             }
         }
     }
 
+    /// The peers work while the local leg does: what is for them goes first, for a local write may be done at once.
+    fn apply_locals(&mut self, turn: &mut Turn) {
+        self.flush_links(turn);
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
+        let mut locals = std::mem::take(&mut mirror.locals);
+        for (id, mutation) in locals.drain(..) {
+            self.local(turn, id, &mutation);
+        }
+        if let Machinery::Mirror(mirror) = &mut self.machinery {
+            mirror.locals = locals;
+        }
+    }
+
     /// An operation of the metadata file came back.
     pub(crate) fn on_metadata(&mut self, turn: &mut Turn, result: io::Result<usize>, op: crate::ring::Op) {
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         let done = mirror.metadata.on_done(turn, result, op);
         mirror.persisted(turn.now, done);
     }
 
     fn perform(&mut self, turn: &mut Turn, output: Output) {
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         match output {
-            Output::Local { id, mutation } => self.local(turn, id, &mutation),
+            Output::Local { id, mutation } => mirror.locals.push((id, mutation)),
             Output::LocalFlush => self.submit_image(turn, ImageWork::Flush, ImageRequest::Flush),
-            Output::Reply { id: RequestId(id), outcome } => match outcome {
-                Ok(()) if self.requests.get(id).is_some_and(|request| request.has_more()) => {}
-                Ok(()) => self.answer(id, Ok(None)),
-                Err(refusal) => {
-                    self.answer(id, Err(mirror_refusal(refusal)));
-                    self.take_no_more(id);
-                }
-            },
-            Output::Release(RequestId(id)) => self.released(turn, id),
-            Output::Copy { peer, connection, copy, range } => self.copy_start(turn, peer, connection, copy, range),
-            Output::Event(event) => self.note_event(&event),
-            other => self.perform_at_peer(turn, other),
-        }
-    }
-
-    fn perform_at_peer(&mut self, turn: &mut Turn, output: Output) {
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
-        match output {
-            Output::Peer { peer, connection, id, mutation } => {
+            Output::Peer {
+                peer,
+                connection,
+                id,
+                mutation,
+            } => {
                 let payload = self.requests.get(id.0).and_then(|request| request.payload.clone());
-                let Some(action) = Action::of(&mutation, payload) else { return };
-                let ByteRange { offset, .. } = mutation.range;
-                if let Some(link) = mirror.link(peer, connection) {
-                    link.ask(turn, LinkWork::Mutation(id), action, offset..mutation.range.end());
+                let range = mutation.range.offset..mutation.range.end();
+                let link = mirror.link(peer, connection);
+                if let (Some(link), Some(action)) = (link, Action::of(&mutation, payload)) {
+                    link.ask(turn, LinkWork::Mutation(id), action, range);
                 }
             }
             Output::PeerFlush { peer, connection } => {
@@ -148,28 +206,42 @@ impl Volume {
                     link.ask(turn, LinkWork::Flush, Action::Flush, 0..0);
                 }
             }
+            Output::Copy {
+                peer,
+                connection,
+                copy,
+                range,
+            } => self.copy_start(turn, peer, connection, copy, range),
             Output::Persist(transaction) => {
                 let done = mirror.metadata.start(turn, transaction);
                 mirror.persisted(turn.now, done);
             }
+            Output::Reply { id, outcome } => self.mirror_replies(id, outcome),
+            Output::Release(RequestId(id)) => self.released(turn, id),
             Output::Connect(peer) => {
                 if let Some(peer) = mirror.peer(peer) {
                     peer.want(turn);
                 }
             }
-            Output::Disconnect { peer: index, connection, reason } => {
-                if let Some(connection) = connection {
-                    mirror.copies.cancel(index, connection);
+            Output::Disconnect {
+                peer,
+                connection,
+                reason,
+            } => mirror.disconnect(turn, peer, connection, reason),
+            Output::Event(event) => self.note_event(&event),
+        }
+    }
+
+    fn mirror_replies(&mut self, RequestId(id): RequestId, outcome: Result<(), MirrorRefusal>) {
+        match outcome {
+            Ok(()) if self.requests.get(id).is_some_and(HostRequest::has_more) => {}
+            Ok(()) => self.answer(id, Ok(None)),
+            Err(refusal) => {
+                self.answer(id, Err(mirror_refusal(refusal)));
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.taken = u64::from(request.length);
                 }
-                let Some(peer) = mirror.peer(index) else { return };
-                match reason {
-                    DisconnectReason::Operator | DisconnectReason::Stopping => peer.stop_wanting(turn),
-                    DisconnectReason::PeerFailed(_) => {}
-                }
-                peer.give_up(turn, connection);
             }
-            // Everything else is done by `perform`.
-            _ => {}
         }
     }
 
@@ -179,7 +251,13 @@ impl Volume {
             Some(request) => self.submit_image(turn, ImageWork::Host(id.0), request),
             None => {
                 if let Machinery::Mirror(mirror) = &mut self.machinery {
-                    mirror.tell(turn.now, Input::LocalDone { id, outcome: Err(Failure::Io) });
+                    mirror.tell(
+                        turn.now,
+                        Input::LocalDone {
+                            id,
+                            outcome: Err(Failure::Io),
+                        },
+                    );
                 }
             }
         }
@@ -187,22 +265,20 @@ impl Volume {
 
     /// No leg needs the request any more: on to its next part, or away with it.
     fn released(&mut self, turn: &Turn, id: u32) {
-        let Some(request) = self.requests.get_mut(id) else { return };
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
         match (request.next_part(), &mut self.machinery) {
             (Some(mutation), Machinery::Mirror(mirror)) => mirror.mutate(turn.now, id, mutation),
             _ => self.drop_request(id),
         }
     }
 
-    fn take_no_more(&mut self, id: u32) {
-        if let Some(request) = self.requests.get_mut(id) {
-            request.taken = u64::from(request.length);
-        }
-    }
-
     fn note_event(&mut self, event: &Event) {
         let export = &self.export;
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         let name = |peer: &PeerIndex| mirror.peers.get(usize::from(peer.0)).map_or("", Peer::name);
         match event {
             Event::PeerState { peer, state } => {
@@ -210,7 +286,12 @@ impl Volume {
             }
             Event::Degraded { peer, generation } => {
                 let generation = format!("{generation:016x}");
-                tracing::warn!(export, peer = name(peer), generation, "degraded: writes are answered without this peer");
+                tracing::warn!(
+                    export,
+                    peer = name(peer),
+                    generation,
+                    "degraded: writes are answered without this peer"
+                );
             }
             Event::ResyncStarted { peer, dirty } => {
                 tracing::info!(export, peer = name(peer), dirty_bytes = dirty, "resync started");
@@ -225,10 +306,17 @@ impl Volume {
                 );
             }
             Event::FellBehind { peer } => {
-                tracing::warn!(export, peer = name(peer), "the peer's queue is full: it is Behind and will be resynced");
+                tracing::warn!(
+                    export,
+                    peer = name(peer),
+                    "the peer's queue is full: it is Behind and will be resynced"
+                );
             }
             Event::VolumeFailed => {
-                tracing::error!(export, "a flush or a metadata write failed: the volume takes no more changes");
+                tracing::error!(
+                    export,
+                    "a flush or a metadata write failed: the volume takes no more changes"
+                );
             }
             Event::Stopped => {
                 tracing::info!(export, "stopped, metadata is clean");

@@ -6,11 +6,12 @@ mod peers;
 mod plain;
 mod request;
 
+use mirror_core::config::REQUESTS_MAX;
 use nbd_proto::{Command, Refusal};
 
-pub(crate) use self::request::Origin;
 use self::mirrored::MirrorSide;
 use self::plain::Plain;
+pub(crate) use self::request::Origin;
 use self::request::{HostRequest, image_refusal};
 use super::budget::Budget;
 use super::connection::HostReply;
@@ -129,6 +130,11 @@ impl Volume {
 
     /// Take room for a request of `bytes`; false: the connection is queued, `next_waiting` will name it.
     pub(crate) fn reserve(&mut self, connection: u32, bytes: u64) -> bool {
+        if self.requests.len() >= REQUESTS_MAX {
+            // Answered ones are kept while a peer's queue needs them.
+            self.budget.wait(connection);
+            return false;
+        }
         self.budget.reserve(connection, bytes)
     }
 
@@ -156,8 +162,16 @@ impl Volume {
         (offset, length): (u64, u32),
         payload: Option<Payload>,
     ) {
-        let request =
-            HostRequest { origin, command, offset, length, payload, answered: false, abandoned: false, taken: 0 };
+        let request = HostRequest {
+            origin,
+            command,
+            offset,
+            length,
+            payload,
+            answered: false,
+            abandoned: false,
+            taken: 0,
+        };
         let id = self.requests.insert(request);
         match command {
             Command::Read { .. } => {
@@ -165,7 +179,10 @@ impl Volume {
                 self.submit_image(turn, ImageWork::Host(id), ImageRequest::Read { buffer, offset });
             }
             Command::Cache => {
-                let request = ImageRequest::Cache { offset, length: u64::from(length) };
+                let request = ImageRequest::Cache {
+                    offset,
+                    length: u64::from(length),
+                };
                 self.submit_image(turn, ImageWork::Host(id), request);
             }
             Command::Flush => match &mut self.machinery {
@@ -230,11 +247,6 @@ impl Volume {
         self.budget.requests()
     }
 
-    /// Somebody waits for room.
-    pub(crate) fn is_full(&self) -> bool {
-        self.budget.is_contended()
-    }
-
     /// A host has connected.
     pub(crate) fn connected(&mut self) {
         self.connections += 1;
@@ -256,10 +268,11 @@ impl Volume {
     /// Stopped, with everything durable.
     pub(crate) fn is_stopped(&self) -> bool {
         let quiet = self.requests.is_empty();
-        quiet && match &self.machinery {
-            Machinery::Plain(plain) => plain.is_stopped(),
-            Machinery::Mirror(mirror) => mirror.is_stopped(),
-        }
+        quiet
+            && match &self.machinery {
+                Machinery::Plain(plain) => plain.is_stopped(),
+                Machinery::Mirror(mirror) => mirror.is_stopped(),
+            }
     }
 
     /// Its present state.
@@ -284,7 +297,9 @@ impl Volume {
     }
 
     fn mutate(&mut self, turn: &Turn, id: u32) {
-        let Some(request) = self.requests.get_mut(id) else { return };
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
         match &mut self.machinery {
             Machinery::Plain(plain) => match (request.mutation(), plain.failed()) {
                 (Some(mutation), None) => plain.admit(id, mutation.range),
@@ -341,22 +356,33 @@ impl Volume {
 
     /// Answer, once.
     fn answer(&mut self, id: u32, outcome: Result<Option<Buffer>, Refusal>) {
-        let Some(request) = self.requests.get_mut(id) else { return };
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
         if request.answered {
             return;
         }
         request.answered = true;
         self.budget.release(request.reserved());
         let Origin { connection, cookie } = request.origin;
-        self.ended.push(Ended::Replied(HostReply { connection, cookie, read: request.read(), outcome }));
+        self.ended.push(Ended::Replied(HostReply {
+            connection,
+            cookie,
+            read: request.read(),
+            outcome,
+        }));
     }
 
     /// Release without an answer.
     fn drop_request(&mut self, id: u32) {
-        let Some(request) = self.requests.remove(id) else { return };
+        let Some(request) = self.requests.remove(id) else {
+            return;
+        };
         if !request.answered {
             self.budget.release(request.reserved());
-            self.ended.push(Ended::Dropped { connection: request.origin.connection });
+            self.ended.push(Ended::Dropped {
+                connection: request.origin.connection,
+            });
         }
     }
 

@@ -28,19 +28,34 @@ impl MirrorSide {
 impl Volume {
     /// The control side has made a connection to a peer.
     pub(crate) fn peer_ready(&mut self, turn: &Turn, handover: PeerHandover) {
-        let fit = Fit { size: self.image.size(), minimum_block: self.minimum_block };
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
-        let Some(peer) = mirror.peers.get_mut(handover.peer) else { return };
+        let fit = Fit {
+            size: self.image.size(),
+            minimum_block: self.minimum_block,
+        };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
+        let Some(peer) = mirror.peers.get_mut(handover.peer) else {
+            return;
+        };
         let index = PeerIndex(handover.peer as u8);
         if let Some(connection) = peer.dialled(turn, handover, fit) {
             tracing::info!(export = self.export, peer = peer.name(), "connected to the peer");
-            mirror.tell(turn.now, Input::PeerUp { peer: index, connection });
+            mirror.tell(
+                turn.now,
+                Input::PeerUp {
+                    peer: index,
+                    connection,
+                },
+            );
         }
     }
 
     /// The control side could not make a connection to a peer.
     pub(crate) fn peer_failed(&mut self, turn: &Turn, peer: usize, error: String) {
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         if let Some(peer) = mirror.peers.get_mut(peer) {
             peer.dial_failed(turn, error);
         }
@@ -49,7 +64,9 @@ impl Volume {
     /// An operation of a connection to a peer came back.
     pub(crate) fn on_link(&mut self, turn: &mut Turn, token: Token, result: io::Result<usize>, op: Op) {
         let (index, connection) = named_by(token);
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         let Some(peer) = mirror.peer(index) else { return };
         let outcome = match token.kind {
             Kind::LinkSend => peer.on_sent(turn, connection, result, op),
@@ -63,7 +80,9 @@ impl Volume {
 
     /// Send what the links have queued.
     pub(crate) fn flush_links(&mut self, turn: &mut Turn) {
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         for link in mirror.peers.iter_mut().filter_map(Peer::link_mut) {
             link.flush(turn);
         }
@@ -71,7 +90,9 @@ impl Volume {
 
     /// The time the core wanted to be woken at may have come.
     pub(crate) fn wake_core(&mut self, turn: &Turn) {
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         if mirror.next_timeout().is_some_and(|at| at <= turn.now) {
             mirror.tell(turn.now, Input::Timeout);
         }
@@ -79,9 +100,13 @@ impl Volume {
 
     /// Timeouts of the links.
     pub(crate) fn check_time(&mut self, turn: &mut Turn) {
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         for index in 0..mirror.peers.len() {
-            let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+            let Machinery::Mirror(mirror) = &mut self.machinery else {
+                return;
+            };
             let verdict = mirror.peers.get_mut(index).map_or(Ok(()), |peer| peer.check_time(turn));
             if let Err(lost) = verdict {
                 self.lose_link(turn, PeerIndex(index as u8), &lost);
@@ -116,7 +141,9 @@ impl Volume {
     pub(super) fn take_link_answers(&mut self, turn: &mut Turn) -> bool {
         let mut any = false;
         for index in 0..self.peer_count() {
-            let Machinery::Mirror(mirror) = &mut self.machinery else { return any };
+            let Machinery::Mirror(mirror) = &mut self.machinery else {
+                return any;
+            };
             let mut done = std::mem::take(&mut mirror.done);
             let Some(link) = mirror.peers.get_mut(index).and_then(Peer::link_mut) else {
                 mirror.done = done;
@@ -137,26 +164,58 @@ impl Volume {
 
     fn link_answered(&mut self, turn: &mut Turn, peer: PeerIndex, connection: ConnectionId, answer: LinkDone) {
         let LinkDone { work, outcome } = answer;
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         if let (Err(error), Some(peer)) = (&outcome, mirror.peer(peer)) {
             peer.note_error(error.to_string());
         }
         let failure = outcome.as_ref().map(|_| ()).map_err(peer_failure);
         match work {
             LinkWork::Mutation(id) => {
-                mirror.tell(turn.now, Input::PeerDone { peer, connection, id, outcome: failure });
+                mirror.tell(
+                    turn.now,
+                    Input::PeerDone {
+                        peer,
+                        connection,
+                        id,
+                        outcome: failure,
+                    },
+                );
             }
-            LinkWork::Flush => mirror.tell(turn.now, Input::PeerFlushDone { peer, connection, outcome: failure }),
+            LinkWork::Flush => mirror.tell(
+                turn.now,
+                Input::PeerFlushDone {
+                    peer,
+                    connection,
+                    outcome: failure,
+                },
+            ),
             LinkWork::Copy { piece, copy } => self.copy_answered(turn, piece, copy, outcome),
         }
     }
 
     fn lose_link(&mut self, turn: &mut Turn, index: PeerIndex, lost: &Lost) {
-        let Machinery::Mirror(mirror) = &mut self.machinery else { return };
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
         let Some(peer) = mirror.peer(index) else { return };
-        let Some(connection) = peer.lose(turn, lost) else { return };
-        tracing::warn!(export = self.export, peer = peer.name(), reason = lost.reason, "connection to the peer lost");
+        let Some(connection) = peer.lose(turn, lost) else {
+            return;
+        };
+        tracing::warn!(
+            export = self.export,
+            peer = peer.name(),
+            reason = lost.reason,
+            "connection to the peer lost"
+        );
         mirror.copies.cancel(index, connection);
-        mirror.tell(turn.now, Input::PeerDown { peer: index, connection });
+        mirror.tell(
+            turn.now,
+            Input::PeerDown {
+                peer: index,
+                connection,
+            },
+        );
     }
 }

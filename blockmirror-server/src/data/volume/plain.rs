@@ -146,8 +146,21 @@ pub(super) fn image_request(
 ) -> Option<ImageRequest> {
     let ByteRange { offset, length } = range;
     Some(match kind {
-        MutationKind::Write => ImageRequest::Write { payload: payload?, offset, durable },
-        MutationKind::Zero { no_hole } => ImageRequest::Zero { offset, length, no_hole, durable },
-        MutationKind::Trim => ImageRequest::Trim { offset, length, durable },
+        MutationKind::Write => ImageRequest::Write {
+            payload: payload?,
+            offset,
+            durable,
+        },
+        MutationKind::Zero { no_hole } => ImageRequest::Zero {
+            offset,
+            length,
+            no_hole,
+            durable,
+        },
+        MutationKind::Trim => ImageRequest::Trim {
+            offset,
+            length,
+            durable,
+        },
     })
 }

@@ -55,7 +55,11 @@ impl HostRequest {
             Command::WriteZeroes { fua, no_hole } => (MutationKind::Zero { no_hole }, fua),
             Command::Read { .. } | Command::Flush | Command::Cache | Command::Disconnect => return None,
         };
-        (self.length > 0).then(|| Mutation { range: ByteRange::new(self.offset, u64::from(self.length)), kind, fua })
+        (self.length > 0).then(|| Mutation {
+            range: ByteRange::new(self.offset, u64::from(self.length)),
+            kind,
+            fua,
+        })
     }
 
     /// The next part for the mirror, at most as long as it takes; `None` when there is no more.
@@ -87,11 +91,23 @@ pub(super) fn failure_of(error: &ImageError) -> Failure {
 /// What an image's error means to a client.
 pub(super) fn image_refusal(error: &ImageError) -> Refusal {
     match error {
-        ImageError::NoSpace => Refusal { error: NbdError::NoSpace, message: "no space left below the image" },
-        ImageError::ReadOnly => Refusal { error: NbdError::Perm, message: "the image is read-only" },
+        ImageError::NoSpace => Refusal {
+            error: NbdError::NoSpace,
+            message: "no space left below the image",
+        },
+        ImageError::ReadOnly => Refusal {
+            error: NbdError::Perm,
+            message: "the image is read-only",
+        },
         ImageError::FlushFailed { .. } => VOLUME_FAILED,
-        ImageError::OutOfRange { .. } => Refusal { error: NbdError::Invalid, message: "the range is not in the image" },
-        ImageError::Busy => Refusal { error: NbdError::NoMem, message: "too many requests are in flight at the image" },
+        ImageError::OutOfRange { .. } => Refusal {
+            error: NbdError::Invalid,
+            message: "the range is not in the image",
+        },
+        ImageError::Busy => Refusal {
+            error: NbdError::NoMem,
+            message: "too many requests are in flight at the image",
+        },
         ImageError::Io { .. } | ImageError::Truncated { .. } => LOCAL_IO,
     }
 }
@@ -100,18 +116,26 @@ pub(super) fn image_refusal(error: &ImageError) -> Refusal {
 pub(super) const fn mirror_refusal(refusal: MirrorRefusal) -> Refusal {
     match refusal {
         MirrorRefusal::Local(Failure::Io) => LOCAL_IO,
-        MirrorRefusal::Local(Failure::NoSpace) => {
-            Refusal { error: NbdError::NoSpace, message: "no space left below the image" }
-        }
-        MirrorRefusal::PeerGone(_) => {
-            Refusal { error: NbdError::Io, message: "a peer with on_disconnect = \"fail\" is not connected" }
-        }
+        MirrorRefusal::Local(Failure::NoSpace) => Refusal {
+            error: NbdError::NoSpace,
+            message: "no space left below the image",
+        },
+        MirrorRefusal::PeerGone(_) => Refusal {
+            error: NbdError::Io,
+            message: "a peer with on_disconnect = \"fail\" is not connected",
+        },
         MirrorRefusal::VolumeFailed => VOLUME_FAILED,
-        MirrorRefusal::Stopping => Refusal { error: NbdError::Shutdown, message: "the server is shutting down" },
+        MirrorRefusal::Stopping => Refusal {
+            error: NbdError::Shutdown,
+            message: "the server is shutting down",
+        },
     }
 }
 
-pub(super) const LOCAL_IO: Refusal = Refusal { error: NbdError::Io, message: "the image reported an I/O error" };
+pub(super) const LOCAL_IO: Refusal = Refusal {
+    error: NbdError::Io,
+    message: "the image reported an I/O error",
+};
 
 pub(super) const VOLUME_FAILED: Refusal = Refusal {
     error: NbdError::Io,

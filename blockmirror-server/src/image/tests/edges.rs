@@ -29,9 +29,17 @@ fn writes_to_one_block_do_not_lose_each_other() {
 fn zeroing_beside_writing_in_one_block() {
     let mut bench = Bench::new(64 * KIB, IoMode::Direct);
     assert_eq!(bench.result(bench.write(0, &pattern(65_536, 4))), Ok(()));
-    let requests = [bench.write(0, &[9; 100]), zero(100, 20_000), bench.write(20_100, &[8; 50]), trim(20_150, 9)];
+    let requests = [
+        bench.write(0, &[9; 100]),
+        zero(100, 20_000),
+        bench.write(20_100, &[8; 50]),
+        trim(20_150, 9),
+    ];
     let count = requests.len();
-    let done: Vec<_> = requests.into_iter().filter_map(|request| bench.start(1, request)).collect();
+    let done: Vec<_> = requests
+        .into_iter()
+        .filter_map(|request| bench.start(1, request))
+        .collect();
     for done in bench.collect(count - done.len()) {
         done.result.unwrap();
     }
@@ -55,7 +63,14 @@ fn a_failed_edge_lets_the_next_one_go_on() {
     }
     let mut done = bench.collect(3);
     done.sort_by_key(|done| done.id);
-    assert!(matches!(done[0].result, Err(ImageError::Io { operation: "read", offset: 0, .. })));
+    assert!(matches!(
+        done[0].result,
+        Err(ImageError::Io {
+            operation: "read",
+            offset: 0,
+            ..
+        })
+    ));
     assert_eq!(done[1].result, Ok(()));
     assert_eq!(done[2].result, Ok(()));
     assert_eq!(bench.read(0, 40), [[0; 10], [0; 10], [2; 10], [3; 10]].concat());

@@ -9,14 +9,24 @@ fn bench() -> Bench {
 }
 
 fn durable(bench: &Bench, bytes: &[u8]) -> ImageRequest {
-    ImageRequest::Write { payload: bench.payload(bytes), offset: 0, durable: true }
+    ImageRequest::Write {
+        payload: bench.payload(bytes),
+        offset: 0,
+        durable: true,
+    }
 }
 
 #[test]
 fn interruptions_and_short_transfers_do_not_show() {
     for io in [IoMode::Buffered, IoMode::Direct] {
         let mut bench = Bench::new(256 * KIB, io);
-        let faults = [Fault::EINTR, Fault::Short(4096), Fault::EAGAIN, Fault::Short(8192), Fault::LateError(libc::EINTR)];
+        let faults = [
+            Fault::EINTR,
+            Fault::Short(4096),
+            Fault::EAGAIN,
+            Fault::Short(8192),
+            Fault::LateError(libc::EINTR),
+        ];
         bench.plan.add(OpKind::Write, faults);
         bench.plan.add(OpKind::Read, faults);
         let bytes = pattern(100_000, 7);
@@ -40,7 +50,14 @@ fn a_transfer_of_single_bytes_gets_there_too() {
 fn an_interruption_that_never_ends_is_an_error() {
     let mut bench = bench();
     bench.plan.add(OpKind::Write, [Fault::EAGAIN; 200]);
-    assert!(matches!(bench.result(bench.write(5, b"x")), Err(ImageError::Io { operation: "write", offset: 5, .. })));
+    assert!(matches!(
+        bench.result(bench.write(5, b"x")),
+        Err(ImageError::Io {
+            operation: "write",
+            offset: 5,
+            ..
+        })
+    ));
     assert!(bench.plan.left() > 0, "it was given up");
 }
 
@@ -50,7 +67,18 @@ fn reading_fails_with_eio_and_gives_the_buffer_back() {
     bench.plan.add(OpKind::Read, [Fault::Short(100), Fault::EIO]);
     let buffer = bench.buffer(1000);
     let done = bench.run(ImageRequest::Read { buffer, offset: 50 });
-    assert!(matches!(done.result, Err(ImageError::Io { operation: "read", offset: 150, .. })), "{:?}", done.result);
+    assert!(
+        matches!(
+            done.result,
+            Err(ImageError::Io {
+                operation: "read",
+                offset: 150,
+                ..
+            })
+        ),
+        "{:?}",
+        done.result
+    );
     assert_eq!(done.buffer.unwrap().len(), 1000);
     assert_eq!(bench.read(50, 1000), [0; 1000]);
 }
@@ -59,10 +87,17 @@ fn reading_fails_with_eio_and_gives_the_buffer_back() {
 fn writing_fails_with_eio_and_enospc() {
     for io in [IoMode::Buffered, IoMode::Direct] {
         let mut bench = Bench::new(256 * KIB, io);
-        bench.plan.add(OpKind::Write, [Fault::EIO, Fault::ENOSPC, Fault::LateError(libc::ENOSPC)]);
+        bench.plan.add(
+            OpKind::Write,
+            [Fault::EIO, Fault::ENOSPC, Fault::LateError(libc::ENOSPC)],
+        );
         let at_fault = if io == IoMode::Direct { 0 } else { 7 };
         match bench.result(bench.write(7, b"x")) {
-            Err(ImageError::Io { operation: "write", offset, .. }) => assert_eq!(offset, at_fault),
+            Err(ImageError::Io {
+                operation: "write",
+                offset,
+                ..
+            }) => assert_eq!(offset, at_fault),
             other => panic!("{other:?}"),
         }
         assert_eq!(bench.result(bench.write(7, b"x")), Err(ImageError::NoSpace));
@@ -84,7 +119,12 @@ fn a_failed_flush_is_final() {
         let syncs = bench.plan.seen(OpKind::Sync);
         assert_eq!(bench.result(ImageRequest::Flush), Err(failed.clone()));
         assert_eq!(bench.result(durable(&bench, b"x")), Err(failed.clone()));
-        let zero = ImageRequest::Zero { offset: 0, length: 5, no_hole: false, durable: true };
+        let zero = ImageRequest::Zero {
+            offset: 0,
+            length: 5,
+            no_hole: false,
+            durable: true,
+        };
         assert_eq!(bench.result(zero), Err(failed.clone()));
         assert_eq!(bench.plan.seen(OpKind::Sync), syncs);
         assert_eq!(bench.image.failure(), Some(&failed));
@@ -118,7 +158,10 @@ fn durability_without_kernel_support_is_a_write_and_a_flush() {
     assert_eq!((bench.plan.seen(OpKind::Write), bench.plan.seen(OpKind::Sync)), (3, 2));
     // And its flush is as final as any.
     bench.plan.add(OpKind::Sync, [Fault::EIO]);
-    assert!(matches!(bench.result(durable(&bench, b"ghi")), Err(ImageError::FlushFailed { .. })));
+    assert!(matches!(
+        bench.result(durable(&bench, b"ghi")),
+        Err(ImageError::FlushFailed { .. })
+    ));
 }
 
 #[test]
@@ -132,8 +175,17 @@ fn durable_writes_are_durable_writes() {
 #[test]
 fn zeroing_fails_with_eio_and_enospc() {
     let mut bench = bench();
-    bench.plan.add(OpKind::Allocate, [Fault::EINTR, Fault::EIO, Fault::ENOSPC]);
-    assert!(matches!(bench.result(zero(0, 5000)), Err(ImageError::Io { operation: "zero", offset: 0, .. })));
+    bench
+        .plan
+        .add(OpKind::Allocate, [Fault::EINTR, Fault::EIO, Fault::ENOSPC]);
+    assert!(matches!(
+        bench.result(zero(0, 5000)),
+        Err(ImageError::Io {
+            operation: "zero",
+            offset: 0,
+            ..
+        })
+    ));
     assert_eq!(bench.result(trim(0, 5000)), Err(ImageError::NoSpace));
     assert_eq!(bench.result(trim(0, 5000)), Ok(()));
 }
@@ -143,12 +195,21 @@ fn a_truncated_image_is_an_error_and_no_garbage() {
     for io in [IoMode::Buffered, IoMode::Direct] {
         let mut bench = Bench::new(64 * KIB, io);
         assert_eq!(bench.result(bench.write(0, &pattern(65_536, 1))), Ok(()));
-        File::options().write(true).open(bench.path.as_ref().unwrap()).unwrap().set_len(10_000).unwrap();
+        File::options()
+            .write(true)
+            .open(bench.path.as_ref().unwrap())
+            .unwrap()
+            .set_len(10_000)
+            .unwrap();
         assert!(bench.read(0, 8192) == pattern(65_536, 1)[..8192]);
         for (offset, length) in [(8192, 8192), (40_960, 4096), (20_000, 10)] {
             let buffer = bench.buffer(length);
             let done = bench.run(ImageRequest::Read { buffer, offset });
-            assert!(matches!(done.result, Err(ImageError::Truncated { .. })), "{io:?} {offset}: {:?}", done.result);
+            assert!(
+                matches!(done.result, Err(ImageError::Truncated { .. })),
+                "{io:?} {offset}: {:?}",
+                done.result
+            );
         }
     }
 }

@@ -15,7 +15,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::layers::{Fault, FaultLayer, FaultPlan};
-use crate::ring::{Buffer, Completion, Driver, EngineChoice, OpKind, Payload, open_driver};
+use crate::ring::{
+    Buffer, Completion, Driver, EngineChoice, InlinePolicy, OpKind, Payload, open_driver, open_driver_with,
+};
 
 /// No test takes this long: an answer that is not there by then never comes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,15 +38,26 @@ fn directory() -> TempDir {
     let candidates = [std::env::temp_dir(), std::env::current_dir().unwrap()];
     let works = |parent: &PathBuf| {
         let directory = tempfile::tempdir_in(parent).ok()?;
-        let options = options(&directory.path().join("probe"), 4096, IoMode::Direct);
-        Image::open(&options).is_ok().then_some(directory)
+        let probe = directory.path().join("probe");
+        Image::open(&options(&probe, 4096, IoMode::Direct)).ok()?;
+        std::fs::remove_file(probe).ok()?;
+        Some(directory)
     };
-    candidates.iter().find_map(works).expect("neither temporary nor current directory takes direct I/O")
+    candidates
+        .iter()
+        .find_map(works)
+        .expect("neither temporary nor current directory takes direct I/O")
 }
 
 fn options(path: &Path, size: u64, io: IoMode) -> ImageOptions {
     let place = ImagePlace::Path(path.to_owned());
-    ImageOptions { place, size: Some(size), io, read_only: false, preallocate: false }
+    ImageOptions {
+        place,
+        size: Some(size),
+        io,
+        read_only: false,
+        preallocate: false,
+    }
 }
 
 impl Bench {
@@ -58,9 +71,19 @@ impl Bench {
         Self::open(&options(&path, size, io), engine, directory)
     }
 
+    /// Nothing is finished within `submit`.
+    fn never_inline(mut self, engine: EngineChoice) -> Self {
+        let driver = open_driver_with(engine, InlinePolicy::Never).unwrap();
+        self.driver = Box::new(FaultLayer::new(driver, self.plan.clone()));
+        self
+    }
+
     fn in_memory(size: u64, engine: EngineChoice) -> Self {
         let directory = directory();
-        let memory = ImageOptions { place: ImagePlace::Memory, ..options(directory.path(), size, IoMode::Buffered) };
+        let memory = ImageOptions {
+            place: ImagePlace::Memory,
+            ..options(directory.path(), size, IoMode::Buffered)
+        };
         Self::open(&memory, engine, directory)
     }
 
@@ -73,7 +96,13 @@ impl Bench {
             ImagePlace::Path(path) => Some(path.clone()),
             ImagePlace::Memory => None,
         };
-        Self { image, driver, plan, path, _directory: directory }
+        Self {
+            image,
+            driver,
+            plan,
+            path,
+            _directory: directory,
+        }
     }
 
     /// Submits, without waiting.
@@ -86,8 +115,14 @@ impl Bench {
         let deadline = Instant::now() + PATIENCE;
         let (mut done, mut completions) = (Vec::new(), Vec::<Completion>::new());
         while done.len() < count {
-            assert!(Instant::now() < deadline, "{} of {count} answers, then none", done.len());
-            self.driver.wait(Some(Duration::from_millis(500)), &mut completions).unwrap();
+            assert!(
+                Instant::now() < deadline,
+                "{} of {count} answers, then none",
+                done.len()
+            );
+            self.driver
+                .wait(Some(Duration::from_millis(500)), &mut completions)
+                .unwrap();
             for completion in completions.drain(..) {
                 assert_eq!(completion.token >> 32, 0x0701_0003);
                 self.image.complete(&mut *self.driver, completion, &mut done);
@@ -122,7 +157,11 @@ impl Bench {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> ImageRequest {
-        ImageRequest::Write { payload: self.payload(bytes), offset, durable: false }
+        ImageRequest::Write {
+            payload: self.payload(bytes),
+            offset,
+            durable: false,
+        }
     }
 
     fn read(&mut self, offset: u64, length: usize) -> Vec<u8> {
@@ -142,14 +181,25 @@ impl Bench {
 }
 
 fn zero(offset: u64, length: u64) -> ImageRequest {
-    ImageRequest::Zero { offset, length, no_hole: false, durable: false }
+    ImageRequest::Zero {
+        offset,
+        length,
+        no_hole: false,
+        durable: false,
+    }
 }
 
 fn trim(offset: u64, length: u64) -> ImageRequest {
-    ImageRequest::Trim { offset, length, durable: false }
+    ImageRequest::Trim {
+        offset,
+        length,
+        durable: false,
+    }
 }
 
 /// Bytes that differ from place to place.
 fn pattern(length: usize, seed: u8) -> Vec<u8> {
-    (0..length).map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed | 1).collect()
+    (0..length)
+        .map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed | 1)
+        .collect()
 }

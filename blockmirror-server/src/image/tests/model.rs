@@ -8,19 +8,42 @@ const SIZE: usize = 96 << 10;
 
 #[derive(Clone, Debug)]
 enum Action {
-    Read { at: usize, length: usize },
-    Write { at: usize, length: usize, seed: u8, durable: bool },
-    Zero { at: usize, length: usize, no_hole: bool, durable: bool },
-    Trim { at: usize, length: usize },
+    Read {
+        at: usize,
+        length: usize,
+    },
+    Write {
+        at: usize,
+        length: usize,
+        seed: u8,
+        durable: bool,
+    },
+    Zero {
+        at: usize,
+        length: usize,
+        no_hole: bool,
+        durable: bool,
+    },
+    Trim {
+        at: usize,
+        length: usize,
+    },
     Flush,
-    Cache { at: usize, length: usize },
+    Cache {
+        at: usize,
+        length: usize,
+    },
 }
 
 /// Ranges, half of them of whole 512 byte sectors.
 fn range() -> impl Strategy<Value = (usize, usize)> {
     let bytes = (0..SIZE, prop_oneof![1usize..700, 1usize..20_000]);
     (bytes, any::<bool>()).prop_map(|((at, length), whole)| {
-        let (at, length) = if whole { (at & !511, length.next_multiple_of(512)) } else { (at, length) };
+        let (at, length) = if whole {
+            (at & !511, length.next_multiple_of(512))
+        } else {
+            (at, length)
+        };
         (at, length.min(SIZE - at))
     })
 }
@@ -63,16 +86,27 @@ impl Action {
         let (at, length) = self.range();
         let offset = at as u64;
         match *self {
-            Action::Read { .. } => ImageRequest::Read { buffer: bench.buffer(length), offset },
-            Action::Write { seed, durable, .. } => {
-                ImageRequest::Write { payload: bench.payload(&pattern(length, seed)), offset, durable }
-            }
-            Action::Zero { no_hole, durable, .. } => {
-                ImageRequest::Zero { offset, length: length as u64, no_hole, durable }
-            }
+            Action::Read { .. } => ImageRequest::Read {
+                buffer: bench.buffer(length),
+                offset,
+            },
+            Action::Write { seed, durable, .. } => ImageRequest::Write {
+                payload: bench.payload(&pattern(length, seed)),
+                offset,
+                durable,
+            },
+            Action::Zero { no_hole, durable, .. } => ImageRequest::Zero {
+                offset,
+                length: length as u64,
+                no_hole,
+                durable,
+            },
             Action::Trim { .. } => trim(offset, length as u64),
             Action::Flush => ImageRequest::Flush,
-            Action::Cache { .. } => ImageRequest::Cache { offset, length: length as u64 },
+            Action::Cache { .. } => ImageRequest::Cache {
+                offset,
+                length: length as u64,
+            },
         }
     }
 
@@ -113,7 +147,10 @@ fn check(mut bench: Bench, actions: Vec<Action>) {
         for ImageDone { id, result, buffer } in done {
             result.unwrap();
             if let Action::Read { at, length } = group[id as usize] {
-                assert!(buffer.unwrap().as_slice() == &model[at..at + length], "read at {at} differs");
+                assert!(
+                    buffer.unwrap().as_slice() == &model[at..at + length],
+                    "read at {at} differs"
+                );
             }
         }
         assert_eq!(bench.image.in_flight(), 0);
@@ -139,6 +176,12 @@ proptest! {
     #[test]
     fn buffered_by_threads(actions in actions()) {
         check(Bench::with_engine(SIZE as u64, IoMode::Buffered, EngineChoice::Threads), actions);
+    }
+
+    #[test]
+    fn buffered_and_never_inline(actions in actions(), threads in any::<bool>()) {
+        let engine = if threads { EngineChoice::Threads } else { EngineChoice::Uring };
+        check(Bench::with_engine(SIZE as u64, IoMode::Buffered, engine).never_inline(engine), actions);
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use super::*;
 
 fn refusal(options: &ImageOptions) -> String {
-    Image::open(options).map(|image| image.describe()).expect_err("it is to be refused").to_string()
+    Image::open(options)
+        .map(|image| image.describe())
+        .expect_err("it is to be refused")
+        .to_string()
 }
 
 #[test]
@@ -21,11 +24,20 @@ fn a_missing_image_is_created_sparse_or_allocated() {
     assert_eq!(metadata.mode() & 0o777, 0o600);
 
     let path = directory.path().join("full");
-    let full = ImageOptions { preallocate: true, ..options(&path, 1 << 20, IoMode::Buffered) };
+    let full = ImageOptions {
+        preallocate: true,
+        ..options(&path, 1 << 20, IoMode::Buffered)
+    };
     Image::open(&full).unwrap();
     assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
-    let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.iter().all(|name| !name.to_string_lossy().contains("creating")), "{names:?}");
+    let names: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        names.iter().all(|name| !name.to_string_lossy().contains("creating")),
+        "{names:?}"
+    );
 }
 
 #[test]
@@ -42,7 +54,11 @@ fn an_existing_image_keeps_its_content_and_has_the_size_it_has() {
     let directory = directory();
     let path = directory.path().join("image");
     std::fs::write(&path, pattern(5000, 1)).unwrap();
-    let image = Image::open(&ImageOptions { size: None, ..options(&path, 0, IoMode::Buffered) }).unwrap();
+    let image = Image::open(&ImageOptions {
+        size: None,
+        ..options(&path, 0, IoMode::Buffered)
+    })
+    .unwrap();
     assert_eq!(image.size(), 5000);
     assert!(!image.was_created());
     assert_eq!(std::fs::read(&path).unwrap(), pattern(5000, 1));
@@ -54,18 +70,43 @@ fn sizes_that_do_not_fit_are_named_with_a_remedy() {
     let path = directory.path().join("image");
     std::fs::write(&path, [0; 5000]).unwrap();
     let small = refusal(&options(&path, 6000, IoMode::Buffered));
-    assert!(small.contains("has 5000 bytes") && small.contains("says 6000") && small.contains("truncate -s 6000"), "{small}");
+    assert!(
+        small.contains("has 5000 bytes") && small.contains("says 6000") && small.contains("truncate -s 6000"),
+        "{small}"
+    );
     let large = refusal(&options(&path, 4000, IoMode::Buffered));
-    assert!(large.contains("has 5000 bytes") && large.contains("says 4000") && large.contains("to 5000"), "{large}");
-    let uneven = refusal(&ImageOptions { size: None, ..options(&path, 0, IoMode::Direct) });
-    assert!(uneven.contains("5000 bytes") && uneven.contains("io = \"buffered\""), "{uneven}");
+    assert!(
+        large.contains("has 5000 bytes") && large.contains("says 4000") && large.contains("to 5000"),
+        "{large}"
+    );
+    let uneven = refusal(&ImageOptions {
+        size: None,
+        ..options(&path, 0, IoMode::Direct)
+    });
+    assert!(
+        uneven.contains("5000 bytes") && uneven.contains("io = \"buffered\""),
+        "{uneven}"
+    );
     std::fs::write(&path, []).unwrap();
-    let empty = refusal(&ImageOptions { size: None, ..options(&path, 0, IoMode::Buffered) });
+    let empty = refusal(&ImageOptions {
+        size: None,
+        ..options(&path, 0, IoMode::Buffered)
+    });
     assert!(empty.contains("is empty"), "{empty}");
     let missing = directory.path().join("missing");
-    let missing = refusal(&ImageOptions { size: None, ..options(&missing, 0, IoMode::Buffered) });
-    assert!(missing.contains("does not exist") && missing.contains("`size`"), "{missing}");
-    let memory = ImageOptions { place: ImagePlace::Memory, size: None, ..options(&path, 0, IoMode::Buffered) };
+    let missing = refusal(&ImageOptions {
+        size: None,
+        ..options(&missing, 0, IoMode::Buffered)
+    });
+    assert!(
+        missing.contains("does not exist") && missing.contains("`size`"),
+        "{missing}"
+    );
+    let memory = ImageOptions {
+        place: ImagePlace::Memory,
+        size: None,
+        ..options(&path, 0, IoMode::Buffered)
+    };
     assert!(refusal(&memory).contains("needs a `size`"));
     let huge = refusal(&options(&directory.path().join("huge"), u64::MAX, IoMode::Buffered));
     assert!(huge.contains("more than an image can have"), "{huge}");
@@ -75,7 +116,10 @@ fn sizes_that_do_not_fit_are_named_with_a_remedy() {
 fn too_large_to_allocate_leaves_nothing_behind() {
     let directory = directory();
     let path = directory.path().join("image");
-    let wanted = ImageOptions { preallocate: true, ..options(&path, 1 << 43, IoMode::Buffered) };
+    let wanted = ImageOptions {
+        preallocate: true,
+        ..options(&path, 1 << 43, IoMode::Buffered)
+    };
     let text = refusal(&wanted);
     assert!(text.contains("does not fit"), "{text}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -86,7 +130,10 @@ fn one_writer_or_many_readers() {
     let directory = directory();
     let path = directory.path().join("image");
     let writing = options(&path, 8192, IoMode::Buffered);
-    let reading = ImageOptions { read_only: true, ..writing.clone() };
+    let reading = ImageOptions {
+        read_only: true,
+        ..writing.clone()
+    };
     let first = Image::open(&writing).unwrap();
     assert!(refusal(&writing).contains("in use"));
     assert!(refusal(&reading).contains("in use"));
@@ -94,6 +141,23 @@ fn one_writer_or_many_readers() {
     let _one = Image::open(&reading).unwrap();
     let _two = Image::open(&reading).unwrap();
     assert!(refusal(&writing).contains("in use"));
+}
+
+#[test]
+fn a_lock_that_is_given_up_in_time_is_waited_for() {
+    let directory = directory();
+    let options = options(&directory.path().join("image"), 8192, IoMode::Buffered);
+    let first = Image::open(&options).unwrap();
+    let second = std::thread::spawn(move || Image::open(&options).map(|image| image.size()));
+    std::thread::sleep(Duration::from_millis(20));
+    drop(first);
+    assert_eq!(second.join().unwrap().unwrap(), 8192);
+}
+
+#[test]
+fn an_image_can_be_handed_to_its_thread() {
+    fn can_be_sent<T: Send>() {}
+    can_be_sent::<Image>();
 }
 
 #[test]
@@ -116,7 +180,10 @@ fn a_read_only_image_refuses_changes_and_takes_the_rest() {
     let directory = directory();
     let path = directory.path().join("image");
     std::fs::write(&path, pattern(8192, 1)).unwrap();
-    let reading = ImageOptions { read_only: true, ..options(&path, 8192, IoMode::Buffered) };
+    let reading = ImageOptions {
+        read_only: true,
+        ..options(&path, 8192, IoMode::Buffered)
+    };
     let mut bench = Bench::open(&reading, EngineChoice::Uring, directory);
     assert_eq!(bench.result(bench.write(0, b"x")), Err(ImageError::ReadOnly));
     assert_eq!(bench.result(zero(0, 1)), Err(ImageError::ReadOnly));
@@ -130,9 +197,22 @@ fn a_read_only_image_refuses_changes_and_takes_the_rest() {
 fn requests_outside_the_image_are_refused() {
     let mut bench = Bench::new(8 * KIB, IoMode::Buffered);
     let buffer = bench.buffer(10);
-    let done = bench.run(ImageRequest::Read { buffer, offset: 8 * KIB - 9 });
-    assert_eq!(done.result, Err(ImageError::OutOfRange { offset: 8 * KIB - 9, length: 10, size: 8 * KIB }));
+    let done = bench.run(ImageRequest::Read {
+        buffer,
+        offset: 8 * KIB - 9,
+    });
+    assert_eq!(
+        done.result,
+        Err(ImageError::OutOfRange {
+            offset: 8 * KIB - 9,
+            length: 10,
+            size: 8 * KIB
+        })
+    );
     assert!(done.buffer.is_some());
-    assert!(matches!(bench.result(zero(u64::MAX, 2)), Err(ImageError::OutOfRange { .. })));
+    assert!(matches!(
+        bench.result(zero(u64::MAX, 2)),
+        Err(ImageError::OutOfRange { .. })
+    ));
     assert_eq!(bench.result(zero(8 * KIB, 0)), Ok(()));
 }

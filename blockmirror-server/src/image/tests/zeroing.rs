@@ -40,7 +40,12 @@ fn trimming_and_zeroing_give_the_space_back() {
 fn no_hole_means_that_the_space_stays() {
     let mut bench = filled(IoMode::Buffered);
     let before = allocated(&bench);
-    let request = ImageRequest::Zero { offset: 5000, length: 2 << 20, no_hole: true, durable: false };
+    let request = ImageRequest::Zero {
+        offset: 5000,
+        length: 2 << 20,
+        no_hole: true,
+        durable: false,
+    };
     assert_eq!(bench.result(request), Ok(()));
     assert_zeroed(&bench, 5000, 5000 + (2 << 20));
     assert_eq!(allocated(&bench), before);
@@ -49,8 +54,10 @@ fn no_hole_means_that_the_space_stays() {
 #[test]
 fn a_preallocated_image_stays_allocated() {
     let directory = directory();
-    let wanted =
-        ImageOptions { preallocate: true, ..options(&directory.path().join("image"), SIZE, IoMode::Buffered) };
+    let wanted = ImageOptions {
+        preallocate: true,
+        ..options(&directory.path().join("image"), SIZE, IoMode::Buffered)
+    };
     let mut bench = Bench::open(&wanted, EngineChoice::Uring, directory);
     let before = allocated(&bench);
     assert_eq!(bench.result(bench.write(0, &pattern(SIZE as usize, 3))), Ok(()));
@@ -81,14 +88,28 @@ fn durable_zeroing_ends_with_a_flush() {
     let mut bench = filled(IoMode::Buffered);
     let syncs = bench.plan.seen(OpKind::Sync);
     for request in [
-        ImageRequest::Zero { offset: 0, length: 4096, no_hole: false, durable: true },
-        ImageRequest::Trim { offset: 0, length: 4096, durable: true },
+        ImageRequest::Zero {
+            offset: 0,
+            length: 4096,
+            no_hole: false,
+            durable: true,
+        },
+        ImageRequest::Trim {
+            offset: 0,
+            length: 4096,
+            durable: true,
+        },
     ] {
         assert_eq!(bench.result(request), Ok(()));
     }
     assert_eq!(bench.plan.seen(OpKind::Sync) - syncs, 2);
     bench.plan.add(OpKind::Sync, [Fault::EIO]);
-    let request = ImageRequest::Zero { offset: 0, length: 4096, no_hole: false, durable: true };
+    let request = ImageRequest::Zero {
+        offset: 0,
+        length: 4096,
+        no_hole: false,
+        durable: true,
+    };
     assert!(matches!(bench.result(request), Err(ImageError::FlushFailed { .. })));
     assert!(bench.image.failure().is_some());
 }
@@ -109,10 +130,21 @@ fn memory_is_sparse_and_reads_as_zeroes_after_a_trim() {
     let mut bench = Bench::in_memory(1 << 40, EngineChoice::Uring);
     assert_eq!(bench.result(bench.write(1 << 39, &pattern(10_000, 1))), Ok(()));
     assert_eq!(bench.read(1 << 39, 10_000), pattern(10_000, 1));
-    assert_eq!(bench.image.next_data(0), Extent { kind: ExtentKind::Hole, end: 1 << 39 });
+    assert_eq!(
+        bench.image.next_data(0),
+        Extent {
+            kind: ExtentKind::Hole,
+            end: 1 << 39
+        }
+    );
     assert_eq!(bench.result(trim(1 << 39, 10_000)), Ok(()));
     assert_eq!(bench.read(1 << 39, 10_000), [0; 10_000]);
-    let no_hole = ImageRequest::Zero { offset: 77, length: 3000, no_hole: true, durable: true };
+    let no_hole = ImageRequest::Zero {
+        offset: 77,
+        length: 3000,
+        no_hole: true,
+        durable: true,
+    };
     assert_eq!(bench.result(no_hole), Ok(()));
     assert_eq!(bench.result(ImageRequest::Flush), Ok(()));
     assert_eq!(bench.image.describe().io, "memory");
@@ -121,10 +153,34 @@ fn memory_is_sparse_and_reads_as_zeroes_after_a_trim() {
 #[test]
 fn extents_tell_data_from_holes() {
     let mut bench = Bench::new(1 << 30, IoMode::Buffered);
-    assert_eq!(bench.image.next_data(0), Extent { kind: ExtentKind::Hole, end: 1 << 30 });
+    assert_eq!(
+        bench.image.next_data(0),
+        Extent {
+            kind: ExtentKind::Hole,
+            end: 1 << 30
+        }
+    );
     assert_eq!(bench.result(bench.write(64 << 20, &pattern(128 << 10, 1))), Ok(()));
-    assert_eq!(bench.image.next_data(0), Extent { kind: ExtentKind::Hole, end: 64 << 20 });
+    assert_eq!(
+        bench.image.next_data(0),
+        Extent {
+            kind: ExtentKind::Hole,
+            end: 64 << 20
+        }
+    );
     let data = bench.image.next_data(64 << 20);
-    assert_eq!(data, Extent { kind: ExtentKind::Data, end: (64 << 20) + (128 << 10) });
-    assert_eq!(bench.image.next_data(data.end), Extent { kind: ExtentKind::Hole, end: 1 << 30 });
+    assert_eq!(
+        data,
+        Extent {
+            kind: ExtentKind::Data,
+            end: (64 << 20) + (128 << 10)
+        }
+    );
+    assert_eq!(
+        bench.image.next_data(data.end),
+        Extent {
+            kind: ExtentKind::Hole,
+            end: 1 << 30
+        }
+    );
 }

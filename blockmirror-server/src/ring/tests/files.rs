@@ -5,19 +5,26 @@ use rustix::fs::MemfdFlags;
 use super::*;
 
 fn read(file: &FileHandle, buffer: Buffer, filled: usize, offset: u64) -> Op {
-    Op::Read { file: file.clone(), buffer, filled, offset }
+    Op::Read {
+        file: file.clone(),
+        buffer,
+        filled,
+        offset,
+    }
 }
 
 /// The bytes of a read that moved `count`.
 fn bytes_of(completion: Completion, count: usize) -> Vec<u8> {
     assert_eq!(completion.result.unwrap(), count);
-    let Op::Read { buffer, filled, .. } = completion.op else { panic!("another operation came back") };
+    let Op::Read { buffer, filled, .. } = completion.op else {
+        panic!("another operation came back")
+    };
     buffer.as_slice()[filled..filled + count].to_vec()
 }
 
 #[test]
 fn reads_what_is_there_and_no_more() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (file, _) = file_of(&pattern(10_000, 2));
         let buffer = driver.pool().take(5000);
         let completion = execute(&mut *driver, 1, read(&file, buffer, 1000, 3000));
@@ -33,7 +40,7 @@ fn reads_what_is_there_and_no_more() {
 
 #[test]
 fn reads_that_are_not_in_the_page_cache_arrive() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (file, plain) = file_of(&pattern(1 << 20, 5));
         plain.sync_all().unwrap();
         rustix::fs::fadvise(&plain, 0, None, rustix::fs::Advice::DontNeed).unwrap();
@@ -50,11 +57,16 @@ fn reads_that_are_not_in_the_page_cache_arrive() {
 
 #[test]
 fn writes_small_large_and_durable_ones() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (file, plain) = file_of(&[]);
         for (length, offset, durable) in [(10, 3, false), (3 << 20, 1000, false), (4096, 77, true)] {
             let payload = driver.pool().payload_of(&pattern(length, 9));
-            let op = Op::Write { file: file.clone(), payload, offset, durable };
+            let op = Op::Write {
+                file: file.clone(),
+                payload,
+                offset,
+                durable,
+            };
             assert_eq!(execute(&mut *driver, 1, op).result.unwrap(), length);
             let mut found = vec![0; length];
             plain.read_exact_at(&mut found, offset).unwrap();
@@ -67,16 +79,25 @@ fn writes_small_large_and_durable_ones() {
 
 #[test]
 fn punches_holes_and_prefetches() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (file, plain) = file_of(&pattern(65_536, 9));
-        let op = Op::Allocate { file: file.clone(), mode: AllocateMode::PunchHole, offset: 100, length: 60_000 };
+        let op = Op::Allocate {
+            file: file.clone(),
+            mode: AllocateMode::PunchHole,
+            offset: 100,
+            length: 60_000,
+        };
         assert_eq!(execute(&mut *driver, 1, op).result.unwrap(), 0);
         let mut found = vec![1; 65_536];
         plain.read_exact_at(&mut found, 0).unwrap();
         let mut wanted = pattern(65_536, 9);
         wanted[100..60_100].fill(0);
         assert!(found == wanted);
-        let op = Op::Prefetch { file, offset: 0, length: 65_536 };
+        let op = Op::Prefetch {
+            file,
+            offset: 0,
+            length: 65_536,
+        };
         assert_eq!(execute(&mut *driver, 1, op).result.unwrap(), 0);
     });
 }
@@ -88,12 +109,20 @@ fn files_in_memory_are_served_within_submit() {
         let file = FileHandle::new(fd).unwrap();
         assert!(file.is_memory_backed());
         let payload = driver.pool().payload_of(b"hello");
-        let write = Op::Write { file: file.clone(), payload, offset: 0, durable: true };
+        let write = Op::Write {
+            file: file.clone(),
+            payload,
+            offset: 0,
+            durable: true,
+        };
         assert_eq!(driver.submit(1, write).unwrap().result.unwrap(), 5);
         let sync = Op::Sync { file: file.clone() };
         assert_eq!(driver.submit(2, sync).unwrap().result.unwrap(), 0);
         let buffer = driver.pool().take(5);
-        assert_eq!(bytes_of(driver.submit(3, read(&file, buffer, 0, 0)).unwrap(), 5), b"hello");
+        assert_eq!(
+            bytes_of(driver.submit(3, read(&file, buffer, 0, 0)).unwrap(), 5),
+            b"hello"
+        );
         assert_eq!(driver.in_flight(), 0);
     });
 }
@@ -107,7 +136,12 @@ fn one_turn_copies_a_bounded_amount_and_the_rest_by_workers() {
         let mut inline = 0;
         for token in 0..8 {
             let offset = token * (300 << 10);
-            let write = Op::Write { file: file.clone(), payload: payload.clone(), offset, durable: false };
+            let write = Op::Write {
+                file: file.clone(),
+                payload: payload.clone(),
+                offset,
+                durable: false,
+            };
             inline += usize::from(driver.submit(token, write).is_some());
         }
         assert!((1..8).contains(&inline), "{inline} of 8 inline");
@@ -119,25 +153,37 @@ fn one_turn_copies_a_bounded_amount_and_the_rest_by_workers() {
 
 #[test]
 fn errors_give_the_operation_back() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let path = tempfile::NamedTempFile::new().unwrap();
         let read_only = FileHandle::new(File::open(path.path()).unwrap()).unwrap();
         let payload = driver.pool().payload_of(b"kept");
-        let write = Op::Write { file: read_only, payload, offset: 0, durable: false };
+        let write = Op::Write {
+            file: read_only,
+            payload,
+            offset: 0,
+            durable: false,
+        };
         let completion = execute(&mut *driver, 1, write);
         assert_eq!(completion.result.unwrap_err().raw_os_error(), Some(nix::libc::EBADF));
-        let Op::Write { payload, .. } = completion.op else { panic!("another operation came back") };
+        let Op::Write { payload, .. } = completion.op else {
+            panic!("another operation came back")
+        };
         assert_eq!(payload.as_slice(), b"kept");
     });
 }
 
 #[test]
 fn more_operations_than_the_submission_queue_holds() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (file, plain) = file_of(&[]);
         for number in 0..1000u64 {
             let payload = driver.pool().payload_of(&number.to_le_bytes());
-            let op = Op::Write { file: file.clone(), payload, offset: number * 8, durable: true };
+            let op = Op::Write {
+                file: file.clone(),
+                payload,
+                offset: number * 8,
+                durable: true,
+            };
             assert!(driver.submit(number, op).is_none());
         }
         assert_eq!(driver.in_flight(), 1000);
@@ -150,6 +196,11 @@ fn more_operations_than_the_submission_queue_holds() {
         assert!(tokens.into_iter().eq(0..1000));
         let mut found = vec![0; 8000];
         plain.read_exact_at(&mut found, 0).unwrap();
-        assert!(found.chunks(8).enumerate().all(|(number, bytes)| bytes == (number as u64).to_le_bytes()));
+        assert!(
+            found
+                .chunks(8)
+                .enumerate()
+                .all(|(number, bytes)| bytes == (number as u64).to_le_bytes())
+        );
     });
 }

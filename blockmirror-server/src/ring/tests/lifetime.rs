@@ -45,12 +45,37 @@ fn dropping_a_driver_ends_what_is_in_flight() {
         let (file, _) = file_of(&[]);
         let before = pool.take(4096).into_payload();
         assert!(
-            driver.submit(1, Op::Receive { socket: socket.clone(), buffer: pool.take(4096), filled: 0 }).is_none()
+            driver
+                .submit(
+                    1,
+                    Op::Receive {
+                        socket: socket.clone(),
+                        buffer: pool.take(4096),
+                        filled: 0
+                    }
+                )
+                .is_none()
         );
         let segments = vec![Segment::Payload(pool.take_zeroed(8 << 20).into_payload())];
-        assert!(driver.submit(2, Op::Send { socket: full, segments, skip: 0 }).is_none());
+        assert!(
+            driver
+                .submit(
+                    2,
+                    Op::Send {
+                        socket: full,
+                        segments,
+                        skip: 0
+                    }
+                )
+                .is_none()
+        );
         for token in 0..50 {
-            let write = Op::Write { file: file.clone(), payload: before.clone(), offset: token, durable: true };
+            let write = Op::Write {
+                file: file.clone(),
+                payload: before.clone(),
+                offset: token,
+                durable: true,
+            };
             assert!(driver.submit(10 + token, write).is_none());
         }
         driver.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
@@ -85,7 +110,12 @@ fn where_io_uring_is_forbidden_threads_take_over_and_say_why() {
         assert_eq!(report.name, "threads");
         assert!(report.detail.contains("Operation not permitted"), "{}", report.detail);
         let (file, _) = file_of(b"abc");
-        let read = Op::Read { file, buffer: driver.pool().take(3), filled: 0, offset: 0 };
+        let read = Op::Read {
+            file,
+            buffer: driver.pool().take(3),
+            filled: 0,
+            offset: 0,
+        };
         assert_eq!(execute(&mut *driver, 1, read).result.unwrap(), 3);
     })
     .join()
@@ -94,17 +124,37 @@ fn where_io_uring_is_forbidden_threads_take_over_and_say_why() {
 
 /// Makes `io_uring_setup` of this thread fail with EPERM, as container runtimes do.
 fn forbid_io_uring() {
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let statement = |code: u32, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
     let mut filter = [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_io_uring_setup as u32) },
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        libc::sock_filter {
+            jf: 1,
+            ..statement(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                libc::SYS_io_uring_setup as u32,
+            )
+        },
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        ),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
     // SAFETY: the kernel copies the program, which lives until the calls have returned, and nothing else is passed.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+        assert_eq!(
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
+            0
+        );
     }
 }

@@ -24,12 +24,24 @@ fn with_each_engine(test: impl Fn(Box<dyn Driver>)) {
     }
 }
 
+/// Runs a test with each engine, also where nothing is finished within `submit`.
+fn with_each_way(test: impl Fn(Box<dyn Driver>)) {
+    with_each_engine(&test);
+    for choice in [EngineChoice::Uring, EngineChoice::Threads] {
+        test(open_driver_with(choice, InlinePolicy::Never).unwrap());
+    }
+}
+
 /// Waits until `count` completions are there.
 fn collect(driver: &mut dyn Driver, count: usize) -> Vec<Completion> {
     let deadline = Instant::now() + PATIENCE;
     let mut out = Vec::new();
     while out.len() < count {
-        assert!(Instant::now() < deadline, "{} of {count} completions, then none", out.len());
+        assert!(
+            Instant::now() < deadline,
+            "{} of {count} completions, then none",
+            out.len()
+        );
         driver.wait(Some(Duration::from_millis(500)), &mut out).unwrap();
     }
     assert_eq!(out.len(), count);
@@ -59,5 +71,7 @@ fn file_of(bytes: &[u8]) -> (FileHandle, File) {
 
 /// Bytes that differ from place to place.
 fn pattern(length: usize, seed: u8) -> Vec<u8> {
-    (0..length).map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed).collect()
+    (0..length)
+        .map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed)
+        .collect()
 }

@@ -4,12 +4,16 @@ use std::thread;
 use super::*;
 
 fn receive(socket: &Socket, buffer: Buffer, filled: usize) -> Op {
-    Op::Receive { socket: socket.clone(), buffer, filled }
+    Op::Receive {
+        socket: socket.clone(),
+        buffer,
+        filled,
+    }
 }
 
 #[test]
 fn receives_behind_what_is_kept_and_sees_the_end() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (socket, mut other) = socket_pair();
         let mut buffer = driver.pool().take(100);
         buffer.as_mut_slice()[..3].copy_from_slice(b"abc");
@@ -17,7 +21,9 @@ fn receives_behind_what_is_kept_and_sees_the_end() {
         other.write_all(b"defg").unwrap();
         let completion = collect(&mut *driver, 1).remove(0);
         assert_eq!(completion.result.unwrap(), 4);
-        let Op::Receive { buffer, filled: 3, .. } = completion.op else { panic!("{:?}", completion.op) };
+        let Op::Receive { buffer, filled: 3, .. } = completion.op else {
+            panic!("{:?}", completion.op)
+        };
         assert_eq!(&buffer.as_slice()[..7], b"abcdefg");
 
         assert!(!socket.has_hung_up());
@@ -30,7 +36,7 @@ fn receives_behind_what_is_kept_and_sees_the_end() {
 
 #[test]
 fn sends_every_kind_of_segment_in_order() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (socket, mut other) = socket_pair();
         let pool = driver.pool().clone();
         let mut buffer = pool.take(2);
@@ -42,7 +48,15 @@ fn sends_every_kind_of_segment_in_order() {
             Segment::Payload(pool.payload_of(b"xxf").slice(2..)),
             Segment::Buffer(buffer),
         ];
-        let sent = execute(&mut *driver, 9, Op::Send { socket, segments, skip: 4 });
+        let sent = execute(
+            &mut *driver,
+            9,
+            Op::Send {
+                socket,
+                segments,
+                skip: 4,
+            },
+        );
         assert_eq!(sent.result.unwrap(), 4);
         drop(sent.op);
         let mut received = String::new();
@@ -53,7 +67,7 @@ fn sends_every_kind_of_segment_in_order() {
 
 #[test]
 fn a_large_send_goes_through_a_small_socket_buffer() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (socket, mut other) = socket_pair();
         let wanted = pattern(5 << 20, 3);
         let pool = driver.pool().clone();
@@ -63,7 +77,11 @@ fn a_large_send_goes_through_a_small_socket_buffer() {
         let step = wanted.len() / pieces;
         let segments = (0..pieces)
             .map(|piece| {
-                let to = if piece + 1 == pieces { wanted.len() } else { (piece + 1) * step };
+                let to = if piece + 1 == pieces {
+                    wanted.len()
+                } else {
+                    (piece + 1) * step
+                };
                 Segment::Payload(body.slice(piece * step..to))
             })
             .collect();
@@ -72,7 +90,11 @@ fn a_large_send_goes_through_a_small_socket_buffer() {
             other.read_to_end(&mut received).unwrap();
             received
         });
-        let mut op = Op::Send { socket, segments, skip: 0 };
+        let mut op = Op::Send {
+            socket,
+            segments,
+            skip: 0,
+        };
         let mut sent = 0;
         while sent < wanted.len() {
             let completion = execute(&mut *driver, 5, op);
@@ -80,7 +102,9 @@ fn a_large_send_goes_through_a_small_socket_buffer() {
             assert!(count > 0);
             sent += count;
             op = completion.op;
-            let Op::Send { skip, .. } = &mut op else { panic!("{op:?}") };
+            let Op::Send { skip, .. } = &mut op else {
+                panic!("{op:?}")
+            };
             *skip = sent;
         }
         drop(op);
@@ -90,20 +114,30 @@ fn a_large_send_goes_through_a_small_socket_buffer() {
 
 #[test]
 fn sending_to_a_closed_socket_is_an_error_and_no_signal() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (socket, other) = socket_pair();
         drop(other);
         let segments = vec![Segment::copy_of(b"x")];
-        let sent = execute(&mut *driver, 1, Op::Send { socket, segments, skip: 0 });
+        let sent = execute(
+            &mut *driver,
+            1,
+            Op::Send {
+                socket,
+                segments,
+                skip: 0,
+            },
+        );
         assert_eq!(sent.result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        let Op::Send { segments, .. } = sent.op else { panic!("another operation came back") };
+        let Op::Send { segments, .. } = sent.op else {
+            panic!("another operation came back")
+        };
         assert_eq!(segments[0].as_slice(), b"x");
     });
 }
 
 #[test]
 fn shutting_down_ends_a_receive() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         let (socket, mut other) = socket_pair();
         assert!(driver.submit(1, receive(&socket, driver.pool().take(10), 0)).is_none());
         let mut nothing = Vec::new();
@@ -121,7 +155,7 @@ fn shutting_down_ends_a_receive() {
 
 #[test]
 fn both_directions_of_many_sockets_work_at_once() {
-    with_each_engine(|mut driver| {
+    with_each_way(|mut driver| {
         const SOCKETS: usize = 64;
         const BYTES: usize = 600 << 10;
         let mut echoes = Vec::new();
@@ -140,7 +174,11 @@ fn both_directions_of_many_sockets_work_at_once() {
         for (index, socket) in sockets.iter().enumerate() {
             let payload = driver.pool().payload_of(&pattern(BYTES, index as u8));
             let segments = vec![Segment::Payload(payload)];
-            let send = Op::Send { socket: socket.clone(), segments, skip: 0 };
+            let send = Op::Send {
+                socket: socket.clone(),
+                segments,
+                skip: 0,
+            };
             done.extend(driver.submit(index as u64, send));
             let buffer = driver.pool().take(BYTES);
             done.extend(driver.submit((SOCKETS + index) as u64, receive(socket, buffer, 0)));

@@ -41,7 +41,11 @@ impl Workers {
             ended: Mutex::default(),
             waker,
         });
-        let mut workers = Self { shared, threads: Vec::new(), in_flight: 0 };
+        let mut workers = Self {
+            shared,
+            threads: Vec::new(),
+            in_flight: 0,
+        };
         for number in 0..WORKERS {
             let shared = Arc::clone(&workers.shared);
             let builder = Builder::new().name(format!("file-io-{number}"));

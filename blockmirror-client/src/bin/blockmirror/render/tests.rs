@@ -29,7 +29,7 @@ fn volume(export: &str, peers: Vec<PeerStatus>) -> VolumeStatus {
         image: format!("/var/lib/blockmirror/{export}.img"),
         size_bytes: 10 << 30,
         io: "buffered".to_owned(),
-        image_engine: String::new(),
+        image_engine: "buffered, io_uring".to_owned(),
         connections: 1,
         requests_in_flight: 32,
         bytes_in_flight: 128 << 10,
@@ -105,7 +105,7 @@ fn sample() -> StatusReport {
 const GOLDEN: &str = "\
 alpha  blockmirror 0.1.0, io_uring, up 3 h 12 min
 
-db  10 GiB, /var/lib/blockmirror/db.img (buffered)
+db  10 GiB, /var/lib/blockmirror/db.img (buffered, io_uring)
   1 connection, 32 requests in flight (128 KiB), 12 hot extents, generation 8f3a52c1d0e4b796
   PEER              MODE   CONNECTION  REPLICATION  DISK          DIRTY    IN FLIGHT  QUEUE
   bravo             sync   Connected   SyncSource   Inconsistent  1.4 GiB  32         0 B
@@ -114,7 +114,7 @@ db  10 GiB, /var/lib/blockmirror/db.img (buffered)
                     nbd://10.0.0.2:10809/db, attempt 7; on_disconnect = \"continue\"
                     last error: cannot connect to 10.0.0.3:10809: ?[31mConnection refused
 
-logs  resource db, 10 GiB, /var/lib/blockmirror/logs.img (buffered)
+logs  resource db, 10 GiB, /var/lib/blockmirror/logs.img (buffered, io_uring)
   refuses changes: fdatasync failed
   1 connection, 32 requests in flight (128 KiB), 12 hot extents, generation 8f3a52c1d0e4b796
   PEER   MODE  CONNECTION  REPLICATION  DISK      DIRTY  IN FLIGHT  QUEUE

@@ -1,0 +1,22 @@
+//! Sockets as the control side hands them over.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, getsockname};
+
+use crate::ring::Socket;
+
+/// Kernel buffer asked for on a Unix socket, bytes: its default takes a fifth of a 1 MiB reply.
+const UNIX_BUFFER: usize = 1 << 20;
+
+/// Take over a connected stream socket. The buffers of TCP tune themselves unless they are set; those of Unix sockets
+/// do not.
+pub(crate) fn stream_socket(fd: OwnedFd) -> io::Result<Socket> {
+    let is_unix = getsockname(&fd)?.address_family() == AddressFamily::UNIX;
+    let socket = Socket::new(fd)?;
+    if is_unix {
+        socket.request_buffers(UNIX_BUFFER)?;
+    }
+    Ok(socket)
+}

@@ -1,0 +1,52 @@
+//! Stopping: no more requests, finish what is in flight, make everything durable, close.
+
+use std::time::Duration;
+
+use super::thread::{After, DataThread};
+use super::volume::Volume;
+
+/// A stop under way.
+pub(super) struct Stopping {
+    /// When it has to be over, as time since the thread started.
+    pub(super) deadline: Duration,
+}
+
+impl DataThread {
+    pub(super) fn stop(&mut self, allowed: Duration) {
+        let deadline = self.turn.now + allowed;
+        if let Some(stopping) = &mut self.stopping {
+            stopping.deadline = stopping.deadline.min(deadline);
+            return;
+        }
+        self.stopping = Some(Stopping { deadline });
+        for (slot, connection) in self.connections.iter_mut() {
+            if let Some(volume) = self.volumes.get_mut(connection.volume()) {
+                connection.finish(volume, &self.turn);
+                self.touched.push(slot);
+            }
+        }
+        for volume in &mut self.volumes {
+            volume.stop(&self.turn);
+        }
+    }
+
+    pub(super) fn check_stop(&mut self) -> Option<After> {
+        let deadline = self.stopping.as_ref()?.deadline;
+        let clean = self.connections.is_empty() && self.volumes.iter().all(Volume::is_stopped);
+        let late = self.turn.now >= deadline;
+        if !clean && !late {
+            return None;
+        }
+        if !clean {
+            tracing::warn!("not everything could be finished within the time allowed for stopping");
+        }
+        for (_, connection) in self.connections.iter_mut() {
+            if let Some(volume) = self.volumes.get_mut(connection.volume()) {
+                connection.cut(volume, &self.turn);
+            }
+        }
+        Some(After::Stopped {
+            clean: self.volumes.iter().all(Volume::is_stopped),
+        })
+    }
+}
