@@ -58,6 +58,14 @@ impl Host {
         RequestId(taken as u32)
     }
 
+    /// Requests that still count against the depth.
+    pub fn unanswered(&self) -> usize {
+        self.requests
+            .values()
+            .filter(|request| !request.replied && !request.abandoned)
+            .count()
+    }
+
     /// Requests of a connection that are not released.
     pub fn of_connection(&self, connection: usize) -> Vec<RequestId> {
         let mine = self

@@ -273,12 +273,15 @@ impl World {
         }
     }
 
-    fn report_input(&mut self, operation: Operation) -> Input {
+    /// What the mirror is told at the end of an operation.
+    pub fn report_input(&mut self, operation: Operation) -> Input {
         let outcome = operation.fate;
         match (operation.leg, operation.work) {
             (Leg::Local, Work::Mutation { id, .. }) => {
                 // A copy over the failed range that is not durable yet is made again as a whole.
-                self.peers.iter_mut().for_each(|peer| peer.invalidated |= outcome.is_err());
+                self.peers
+                    .iter_mut()
+                    .for_each(|peer| peer.invalidated |= outcome.is_err());
                 Input::LocalDone { id, outcome }
             }
             (Leg::Local, _) => {
@@ -339,7 +342,8 @@ impl World {
             .map(|&(slot, _)| self.scenario.layout.block(slot))
             .collect();
         blocks.dedup();
-        let shipped = (blocks.len() as u64 * BLOCK_BYTES).min(range.length);
+        let data = (blocks.len() as u64 * BLOCK_BYTES).min(range.length);
+        let shipped = if self.scenario.dense { range.length } else { data };
         Copied {
             shipped,
             zeroed: range.length - shipped,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use mirror_core::event::{ConnectionId, Failure, Input, PeerIndex};
 
 use crate::checker::Moment;
-use crate::disk::{Disk, Stamp};
+use crate::disk::{Disk, OperationId, Stamp};
 use crate::legs::Leg;
 use crate::rng::Rng;
 use crate::scenario::PeerPlan;
@@ -91,6 +91,13 @@ impl Peer {
         }
     }
 
+    /// Out of the configuration: when it is back, nothing is known of it.
+    pub fn forget(&mut self) {
+        self.plan.equal = false;
+        (self.recorded, self.generation, self.latest_sent, self.resync) = (None, None, None, None);
+        self.flushed.clear();
+    }
+
     /// A request sent now arrives.
     pub fn passes_requests(&self) -> bool {
         self.up && (!self.link.blocked || self.link.passes)
@@ -173,6 +180,7 @@ impl World {
             .map(|(&id, _)| id)
             .collect();
         for id in open {
+            self.keep_stale(id);
             let gone = self.operations.get(&id).is_none_or(|operation| operation.applied);
             let unread = self.operations.get(&id).is_some_and(|operation| operation.is_unread());
             if gone || unread || self.rng.chance(lost_percent) {
@@ -185,6 +193,18 @@ impl World {
                     self.after(late, Event::Apply(id));
                 }
             }
+        }
+    }
+
+    /// An answer that was already read when its connection was given up may still reach the mirror.
+    fn keep_stale(&mut self, id: OperationId) {
+        if self.rng.chance(15)
+            && let Some(operation) = self.operations.get(&id)
+        {
+            let input = self.report_input(operation.clone());
+            self.primary.stale.push_back(input);
+            let delay = self.rng.below(300);
+            self.after(delay, Event::Stale(self.primary.life));
         }
     }
 

@@ -14,6 +14,7 @@ mod legs;
 mod links;
 mod outcome;
 mod primary;
+mod recorded;
 mod rng;
 mod scenario;
 mod shell;
@@ -79,16 +80,23 @@ fn each_broken_invariant_is_noticed() {
 }
 
 #[test]
-fn a_request_that_lands_after_its_connection_was_replaced_is_noticed() {
-    let report = run_many(
-        0..SABOTAGE_SEEDS,
-        Options {
-            fence: false,
-            ..Options::default()
-        },
-        2,
-        1,
-    );
-    let (seed, violation) = report.violations.first().expect("requests of old connections do harm");
-    println!("no fence: noticed by seed {seed}: {violation}");
+fn a_broken_promise_of_the_shell_is_noticed() {
+    let whole = Options::default();
+    let no_fence = Options { fence: false, ..whole };
+    let no_sync = Options {
+        sync_at_start: false,
+        ..whole
+    };
+    let promises = [
+        ("a request lands after its connection was replaced", no_fence),
+        ("no sync at the start", no_sync),
+    ];
+    for (broken, options) in promises {
+        let report = run_many(0..SABOTAGE_SEEDS, options, 2, 1);
+        let (seed, violation) = report
+            .violations
+            .first()
+            .unwrap_or_else(|| panic!("{broken}: not noticed"));
+        println!("{broken}: noticed by seed {seed}: {violation}");
+    }
 }

@@ -12,6 +12,8 @@ pub struct Options {
     pub sabotage: Option<Sabotage>,
     /// Keep the shell's promise that no request of an old connection lands after a new one is up.
     pub fence: bool,
+    /// Keep the shell's promise that the image is durable before a mirror starts.
+    pub sync_at_start: bool,
 }
 
 impl Default for Options {
@@ -20,6 +22,7 @@ impl Default for Options {
             trace: false,
             sabotage: None,
             fence: true,
+            sync_at_start: true,
         }
     }
 }

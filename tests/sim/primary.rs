@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use mirror_core::Mirror;
 use mirror_core::config::{MirrorConfig, PeerConfig};
-use mirror_core::event::{Failure, Input, MetadataWrite, Output, PeerIndex, Transaction, TransactionId};
+use mirror_core::event::{Failure, Input, MetadataWrite, Output, Transaction, TransactionId};
 use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, PeerSlotConfig, Restored, SECTOR_BYTES};
-use mirror_core::range::{BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES};
+use mirror_core::range::{BLOCK_BYTES, EXTENT_BYTES};
 use mirror_core::state::PeerState;
 
 use crate::legs::Leg;
@@ -44,6 +44,8 @@ pub struct Primary {
     pub mirror: Option<Mirror>,
     /// The metadata file.
     pub store: Store,
+    /// Peers in the configuration of this life: the first so many.
+    pub configured: usize,
     /// States of the peers after the latest input.
     pub states: Vec<PeerState>,
     /// States of the peers when the mirror said what is being obeyed now.
@@ -52,6 +54,8 @@ pub struct Primary {
     pub said_at: u64,
     /// What the mirror has said in this turn of the shell, in which states, at which step.
     pub said: VecDeque<(Output, Vec<PeerState>, u64)>,
+    /// Answers of connections that are gone, still to be told.
+    pub stale: VecDeque<Input>,
     /// The timeout the mirror asked for.
     pub timeout: Option<u64>,
     /// The next local mutation or read fails.
@@ -75,9 +79,9 @@ pub struct Primary {
     created: bool,
     persisting: Option<Persisting>,
     /// Per peer, the blocks that may be dirty after the next start; None: no bound.
-    may_be_dirty: Option<Vec<Vec<bool>>>,
+    pub may_be_dirty: Option<Vec<Vec<bool>>>,
     /// Extents in the latest transaction put out, and in the one before it: either may be found after a crash.
-    logged: [Vec<u64>; 2],
+    pub logged: [Vec<u64>; 2],
     /// No host flush has been answered since the process died with its writes still in the cache.
     pub unflushed_life: bool,
 }
@@ -90,9 +94,11 @@ impl Primary {
         Self {
             mirror: None,
             store: Store::new(HEADER_BYTES as u64 + pages * STORE_BYTES_PER_PAGE * scenario.peers.len() as u64),
+            configured: scenario.peers.len(),
             states: vec![PeerState::Connecting; scenario.peers.len()],
             said_in: Vec::new(),
             said_at: 0,
+            stale: VecDeque::new(),
             said: VecDeque::new(),
             timeout: None,
             failing_local: None,
@@ -223,6 +229,7 @@ impl World {
         let primary = &mut self.primary;
         (primary.mirror, primary.persisting, primary.timeout) = (None, None, None);
         primary.said.clear();
+        primary.stale.clear();
         (primary.failing_local, primary.failing_flush, primary.failing_persist) = (None, false, false);
         if power {
             self.tally.power_losses += 1;
@@ -244,20 +251,23 @@ impl World {
         if self.primary.mirror.is_some() || life != self.primary.life {
             return Ok(());
         }
+        self.choose_peers();
         let mut restored = self.open_metadata()?;
+        let clean = restored.was_clean();
         if self.primary.life > 0 && !self.primary.unflushed_life && self.rng.chance(15) {
             // The power fails again before what the start wrote is durable.
             self.primary.store.power_loss(&mut self.rng);
             restored = self.open_metadata()?;
         }
         self.primary.store.barrier();
-        // The image is synced when it is opened: what an earlier process left in the cache must not be lost after
-        // resync has copied it.
-        self.local.flush(self.local.flush_point());
+        if !clean && self.options.sync_at_start {
+            // What an earlier process left in the cache must not be lost after resync has copied it.
+            self.local.flush(self.local.flush_point());
+        }
         let mirror = self.new_mirror(restored);
         self.tally.restarts += u64::from(self.primary.life > 0);
         (self.primary.broken, self.primary.stopping) = (false, false);
-        self.primary.states = vec![PeerState::Connecting; self.peers.len()];
+        self.primary.states = vec![PeerState::Connecting; self.primary.configured];
         self.peers.iter_mut().for_each(|peer| peer.resync = None);
         self.judge_start(&mirror)?;
         self.primary.mirror = Some(mirror);
@@ -267,6 +277,21 @@ impl World {
         } else {
             Ok(())
         }
+    }
+
+    /// The operator takes the last peer out of the configuration at times, and back into it as a new one.
+    fn choose_peers(&mut self) {
+        let all = self.peers.len();
+        let fewer = self.phase == Phase::Safety && all > 1 && self.rng.chance(12);
+        self.primary.configured = all - usize::from(fewer);
+        if let Some(peer) = self.peers.last_mut().filter(|_| fewer) {
+            peer.forget();
+        }
+    }
+
+    /// The peers of this life, with their places.
+    pub fn configured(&self) -> impl Iterator<Item = (usize, &Peer)> {
+        self.peers.iter().take(self.primary.configured).enumerate()
     }
 
     /// Read the file, or create it; what has to be written is in the cache.
@@ -286,7 +311,7 @@ impl World {
 
     /// A mirror as the configuration has it.
     pub fn new_mirror(&mut self, restored: Restored) -> Mirror {
-        let peers = self.peers.iter().enumerate().map(|(at, peer)| PeerConfig {
+        let peers = self.configured().map(|(at, peer)| PeerConfig {
             name: format!("peer{at}"),
             mode: peer.plan.mode,
             on_disconnect: peer.plan.on_disconnect,
@@ -310,66 +335,6 @@ impl World {
             name: format!("peer{at}"),
             skip_initial_sync: peer.plan.equal,
         };
-        self.peers.iter().enumerate().map(slot).collect()
-    }
-
-    /// Blocks dirty for a peer.
-    pub fn dirty_blocks(&self, peer: PeerIndex) -> u64 {
-        let Some(mirror) = &self.primary.mirror else { return 0 };
-        (0..self.scenario.layout.size.div_ceil(BLOCK_BYTES))
-            .filter(|&block| mirror.is_dirty(peer, block))
-            .count() as u64
-    }
-
-    /// What may be dirty after the next start: what is dirty or hot now, or is so on disk for want of a transaction.
-    fn note_may_be_dirty(&mut self) {
-        let Some(mirror) = &self.primary.mirror else { return };
-        let blocks = self.scenario.layout.size.div_ceil(BLOCK_BYTES);
-        let hot = |block: u64| {
-            self.primary
-                .logged
-                .iter()
-                .any(|log| log.contains(&(block / EXTENT_BLOCKS)))
-        };
-        let of_peer = |(at, peer): (usize, &Peer)| {
-            let dirty = |block: u64| mirror.is_dirty(PeerIndex(at as u8), block);
-            let recorded = |block: u64| peer.recorded.as_ref().is_some_and(|dirty| dirty[block as usize]);
-            (0..blocks)
-                .map(|block| dirty(block) || recorded(block) || hot(block))
-                .collect()
-        };
-        self.primary.may_be_dirty = Some(self.peers.iter().enumerate().map(of_peer).collect());
-    }
-
-    /// A transaction that began at this step is durable: the file knows which peers were in step by then.
-    fn note_persisted(&mut self, started: u64) -> Check {
-        let generation = self
-            .primary
-            .durable_generation()
-            .map_err(|error| self.violation("metadata", error))?;
-        for (peer, state) in self.peers.iter_mut().zip(&self.primary.states) {
-            if *state == PeerState::Established && peer.in_step_since.is_some_and(|step| step < started) {
-                peer.recorded = None;
-                peer.generation = Some(generation);
-            }
-        }
-        Ok(())
-    }
-
-    /// A peer is in step or no longer: bits that are clear here may still be set in the file until the next transaction.
-    pub fn note_recorded(&mut self, peer: usize, state: PeerState) {
-        let Some(mirror) = &self.primary.mirror else { return };
-        let blocks = self.scenario.layout.size.div_ceil(BLOCK_BYTES);
-        if state == PeerState::SyncSource {
-            let before = self.peers[peer].recorded.take();
-            let recorded = |block: u64| before.as_ref().is_some_and(|dirty| dirty[block as usize]);
-            let dirty = |block: u64| mirror.is_dirty(PeerIndex(peer as u8), block);
-            self.peers[peer].recorded = Some((0..blocks).map(|block| recorded(block) || dirty(block)).collect());
-        }
-    }
-
-    /// Take the bound that `note_may_be_dirty` left.
-    pub fn take_may_be_dirty(&mut self) -> Option<Vec<Vec<bool>>> {
-        self.primary.may_be_dirty.take()
+        self.configured().map(slot).collect()
     }
 }

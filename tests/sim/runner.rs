@@ -9,6 +9,7 @@ mod legs;
 mod links;
 mod outcome;
 mod primary;
+mod recorded;
 mod rng;
 mod scenario;
 mod shell;
@@ -29,8 +30,8 @@ use crate::simulate::{run, run_many};
 const HELP: &str = "\
 Simulates the mirror core under faults, one seed at a time.
 
-sim [--seeds N] [--from N] [--threads N] [--failures N] [--sabotage I1..I5] [--no-fence]
-sim --seed N [--trace] [--sabotage I1..I5] [--no-fence]
+sim [--seeds N] [--from N] [--threads N] [--failures N] [--sabotage I1..I5] [--no-fence] [--no-sync]
+sim --seed N [--trace] [--sabotage I1..I5] [--no-fence] [--no-sync]
 
   --seeds N      how many seeds (default 100000)
   --from N       the first of them (default 0)
@@ -40,6 +41,7 @@ sim --seed N [--trace] [--sabotage I1..I5] [--no-fence]
   --trace        print every input and output of the mirror
   --sabotage I   break this invariant in the core: it should be noticed
   --no-fence     break the shell's promise about requests of old connections: it should be noticed
+  --no-sync      break the shell's promise to sync the image before it starts: it should be noticed
 
 Exit code: 0 every promise was kept, 1 some seed failed, 2 wrong usage.";
 
@@ -160,6 +162,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--failures" => arguments.failures = number()?.max(1) as usize,
             "--trace" => arguments.options.trace = true,
             "--no-fence" => arguments.options.fence = false,
+            "--no-sync" => arguments.options.sync_at_start = false,
             "--sabotage" => {
                 let name = words.next().unwrap_or_default();
                 let all = [Sabotage::I1, Sabotage::I2, Sabotage::I3, Sabotage::I4, Sabotage::I5];

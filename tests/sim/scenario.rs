@@ -30,7 +30,7 @@ pub struct PeerPlan {
 pub struct HostPlan {
     /// Connections.
     pub connections: usize,
-    /// Requests at most between arrival and release.
+    /// Requests at most between arrival and answer.
     pub depth: usize,
     /// Requests in the safety phase.
     pub requests: u64,
@@ -53,6 +53,8 @@ pub struct Scenario {
     pub content: Vec<Stamp>,
     /// Extents that may be hot.
     pub hot_extents: usize,
+    /// Every block counts as data in resync, not only what the windows hold: many small copies instead of few large ones.
+    pub dense: bool,
     /// Longest turn of the shell, in microseconds: inputs of one turn are all handled before their outputs are obeyed.
     pub turn_us: u64,
     /// The peers.
@@ -72,7 +74,7 @@ impl Scenario {
             rng.between(34, 70)
         };
         let layout = Layout::new(rng, extents);
-        let peers: Vec<PeerPlan> = (0..rng.pick(&[1, 1, 1, 2, 2])).map(|_| plan_peer(rng)).collect();
+        let peers: Vec<PeerPlan> = (0..rng.pick(&[1, 1, 1, 1, 2, 2, 3])).map(|_| plan_peer(rng)).collect();
         let written_percent = rng.pick(&[0, 40, 90]);
         let content: Vec<Stamp> = (0..layout.slots())
             .map(|slot| {
@@ -83,25 +85,32 @@ impl Scenario {
                 }
             })
             .collect();
-        let host = HostPlan {
-            connections: rng.between(1, 4) as usize,
-            depth: rng.pick(&[1, 4, 12, 24]),
-            requests: rng.between(40, 220),
-            pause_us: rng.pick(&[50, 300, 2000]),
-            flush_percent: rng.pick(&[0, 5, 15, 40]),
-            fua_percent: rng.pick(&[0, 5, 30]),
-            large_percent: rng.pick(&[0, 3, 10]),
-        };
+        let host = plan_host(rng);
         let faults = plan_faults(rng, peers.len());
         Self {
             layout,
             content,
             hot_extents: rng.between(3, 8) as usize,
+            dense: rng.chance(20),
             turn_us: rng.pick(&[0, 0, 20, 400]),
             peers,
             host,
             faults,
         }
+    }
+}
+
+fn plan_host(rng: &mut Rng) -> HostPlan {
+    // Now and then more requests at once than the window of a peer takes.
+    let flood = rng.chance(4);
+    HostPlan {
+        connections: rng.between(1, 4) as usize,
+        depth: if flood { 400 } else { rng.pick(&[1, 4, 12, 24]) },
+        requests: if flood { 900 } else { rng.between(40, 220) },
+        pause_us: if flood { 4 } else { rng.pick(&[50, 300, 2000]) },
+        flush_percent: rng.pick(&[0, 5, 15, 40]),
+        fua_percent: rng.pick(&[0, 5, 30]),
+        large_percent: rng.pick(&[0, 3, 10]),
     }
 }
 
@@ -115,8 +124,8 @@ fn plan_peer(rng: &mut Rng) -> PeerPlan {
             OnDisconnect::Suspend,
             OnDisconnect::Fail,
         ]),
-        queue_bytes: rng.pick(&[8 << 10, 64 << 10, 1 << 20]),
-        queue_requests: rng.pick(&[2, 8, 64]),
+        queue_bytes: rng.pick(&[8 << 10, 64 << 10, 1 << 20, 64 << 20]),
+        queue_requests: rng.pick(&[2, 8, 64, 600]),
         equal: rng.chance(70),
     }
 }

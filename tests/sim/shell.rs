@@ -1,8 +1,10 @@
 //! Doing what the mirror says, as the daemon's data thread would, and checking that it may be said.
 
-use mirror_core::config::{OnDisconnect, RESYNC_WINDOW};
 use mirror_core::ByteRange;
-use mirror_core::event::{ConnectionId, CopyId, Event as MirrorEvent, HostOp, Input, Mutation, Output, Refusal, RequestId};
+use mirror_core::config::{OnDisconnect, RESYNC_WINDOW};
+use mirror_core::event::{
+    ConnectionId, CopyId, Event as MirrorEvent, HostOp, Input, Mutation, Output, Refusal, RequestId,
+};
 use mirror_core::range::BLOCK_BYTES;
 use mirror_core::state::PeerState;
 
@@ -20,13 +22,15 @@ impl World {
             return Ok(());
         }
         let plan = self.scenario.host.clone();
-        if self.primary.mirror.is_some() && self.host.requests.len() < plan.depth {
+        let mut pause = self.rng.between(1, plan.pause_us);
+        if self.primary.mirror.is_some() && self.host.unanswered() < plan.depth {
             let op = choose(&mut self.rng, &plan, &self.scenario.layout, self.scenario.hot_extents);
             let connection = self.rng.index(plan.connections);
             self.submit(connection, op)?;
+        } else {
+            pause += 100;
         }
         if self.host.submitted < plan.requests {
-            let pause = self.rng.between(1, plan.pause_us);
             self.after(pause, Event::HostRequest);
         }
         Ok(())
@@ -82,7 +86,12 @@ impl World {
         match output {
             Output::Local { id, mutation } => self.begin_mutation(Leg::Local, id, mutation),
             Output::LocalFlush => self.begin_flush(Leg::Local),
-            Output::Peer { peer, connection, id, mutation } => {
+            Output::Peer {
+                peer,
+                connection,
+                id,
+                mutation,
+            } => {
                 let at = usize::from(peer.0);
                 if !self.is_live(at, connection)? {
                     return Ok(());
@@ -92,11 +101,24 @@ impl World {
             }
             Output::PeerFlush { peer, connection } => {
                 let at = usize::from(peer.0);
-                if self.is_live(at, connection)? { self.begin_flush(Leg::Peer(at, connection)) } else { Ok(()) }
+                if self.is_live(at, connection)? {
+                    self.begin_flush(Leg::Peer(at, connection))
+                } else {
+                    Ok(())
+                }
             }
-            Output::Copy { peer, connection, copy, range } => {
+            Output::Copy {
+                peer,
+                connection,
+                copy,
+                range,
+            } => {
                 let at = usize::from(peer.0);
-                if self.is_live(at, connection)? { self.begin_copy(at, connection, copy, range) } else { Ok(()) }
+                if self.is_live(at, connection)? {
+                    self.begin_copy(at, connection, copy, range)
+                } else {
+                    Ok(())
+                }
             }
             Output::Persist(transaction) => self.persist(transaction),
             Output::Reply { id, outcome } => self.reply(id, outcome),
@@ -176,7 +198,15 @@ impl World {
                 return Err(self.violation("resync copies too much", format!("peer {peer}: more than was dirty")));
             }
         }
-        self.start(Leg::Peer(peer, connection), Work::Copy { copy, range, content: None, local_failure: None });
+        self.start(
+            Leg::Peer(peer, connection),
+            Work::Copy {
+                copy,
+                range,
+                content: None,
+                local_failure: None,
+            },
+        );
         Ok(())
     }
 
@@ -187,7 +217,10 @@ impl World {
         if live || self.scenario.turn_us > 0 {
             return Ok(live);
         }
-        Err(self.violation("connection", format!("peer {peer} is sent something on {connection:?}, which is gone")))
+        Err(self.violation(
+            "connection",
+            format!("peer {peer} is sent something on {connection:?}, which is gone"),
+        ))
     }
 
     /// `async`: nothing is sent before everything is durable on the peer that was durable here, by a flush or by forced
@@ -207,11 +240,18 @@ impl World {
 
     /// `async`: what was durable here before `since` is durable on the peer.
     pub fn judge_order_of_flushes(&mut self, peer: usize, since: Moment) -> Check {
-        let behind = self.peers[peer].flushed.partition_point(|&(_, answered)| answered < since);
+        let behind = self.peers[peer]
+            .flushed
+            .partition_point(|&(_, answered)| answered < since);
         for (flushed, _) in self.peers[peer].flushed.drain(..behind).collect::<Vec<(Stamp, _)>>() {
-            self.checker.is_durable_on(&self.peers[peer].disk, flushed).map_err(|text| {
-                self.violation("async order", format!("peer {peer} holds or is sent something too early: {text}"))
-            })?;
+            self.checker
+                .is_durable_on(&self.peers[peer].disk, flushed)
+                .map_err(|text| {
+                    self.violation(
+                        "async order",
+                        format!("peer {peer} holds or is sent something too early: {text}"),
+                    )
+                })?;
         }
         Ok(())
     }

@@ -44,6 +44,11 @@ impl World {
             }
             Fault::HostGone { connection } => return self.host_gone(connection),
             Fault::Operator(command) => {
+                if let Command::Connect(peer) | Command::Disconnect(peer) | Command::Invalidate(peer) = command
+                    && usize::from(peer.0) >= self.primary.configured
+                {
+                    return Ok(());
+                }
                 self.primary.stopping |= command == Command::Stop && self.primary.mirror.is_some();
                 self.feed(Input::Command(command))?;
                 if let Command::Invalidate(peer) = command {
@@ -65,12 +70,16 @@ impl World {
         let primary = &mut self.primary;
         (primary.failing_local, primary.failing_flush, primary.failing_persist) = (None, false, false);
         self.peers.iter_mut().for_each(|peer| peer.failing.clear());
+        if self.primary.configured < self.peers.len() {
+            // The last peer is put back into the configuration.
+            return self.primary_dies(false, 500);
+        }
         self.operator_connects()
     }
 
     /// Whoever was disconnected by the operator is connected by him.
     pub fn operator_connects(&mut self) -> Check {
-        for peer in 0..self.peers.len() {
+        for peer in 0..self.primary.configured {
             if self.primary.states[peer] == PeerState::StandAlone {
                 self.feed(Input::Command(Command::Connect(PeerIndex(peer as u8))))?;
             }

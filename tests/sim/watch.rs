@@ -30,15 +30,13 @@ impl World {
                 self.note_recorded(at, peer.state);
                 self.peers[at].invalidated &= peer.state == PeerState::SyncSource;
             }
-            if peer.state == PeerState::Established {
-                if before != PeerState::Established {
-                    if self.peers[at].recorded.is_none() {
-                        let generation = self.primary.durable_generation();
-                        self.peers[at].generation = generation.ok();
-                    }
-                    self.peers[at].in_step_since = Some(self.steps);
-                    self.judge_established(at)?;
+            if peer.state == PeerState::Established && before != PeerState::Established {
+                if self.peers[at].recorded.is_none() {
+                    let generation = self.primary.durable_generation();
+                    self.peers[at].generation = generation.ok();
                 }
+                self.peers[at].in_step_since = Some(self.steps);
+                self.judge_established(at)?;
             }
         }
         Ok(())
@@ -82,9 +80,7 @@ impl World {
         fine(&self.local, false).map_err(|text| self.violation("write", format!("local: {text}")))?;
         let mut lacking = Vec::new();
         for (at, peer) in self
-            .peers
-            .iter()
-            .enumerate()
+            .configured()
             .filter(|(_, peer)| peer.plan.mode == AckMode::Sync)
         {
             // Applied on both and answered is the promise; what a peer then forgets only a flush could have kept.
@@ -122,9 +118,7 @@ impl World {
             result.map_err(|text| self.violation("I5", format!("first flush after a restart, local: {text}")))?;
         }
         for (at, peer) in self
-            .peers
-            .iter()
-            .enumerate()
+            .configured()
             .filter(|(_, peer)| peer.plan.mode == AckMode::Sync)
         {
             check(&peer.disk).or_else(|text| self.judge_lack(at, &text))?;
@@ -197,10 +191,10 @@ impl World {
     /// The primary has read its metadata: everything that differs is dirty, and nothing is that needs not be.
     pub fn judge_start(&mut self, mirror: &Mirror) -> Check {
         self.judge_coverage(mirror, "after a restart")?;
-        let Some(allowed) = self.take_may_be_dirty() else {
+        let Some(allowed) = self.primary.may_be_dirty.take() else {
             return Ok(());
         };
-        for (peer, allowed) in allowed.iter().enumerate() {
+        for (peer, allowed) in allowed.iter().enumerate().take(self.primary.configured) {
             let index = PeerIndex(peer as u8);
             let extra = (0..allowed.len()).find(|&at| !allowed[at] && mirror.is_dirty(index, at as u64));
             if let Some(block) = extra {
@@ -214,7 +208,7 @@ impl World {
     /// Whatever may differ between the legs after a crash is dirty in this mirror.
     pub fn judge_coverage(&self, mirror: &Mirror, when: &str) -> Check {
         let local = self.may_hold(&self.local, |leg| leg == Leg::Local);
-        for (at, peer) in self.peers.iter().enumerate() {
+        for (at, peer) in self.configured() {
             let theirs = self.may_hold(&peer.disk, |leg| matches!(leg, Leg::Peer(of, _) if of == at));
             for slot in self.checker.everything() {
                 let alike = |stamp: &Stamp| *stamp == local[slot][0];
@@ -317,7 +311,8 @@ impl World {
             .peers
             .iter()
             .all(|peer| peer.state == PeerState::Established && peer.dirty_bytes == 0);
-        in_step && !self.primary.stopping && !self.primary.broken && self.host.requests.is_empty() && self.is_quiet()
+        let whole = self.primary.configured == self.peers.len();
+        whole && in_step && !self.primary.stopping && !self.primary.broken && self.host.requests.is_empty() && self.is_quiet()
     }
 
     /// Nothing is on its way, and no connection is gone without the primary's knowledge.

@@ -53,6 +53,8 @@ pub enum Event {
     PeerStarts(usize),
     /// The primary is back.
     PrimaryStarts(u32),
+    /// An answer of a connection that is gone reaches the mirror, in this life of the primary.
+    Stale(u32),
     /// A turn of the shell's loop ends, in this life of the primary.
     Turn(u32),
     /// A fault of the plan strikes.
@@ -195,7 +197,9 @@ impl World {
         self.note_states()?;
         let was_quiet = self.primary.said.is_empty();
         while let Some(output) = self.primary.mirror.as_mut().and_then(Mirror::poll_output) {
-            self.primary.said.push_back((output, self.primary.states.clone(), self.steps));
+            self.primary
+                .said
+                .push_back((output, self.primary.states.clone(), self.steps));
         }
         self.plan_timeout();
         if self.scenario.turn_us == 0 {
@@ -255,6 +259,10 @@ impl World {
             Event::PeerStarts(peer) => self.peer_starts(peer),
             Event::PrimaryStarts(life) => self.primary_starts(life),
             Event::Turn(life) => self.turn(life),
+            Event::Stale(life) => match self.primary.stale.pop_front().filter(|_| life == self.primary.life) {
+                Some(input) => self.feed(input),
+                None => Ok(()),
+            },
             Event::Strike(fault) => self.strike(fault),
             Event::Fast => {
                 self.primary.slow_store = 1;
@@ -297,7 +305,7 @@ impl World {
     fn stuck(&self, how: &str) -> Check {
         self.trace(|| format!("{:?}", self.primary.mirror));
         let mut text = format!("{how}; {} requests are not released", self.host.requests.len());
-        for (id, request) in &self.host.requests {
+        for (id, request) in self.host.requests.iter().take(8) {
             text.push_str(&format!("\n  request {id}: {request:?}"));
         }
         for (at, peer) in self.peers.iter().enumerate() {
@@ -308,7 +316,8 @@ impl World {
                 peer.link
             ));
         }
-        text.push_str(&format!("\n  operations: {:?}", self.operations));
+        let operations: Vec<_> = self.operations.values().take(8).collect();
+        text.push_str(&format!("\n  operations: {operations:?}"));
         Err(self.violation("liveness", text))
     }
 }

@@ -78,16 +78,17 @@ impl DataThread {
             for completion in completions.drain(..) {
                 self.dispatch(completion);
             }
+            self.resume();
             self.settle();
             std::mem::swap(&mut completions, &mut self.turn.inline);
-            if completions.is_empty() {
+            if completions.is_empty() && self.turn.resume.is_empty() {
                 break;
             }
         }
         if let Some(after) = self.check_stop() {
             return Ok(after);
         }
-        let timeout = if completions.is_empty() {
+        let timeout = if completions.is_empty() && self.turn.resume.is_empty() {
             self.timeout()
         } else {
             Some(Duration::ZERO)
@@ -145,6 +146,23 @@ impl DataThread {
             _ => connection.on_sent(volume, &mut self.turn, result, op),
         }
         self.touched.push(slot);
+    }
+
+    /// Let connections go on that have more to take.
+    fn resume(&mut self) {
+        let mut resume = std::mem::take(&mut self.turn.resume);
+        for slot in resume.drain(..) {
+            let Some(connection) = self.connections.get_mut(slot) else {
+                continue;
+            };
+            if let Some(volume) = self.volumes.get_mut(connection.volume()) {
+                connection.proceed(volume, &mut self.turn);
+                self.touched.push(slot);
+            }
+        }
+        // What has come to be resumed meanwhile waits for the next round.
+        resume.append(&mut self.turn.resume);
+        self.turn.resume = resume;
     }
 
     /// Drain the cores, deliver replies, let those in who wait for room, send everything that is queued.

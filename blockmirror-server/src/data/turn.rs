@@ -18,6 +18,8 @@ pub(crate) struct Turn {
     pub(crate) limits: Limits,
     /// Operations that finished inside `submit`; dispatched by the loop, never from within, so nothing recurses.
     pub(crate) inline: Vec<Completion>,
+    /// Connections that have more requests to take once what they have taken was looked after.
+    pub(crate) resume: Vec<u32>,
     control: UnboundedSender<(usize, FromData)>,
     thread: usize,
 }
@@ -34,6 +36,7 @@ impl Turn {
             now: Duration::ZERO,
             limits,
             inline: Vec::new(),
+            resume: Vec::new(),
             control,
             thread,
         }

@@ -32,10 +32,13 @@ const CANCEL: u64 = u64::MAX - 1;
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 const DRAIN_STEP: Duration = Duration::from_millis(100);
 
+/// Times a submission is tried again after errors that pass, when the queue is full.
+const SUBMIT_ATTEMPTS_MAX: u32 = 1000;
+
 /// Pieces gathered into one send on the ring.
 const IOVECS_MAX: usize = 1024;
 
-/// An [`Driver`] over one io_uring. Not `Send`: the ring accepts submissions of the thread that made it only.
+/// A [`Driver`] over one io_uring. Not `Send`: the ring accepts submissions of the thread that made it only.
 pub(super) struct UringDriver {
     ring: IoUring,
     entries: Slab<Entry>,
@@ -45,6 +48,10 @@ pub(super) struct UringDriver {
     pool: BufferPool,
     waker: Waker,
     waker_armed: bool,
+    /// The waker's poll has ended; its event is still to be cleared.
+    woken: bool,
+    /// Completions taken to make room in the queues, for the next wait.
+    early: Vec<Completion>,
     detail: String,
     _on_this_thread: std::marker::PhantomData<*const ()>,
 }
@@ -79,6 +86,8 @@ impl UringDriver {
             pool: BufferPool::new(),
             waker: Waker::new()?,
             waker_armed: false,
+            woken: false,
+            early: Vec::new(),
             detail,
             _on_this_thread: std::marker::PhantomData,
         };
@@ -96,6 +105,7 @@ impl UringDriver {
 
     /// Puts an entry into the submission queue, making room when it is full.
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        let mut attempts = 0;
         loop {
             // SAFETY: what the entry points to is owned by the slab (or is nothing) until its terminal completion.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
@@ -103,9 +113,15 @@ impl UringDriver {
             }
             match self.ring.submit() {
                 Ok(_) => {}
-                Err(error) if is_passing(&error) => {}
+                Err(error) if is_passing(&error) && attempts < SUBMIT_ATTEMPTS_MAX => {
+                    // The kernel may want its completions taken before it accepts more.
+                    let mut early = mem::take(&mut self.early);
+                    self.woken |= self.reap(&mut early);
+                    self.early = early;
+                }
                 Err(error) => return Err(error),
             }
+            attempts += 1;
         }
     }
 
@@ -213,10 +229,12 @@ impl Driver for UringDriver {
         if !self.waker_armed {
             self.arm_waker()?;
         }
-        let ready = !self.ring.completion().is_empty();
+        let ready = self.woken || !self.early.is_empty() || !self.ring.completion().is_empty();
+        out.append(&mut self.early);
         self.enter(if ready { Some(Duration::ZERO) } else { timeout })?;
-        if self.reap(out) {
+        if self.reap(out) || self.woken {
             self.waker.clear();
+            self.woken = false;
             self.waker_armed = false;
         }
         Ok(())
@@ -231,7 +249,7 @@ impl Driver for UringDriver {
     }
 
     fn in_flight(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.early.len()
     }
 
     fn describe(&self) -> EngineReport {

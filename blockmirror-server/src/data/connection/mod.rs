@@ -33,6 +33,8 @@ const CONNECTION_REQUESTS: u32 = 1024;
 /// not read costs. One request of the largest size always fits.
 const CONNECTION_BYTES: u64 = 40 << 20;
 
+/// Bytes read and not sent beyond which no READ is taken: more of them would only grow cold.
+const READY_BYTES: u64 = 2 << 20;
 /// How long a client may take to read the next bytes of its last replies.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,6 +55,8 @@ pub(crate) struct Connection {
     outbox: Outbox,
     /// Requests handed to the volume and not answered.
     in_flight: u32,
+    /// Bytes of READs taken since the loop was last heard of.
+    burst: u64,
     /// Not yet sent, asked for included.
     window: Held,
     /// The part of `window` that the send in flight will free.
@@ -118,6 +122,7 @@ impl Connection {
             hang_up: HangUp::No,
             outbox: Outbox::default(),
             in_flight: 0,
+            burst: 0,
             window: Held::default(),
             sending: Held::default(),
             queued: Held::default(),

@@ -13,6 +13,9 @@ use crate::ring::{Buffer, Op, Payload};
 
 /// Payloads up to this many bytes are copied out of the staging buffer; longer ones are received in place.
 const STAGED_BYTES: u32 = 16 << 10;
+/// Bytes of READs taken before what they have brought is sent: the client works on the first while the next are read,
+/// and they are sent while they are in the cache.
+const READ_BURST_BYTES: u64 = 256 << 10;
 /// Bytes looked through for a DISC behind which the client has hung up.
 const FAREWELL_BYTES: usize = 4 << 20;
 
@@ -93,6 +96,7 @@ impl Connection {
         if !self.judge_hang_up(volume, turn) {
             return;
         }
+        self.burst = 0;
         loop {
             match self.step(volume, turn) {
                 Step::Again => {}
@@ -183,6 +187,10 @@ impl Connection {
         if !self.has_window(read_bytes) {
             return Step::Stalled;
         }
+        if read_bytes > 0 && self.burst >= READ_BURST_BYTES {
+            turn.resume.push(self.slot);
+            return Step::Stalled;
+        }
         let command = match verdict {
             Ok(Command::Disconnect) => {
                 self.finish(volume, turn);
@@ -264,6 +272,7 @@ impl Connection {
         self.window.requests += 1;
         if let Command::Read { .. } = command {
             self.window.bytes += u64::from(length);
+            self.burst += u64::from(length);
         }
         let origin = Origin {
             connection: self.slot,
@@ -274,7 +283,8 @@ impl Connection {
 
     fn has_window(&self, bytes: u64) -> bool {
         let fits = self.window.bytes == 0 || self.window.bytes + bytes <= super::CONNECTION_BYTES;
-        fits && self.window.requests < super::CONNECTION_REQUESTS
+        let keeps_up = bytes == 0 || self.queued.bytes + self.sending.bytes < super::READY_BYTES;
+        fits && keeps_up && self.window.requests < super::CONNECTION_REQUESTS
     }
 
     fn receive(&mut self, turn: &mut Turn) {

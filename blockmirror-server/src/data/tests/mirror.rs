@@ -251,6 +251,67 @@ fn an_operator_disconnects_and_connects() {
     pair.end();
 }
 
+/// The wire breaks while requests are on it, again and again: every one is answered, and nothing is lost.
+#[test]
+fn a_wire_that_breaks_under_load_is_not_noticed_by_the_hosts() {
+    on_both_engines(|engine| {
+        for mode in [AckMode::Sync, AckMode::Async] {
+            let pair = Pair::start(
+                engine,
+                Peering {
+                    mode,
+                    ..Peering::default()
+                },
+                nothing,
+            );
+            let hosts: Vec<_> = (0..2u64)
+                .map(|at| {
+                    let mut host = pair.primary.connect(at == 0);
+                    std::thread::spawn(move || {
+                        for round in 0..200u64 {
+                            let offset =
+                                |cookie: u64| (round * 7919 + cookie * 104_729 + at * 31) % (SIZE / 512 - 64) * 512;
+                            let wire: Vec<u8> = (0..16)
+                                .flat_map(|cookie| write_request(cookie, offset(cookie), &[round as u8; 16384]))
+                                .collect();
+                            host.send(&wire);
+                            (0..16).for_each(|_| assert!(host.answer(|_| 0).1.is_ok()));
+                            host.flush();
+                        }
+                    })
+                })
+                .collect();
+            while hosts.iter().any(|host| !host.is_finished()) {
+                pair.cut();
+                std::thread::sleep(std::time::Duration::from_millis(3));
+                pair.mend();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            hosts.into_iter().for_each(|host| host.join().unwrap());
+            pair.wait_for_sync();
+            pair.end();
+        }
+    });
+}
+
+#[test]
+fn a_mirror_without_peers_serves_its_hosts() {
+    on_both_engines(|engine| {
+        let directory = tempfile::tempdir().unwrap();
+        let rig = Build::file(engine, &directory.path().join("ours"), SIZE)
+            .without_peers(directory.path())
+            .start();
+        let mut host = rig.connect(false);
+        host.write(512, &[7; 65536]);
+        host.ask(Command::Trim { fua: true }, 1, 4096, 4096);
+        host.expect_ok(1);
+        host.flush();
+        assert_eq!(host.read(0, 4096)[512..], [7; 4096 - 512]);
+        drop(host);
+        assert!(rig.stop());
+    });
+}
+
 /// What one round of the long test does.
 #[derive(Clone, Debug)]
 enum Round {

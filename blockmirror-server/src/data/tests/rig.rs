@@ -107,6 +107,18 @@ impl Build {
         self
     }
 
+    /// With the mirror machinery, and nobody to mirror to.
+    pub(super) fn without_peers(mut self, directory: &Path) -> Self {
+        let size = self.image.size();
+        let mut plan = mirror_plan(directory, size, &Peering::default());
+        let (restored, _) = Restored::create(identity(size), &[], 4711).unwrap();
+        plan.restored = restored;
+        plan.config.peers.clear();
+        plan.peers.clear();
+        self.mirror = Some((plan, Peering::default(), Box::new(|_| Err("no peer".to_owned()))));
+        self
+    }
+
     pub(super) fn start(self) -> Rig {
         let size = self.image.size();
         let (mirror, peering, dial) = match self.mirror {
@@ -320,13 +332,7 @@ fn mirror_plan(directory: &Path, size: u64, peering: &Peering) -> MirrorPlan {
         name: "peer".to_owned(),
         skip_initial_sync,
     };
-    let image = ImageIdentity {
-        size,
-        device: 1,
-        inode: 2,
-        born_ns: 3,
-    };
-    let (restored, writes) = Restored::create(image, &[slot], 4711).unwrap();
+    let (restored, writes) = Restored::create(identity(size), &[slot], 4711).unwrap();
     let metadata = File::options()
         .read(true)
         .write(true)
@@ -360,5 +366,14 @@ fn mirror_plan(directory: &Path, size: u64, peering: &Peering) -> MirrorPlan {
         restored,
         metadata,
         peers: vec![plan],
+    }
+}
+
+fn identity(size: u64) -> ImageIdentity {
+    ImageIdentity {
+        size,
+        device: 1,
+        inode: 2,
+        born_ns: 3,
     }
 }

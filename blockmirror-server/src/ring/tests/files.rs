@@ -173,10 +173,10 @@ fn errors_give_the_operation_back() {
 }
 
 #[test]
-fn more_operations_than_the_submission_queue_holds() {
+fn more_operations_than_the_queues_hold() {
     with_each_way(|mut driver| {
         let (file, plain) = file_of(&[]);
-        for number in 0..1000u64 {
+        for number in 0..600u64 {
             let payload = driver.pool().payload_of(&number.to_le_bytes());
             let op = Op::Write {
                 file: file.clone(),
@@ -186,15 +186,15 @@ fn more_operations_than_the_submission_queue_holds() {
             };
             assert!(driver.submit(number, op).is_none());
         }
-        assert_eq!(driver.in_flight(), 1000);
-        let mut tokens: Vec<_> = collect(&mut *driver, 1000)
+        assert_eq!(driver.in_flight(), 600);
+        let mut tokens: Vec<_> = collect(&mut *driver, 600)
             .into_iter()
             .inspect(|completion| assert_eq!(*completion.result.as_ref().unwrap(), 8))
             .map(|completion| completion.token)
             .collect();
         tokens.sort_unstable();
-        assert!(tokens.into_iter().eq(0..1000));
-        let mut found = vec![0; 8000];
+        assert!(tokens.into_iter().eq(0..600));
+        let mut found = vec![0; 4800];
         plain.read_exact_at(&mut found, 0).unwrap();
         assert!(
             found
@@ -203,4 +203,26 @@ fn more_operations_than_the_submission_queue_holds() {
                 .all(|(number, bytes)| bytes == (number as u64).to_le_bytes())
         );
     });
+}
+
+#[test]
+fn more_completions_than_the_queue_holds() {
+    let (file, _) = file_of(&[7; 100]);
+    let mut driver = open_driver_with(EngineChoice::Uring, InlinePolicy::Never).unwrap();
+    const COUNT: usize = 20_000;
+    for token in 0..COUNT as u64 {
+        let read = Op::Read {
+            file: file.clone(),
+            buffer: driver.pool().take(1),
+            filled: 0,
+            offset: token % 100,
+        };
+        assert!(driver.submit(token, read).is_none());
+    }
+    let mut seen = vec![false; COUNT];
+    for completion in collect(&mut *driver, COUNT) {
+        assert_eq!(completion.result.unwrap(), 1);
+        assert!(!std::mem::replace(&mut seen[completion.token as usize], true));
+    }
+    assert_eq!(driver.in_flight(), 0);
 }

@@ -156,8 +156,8 @@ fn shutting_down_ends_a_receive() {
 #[test]
 fn both_directions_of_many_sockets_work_at_once() {
     with_each_way(|mut driver| {
-        const SOCKETS: usize = 64;
-        const BYTES: usize = 600 << 10;
+        const SOCKETS: usize = 24;
+        const BYTES: usize = 400 << 10;
         let mut echoes = Vec::new();
         let mut sockets = Vec::new();
         for _ in 0..SOCKETS {
