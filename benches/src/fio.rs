@@ -137,6 +137,7 @@ fn once(row: &Row, system: &System, more: &[&str]) -> Result<Value> {
     let (uri, size) = (format!("--uri={}", system.uri), format!("--size={IMAGE_SIZE}"));
     let usual = [
         "--name=row",
+        "--thread",
         "--ioengine=nbd",
         "--time_based",
         "--norandommap",

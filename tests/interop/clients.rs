@@ -117,6 +117,7 @@ fn fio_verifies(uri: &str, more: &[&str]) -> Result<()> {
     let uri = format!("--uri={uri}");
     let usual = [
         "--name=verify",
+        "--thread",
         "--ioengine=nbd",
         "--rw=randwrite",
         "--bs=4k",

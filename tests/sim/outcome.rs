@@ -117,6 +117,8 @@ pub struct Tally {
     pub abandoned: u64,
     /// What-if crashes examined.
     pub probes: u64,
+    /// Times a peer was taken out of the configuration.
+    pub taken_out: u64,
 }
 
 impl Tally {
@@ -128,7 +130,7 @@ impl Tally {
     }
 
     /// Name and value of each count.
-    pub fn fields(&self) -> [(&'static str, u64); 13] {
+    pub fn fields(&self) -> [(&'static str, u64); 14] {
         [
             ("writes", self.writes),
             ("flushes", self.flushes),
@@ -143,10 +145,11 @@ impl Tally {
             ("power losses", self.power_losses),
             ("abandoned", self.abandoned),
             ("probes", self.probes),
+            ("peers taken out", self.taken_out),
         ]
     }
 
-    fn fields_mut(&mut self) -> [&mut u64; 13] {
+    fn fields_mut(&mut self) -> [&mut u64; 14] {
         [
             &mut self.writes,
             &mut self.flushes,
@@ -161,6 +164,7 @@ impl Tally {
             &mut self.power_losses,
             &mut self.abandoned,
             &mut self.probes,
+            &mut self.taken_out,
         ]
     }
 }

@@ -284,6 +284,7 @@ impl World {
         let all = self.peers.len();
         let fewer = self.phase == Phase::Safety && all > 1 && self.rng.chance(12);
         self.primary.configured = all - usize::from(fewer);
+        self.tally.taken_out += u64::from(fewer);
         if let Some(peer) = self.peers.last_mut().filter(|_| fewer) {
             peer.forget();
         }

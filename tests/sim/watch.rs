@@ -79,10 +79,7 @@ impl World {
         };
         fine(&self.local, false).map_err(|text| self.violation("write", format!("local: {text}")))?;
         let mut lacking = Vec::new();
-        for (at, peer) in self
-            .configured()
-            .filter(|(_, peer)| peer.plan.mode == AckMode::Sync)
-        {
+        for (at, peer) in self.configured().filter(|(_, peer)| peer.plan.mode == AckMode::Sync) {
             // Applied on both and answered is the promise; what a peer then forgets only a flush could have kept.
             if let Err(text) = fine(&peer.disk, peer.forgotten.contains(&stamp)) {
                 self.judge_lack(at, &text)?;
@@ -117,10 +114,7 @@ impl World {
             let result = self.checker.all_survive(&self.local, &all);
             result.map_err(|text| self.violation("I5", format!("first flush after a restart, local: {text}")))?;
         }
-        for (at, peer) in self
-            .configured()
-            .filter(|(_, peer)| peer.plan.mode == AckMode::Sync)
-        {
+        for (at, peer) in self.configured().filter(|(_, peer)| peer.plan.mode == AckMode::Sync) {
             check(&peer.disk).or_else(|text| self.judge_lack(at, &text))?;
         }
         self.primary.unflushed_life = false;
@@ -312,7 +306,12 @@ impl World {
             .iter()
             .all(|peer| peer.state == PeerState::Established && peer.dirty_bytes == 0);
         let whole = self.primary.configured == self.peers.len();
-        whole && in_step && !self.primary.stopping && !self.primary.broken && self.host.requests.is_empty() && self.is_quiet()
+        whole
+            && in_step
+            && !self.primary.stopping
+            && !self.primary.broken
+            && self.host.requests.is_empty()
+            && self.is_quiet()
     }
 
     /// Nothing is on its way, and no connection is gone without the primary's knowledge.

@@ -80,8 +80,8 @@ const fn core(word: &'static str, say: &'static str) -> Banned {
 #[test]
 fn one_word_for_one_thing() {
     let mut findings = Vec::new();
-    // The glossary and this file name the banned words in order to ban them.
-    let named = ["docs/GLOSSARY.md", "tests/tidy/vocabulary.rs"];
+    // The glossary and this file name the banned words in order to ban them; the licence is not ours to reword.
+    let named = ["docs/GLOSSARY.md", "tests/tidy/vocabulary.rs", "LICENSE-APACHE"];
     for file in source::all().iter().filter(|f| !named.contains(&f.path.as_str())) {
         findings.extend(synonyms(file));
     }

@@ -5,12 +5,17 @@ use crate::ring::{Buffer, BufferPool};
 /// Bytes of a staging buffer: some fifteen 4 KiB writes in one receive.
 pub(crate) const STAGING_BYTES: usize = 64 << 10;
 
+/// Bytes of a staging buffer of a connection that has filled the smaller one: a deep queue comes in one receive.
+const STAGING_BUSY_BYTES: usize = 256 << 10;
+
 /// A buffer that is received into at its end and consumed at its front. While a receive is in flight the buffer is away.
 #[derive(Debug)]
 pub(crate) struct Staging {
     buffer: Option<Buffer>,
     start: usize,
     end: usize,
+    /// The last receive filled it, with many small requests.
+    was_full: bool,
 }
 
 impl Staging {
@@ -22,6 +27,7 @@ impl Staging {
             buffer: Some(buffer),
             start: 0,
             end: unread.len(),
+            was_full: false,
         }
     }
 
@@ -63,7 +69,20 @@ impl Staging {
     /// The buffer is back with `count` more bytes.
     pub(crate) fn restore(&mut self, buffer: Buffer, count: usize) {
         self.end += count;
+        self.was_full = self.end == buffer.len();
         self.buffer = Some(buffer);
+    }
+
+    /// What filled it was the start of one large payload: a larger buffer would only be one more copy.
+    pub(crate) fn holds_large_payload(&mut self) {
+        self.was_full = false;
+    }
+
+    /// Grow when it proved too small.
+    pub(crate) fn adapt(&mut self, pool: &BufferPool) {
+        if std::mem::take(&mut self.was_full) {
+            self.grow(pool, STAGING_BUSY_BYTES);
+        }
     }
 
     /// Make room for `bytes` in all, keeping what is there.

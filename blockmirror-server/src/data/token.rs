@@ -12,7 +12,7 @@ pub(crate) const INDEX_MAX: usize = (1 << INDEX_BITS) - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Receive of a host connection; the index is the connection's slot, the value its [`Receiver`](super::connection).
+    /// Receive of a host connection; the index is the connection's slot.
     Receive = 1,
     /// Send of a host connection.
     Send = 2,
@@ -20,9 +20,9 @@ pub(crate) enum Kind {
     Image = 3,
     /// Write or sync of a volume's metadata file; the index is the volume.
     Metadata = 4,
-    /// Receive of a link to a peer; the index is the link's slot.
+    /// Receive of a connection to a peer; the index is the volume, the value the peer and the connection.
     LinkReceive = 5,
-    /// Send of a link to a peer.
+    /// Send of a connection to a peer.
     LinkSend = 6,
 }
 

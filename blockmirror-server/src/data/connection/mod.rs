@@ -204,6 +204,7 @@ impl Connection {
             Phase::Draining { .. } | Phase::Shut => return,
         }
         self.phase = Phase::Draining { deliver };
+        volume.forget(self.slot);
         if !deliver {
             self.outbox.clear();
             volume.abandon(turn, self.slot);

@@ -185,6 +185,8 @@ impl Connection {
             0
         };
         if !self.has_window(read_bytes) {
+            // Whoever does not read its replies must not keep others out of the budget.
+            volume.forget(self.slot);
             return Step::Stalled;
         }
         if read_bytes > 0 && self.burst >= READ_BURST_BYTES {
@@ -234,6 +236,7 @@ impl Connection {
             self.incoming = Incoming::Staged(write);
             return;
         }
+        self.staging.holds_large_payload();
         let mut buffer = turn.driver.pool().take(request.length as usize);
         let filled = self.staging.len().min(buffer.len());
         buffer.as_mut_slice()[..filled].copy_from_slice(&self.staging.bytes()[..filled]);
@@ -290,7 +293,10 @@ impl Connection {
     fn receive(&mut self, turn: &mut Turn) {
         let lent = match &mut self.incoming {
             Incoming::Direct { buffer, filled, .. } => buffer.take().map(|buffer| (buffer, *filled)),
-            _ => self.staging.lend(),
+            _ => {
+                self.staging.adapt(turn.driver.pool());
+                self.staging.lend()
+            }
         };
         let Some((buffer, filled)) = lent else { return };
         self.receiving = true;
@@ -330,6 +336,7 @@ impl Connection {
                 return true;
             }
             Farewell::NotYet if self.staging.len() < FAREWELL_BYTES => {
+                volume.forget(self.slot);
                 self.staging.grow(turn.driver.pool(), FAREWELL_BYTES);
                 self.receive(turn);
             }

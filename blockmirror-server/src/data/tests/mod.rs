@@ -6,6 +6,7 @@ mod host;
 mod mirror;
 mod model;
 mod order;
+mod pair;
 mod peer;
 mod pressure;
 mod rig;

@@ -10,39 +10,46 @@ use super::peer::{equal_peer, played_peers};
 use super::rig::{Build, MIB};
 use super::transmission::on_both_engines;
 use crate::data::Limits;
+use crate::ring::EngineChoice;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_reader_that_does_not_read_is_not_served_without_end_and_disturbs_nobody() {
-    on_both_engines(|engine| {
-        let rig = Build::memory(engine, 16 * MIB).start();
-        let (mut slow, mut other) = (rig.connect(false), rig.connect(false));
-        // More than a connection may hold, and behind it a WRITE that must not be reached.
-        let mut wire: Vec<u8> = (0..100)
-            .flat_map(|at| Request::new(Command::Read { df: false }, at, 8 * MIB, 1 << 20).encode())
-            .collect();
-        wire.extend(write_request(100, 0, &[1; 4096]));
-        slow.send(&wire);
-        rig.wait("nothing runs", |volume| volume.requests_in_flight == 0);
-        for round in 0..50 {
-            other.write(MIB, &[round; 4096]);
-            assert_eq!(other.read(MIB, 4096), [round; 4096]);
-            assert_eq!(
-                other.read(0, 4096),
-                [0; 4096],
-                "the slow reader's last request was taken"
-            );
-        }
-        let mut cookies = BTreeSet::new();
-        for _ in 0..=100 {
-            let (cookie, outcome) = slow.answer(|cookie| if cookie == 100 { 0 } else { 1 << 20 });
-            assert!(outcome.unwrap().iter().all(|&byte| byte == 0));
-            cookies.insert(cookie);
-        }
-        assert!(cookies.into_iter().eq(0..=100));
-        assert_eq!(other.read(0, 4096), [1; 4096]);
-    });
+    for budget_bytes in [MIB, 64 * MIB] {
+        on_both_engines(|engine| slow_reader(engine, budget_bytes));
+    }
+}
+
+fn slow_reader(engine: EngineChoice, budget_bytes: u64) {
+    let mut build = Build::memory(engine, 16 * MIB);
+    build.limits.budget_bytes = budget_bytes;
+    let rig = build.start();
+    let (mut slow, mut other) = (rig.connect(false), rig.connect(false));
+    // More than a connection may hold, and behind it a WRITE that must not be reached.
+    let mut wire: Vec<u8> = (0..100)
+        .flat_map(|at| Request::new(Command::Read { df: false }, at, 8 * MIB, 1 << 20).encode())
+        .collect();
+    wire.extend(write_request(100, 0, &[1; 4096]));
+    slow.send(&wire);
+    rig.wait("nothing runs", |volume| volume.requests_in_flight == 0);
+    for round in 0..50 {
+        other.write(MIB, &[round; 4096]);
+        assert_eq!(other.read(MIB, 4096), [round; 4096]);
+        assert_eq!(
+            other.read(0, 4096),
+            [0; 4096],
+            "the slow reader's last request was taken"
+        );
+    }
+    let mut cookies = BTreeSet::new();
+    for _ in 0..=100 {
+        let (cookie, outcome) = slow.answer(|cookie| if cookie == 100 { 0 } else { 1 << 20 });
+        assert!(outcome.unwrap().iter().all(|&byte| byte == 0));
+        cookies.insert(cookie);
+    }
+    assert!(cookies.into_iter().eq(0..=100));
+    assert_eq!(other.read(0, 4096), [1; 4096]);
 }
 
 #[test]
