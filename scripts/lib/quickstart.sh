@@ -159,7 +159,7 @@ watch_resync() {
   total=$DIRTY
   while :; do
     IFS=$'\t' read -r state dirty rate < <(
-      peer_field ' | [.replication_state, .dirty_bytes, (.resync.bytes_per_second // 0)] | @tsv'
+      peer_field ' | [.replication_state, .dirty_bytes, (.resync.bytes_per_second // .last_resync.bytes_per_second // 0)] | @tsv'
     )
     [ "$dirty" -gt "$total" ] && total=$dirty
     if [ "$state" = Off ]; then
