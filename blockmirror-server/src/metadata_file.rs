@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
 use rustix::io::Errno;
 
 mod device;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,10 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_REST: Duration = Duration::from_millis(10);
 /// Bytes of one read of bitmap pages.
 const READ_BYTES: usize = 1 << 20;
+
+/// What happens where there is no metadata file.
+const MADE_ANEW: &str = "a new one is made and every peer is copied in full, but for peers with skip_initial_sync = true: \
+                         remove that line first, unless their images are known to be equal";
 
 /// A metadata file that fits its image, locked for this process until it is closed.
 #[derive(Debug)]
@@ -86,6 +91,20 @@ pub enum MetadataFileError {
         /// Why.
         error: io::Error,
     },
+    /// A disk that fills up later would keep the volume from noting what a peer misses.
+    #[error(
+        "export \"{export}\": the metadata file {} needs {needed} bytes of its own, set aside before the volume is served, \
+         and its filesystem has no room for them. Free some space, or name a file on another one with `metadata` (an \
+         existing file has to be moved there)", path.display()
+    )]
+    NoSpace {
+        /// The export.
+        export: String,
+        /// The file.
+        path: PathBuf,
+        /// Bytes the whole file needs.
+        needed: u64,
+    },
     /// The operating system refuses.
     #[error("export \"{export}\": the metadata file {} cannot be {what}: {error}; check the space and permissions of its directory", path.display())]
     Os {
@@ -121,16 +140,25 @@ impl Wanted<'_> {
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&unfinished).map_err(|error| self.os("created", error))?;
         self.lock(&file)?;
-        file.set_len(HEADER_BYTES as u64)
-            .map_err(|error| self.os("written", error))?;
-        write_all(&file, &writes).map_err(|error| self.os("written", error))?;
+        self.fill(&file, &restored, &writes).inspect_err(|_| {
+            // The error is what matters; a file left behind is made anew by the next attempt.
+            let _ = fs::remove_file(&unfinished);
+        })?;
         fs::rename(&unfinished, self.path).map_err(|error| self.os("given its name", error))?;
         sync_directory(self.path).map_err(|error| self.os("made durable", error))?;
+        self.tell_unproven("it is taken to be equal and not copied, as skip_initial_sync says: remove that line now");
         Ok(MetadataFile {
             file,
             restored,
             created: true,
         })
+    }
+
+    fn fill(&self, file: &File, restored: &Restored, writes: &[MetadataWrite]) -> Result<(), MetadataFileError> {
+        file.set_len(HEADER_BYTES as u64)
+            .map_err(|error| self.os("written", error))?;
+        self.set_aside(file, restored)?;
+        write_all(file, writes).map_err(|error| self.os("written", error))
     }
 
     fn open(&self, file: File) -> Result<MetadataFile, MetadataFileError> {
@@ -144,12 +172,49 @@ impl Wanted<'_> {
         let (restored, writes) = restored
             .finish(self.peers, self.entropy)
             .map_err(|reason| self.refused(reason))?;
+        self.set_aside(&file, &restored)?;
         write_all(&file, &writes).map_err(|error| self.os("written", error))?;
+        self.tell_unproven(
+            "skip_initial_sync has no effect any more: remove it, for with it the peer is not copied should the metadata \
+             file ever be made anew",
+        );
         Ok(MetadataFile {
             file,
             restored,
             created: false,
         })
+    }
+
+    /// A disk that is full, most likely of the image beside it, must not keep the volume from noting what a peer misses.
+    fn set_aside(&self, file: &File, restored: &Restored) -> Result<(), MetadataFileError> {
+        let space = restored.space();
+        let needed = space::bytes(&space);
+        match space::set_aside(file, &space) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                tracing::warn!(
+                    export = self.export,
+                    metadata = %self.path.display(),
+                    needed,
+                    "this filesystem cannot set space aside: when it is full the volume may have to refuse changes"
+                );
+                Ok(())
+            }
+            Err(Errno::NOSPC | Errno::DQUOT) => Err(MetadataFileError::NoSpace {
+                export: self.export.to_owned(),
+                path: self.path.to_owned(),
+                needed,
+            }),
+            Err(error) => Err(self.os("given its space", error.into())),
+        }
+    }
+
+    /// Say this of every peer whose image is only said to be equal.
+    fn tell_unproven(&self, what: &str) {
+        for peer in self.peers.iter().filter(|peer| peer.skip_initial_sync) {
+            let (export, peer) = (self.export, peer.name.as_str());
+            tracing::warn!(export, peer, "peer \"{peer}\": {what}");
+        }
     }
 
     /// Make the image durable as it is read now. A process that was killed leaves writes in the page cache; resync would
@@ -250,7 +315,7 @@ pub fn image_identity(path: &Path, size: u64) -> io::Result<ImageIdentity> {
 fn remedy(reason: &MetadataError, export: &str) -> String {
     match reason {
         MetadataError::Foreign => {
-            "Choose another path with `metadata`, or move that file away: a new one is made then".to_owned()
+            format!("Choose another path with `metadata`, or move that file away: {MADE_ANEW}")
         }
         MetadataError::TooNew { .. } => "Nothing was changed".to_owned(),
         MetadataError::OtherImage { .. } => format!(
@@ -265,9 +330,7 @@ fn remedy(reason: &MetadataError, export: &str) -> String {
         | MetadataError::LogDamaged
         | MetadataError::PageDamaged { .. }
         | MetadataError::Inconsistent { .. } => {
-            "What a peer misses is not known any more. Check the disk, then move the file away: a new one is made and \
-             every peer is copied in full"
-                .to_owned()
+            format!("What a peer misses is not known any more. Check the disk, then move the file away: {MADE_ANEW}")
         }
     }
 }

@@ -308,6 +308,24 @@ async fn what_cannot_start_says_why_and_takes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_too_large_to_be_mirrored_is_refused() {
+    // Few filesystems have room for the length alone; this one does.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = std::fs::File::create(dir.path().join("db.img")).unwrap();
+    image.set_len(2 << 50).unwrap();
+    let volume = mirrored(dir.path(), "").replace("size = \"16MiB\"\n", "");
+    let refused = try_start(dir.path(), &text(dir.path(), "alpha", &volume), &[]).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("db.img") && refused.contains("1 PiB"), "{refused}");
+    let plain = volume.replace("name = \"db\"", "name = \"db\"\nmirror = false");
+    start(dir.path(), &text(dir.path(), "alpha", &plain))
+        .await
+        .stop()
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_word_stops_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let suspended = bravo(dir.path()) + "on_disconnect = \"suspend\"\n";

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 /// Peers of one volume at most: they fit a byte mask and the superblock.
 pub const PEERS_MAX: usize = 8;
+/// Largest volume, 1 PiB: extents and bitmap pages are numbered in 32 bits, and the activity log holds 4 bytes per extent.
+pub const VOLUME_BYTES_MAX: u64 = 1 << 50;
 /// Longest mutation, in bytes: the shell splits longer TRIM and WRITE_ZEROES requests.
 pub const MUTATION_BYTES_MAX: u64 = 64 << 20;
 /// Host requests between `Host` and `Release` at most.

@@ -50,6 +50,16 @@ pub struct Mutation {
     pub fua: bool,
 }
 
+impl Mutation {
+    /// Bytes it carries: what it costs to keep it for a peer.
+    pub const fn payload_bytes(&self) -> u64 {
+        match self.kind {
+            MutationKind::Write => self.range.length,
+            MutationKind::Zero { .. } | MutationKind::Trim => 0,
+        }
+    }
+}
+
 /// What a host asks of the mirror. Reads do not come here: the local leg answers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HostOp {
@@ -278,9 +288,9 @@ pub enum DisconnectReason {
 pub struct Transaction {
     /// Its name.
     pub id: TransactionId,
-    /// Written and made durable first: bitmap pages.
+    /// Written and made durable first: bitmap pages, superblock.
     pub first: Vec<MetadataWrite>,
-    /// Written and made durable afterwards: activity log, superblock.
+    /// Written and made durable afterwards: the activity log, by which extents go cold.
     pub then: Vec<MetadataWrite>,
 }
 
@@ -333,6 +343,9 @@ pub enum Event {
     },
     /// A local flush or a metadata write failed: the volume refuses every further change.
     VolumeFailed,
-    /// Stopped: everything is durable, metadata is clean.
-    Stopped,
+    /// Stopped.
+    Stopped {
+        /// Everything is durable and the metadata says so; not on a volume that has failed.
+        clean: bool,
+    },
 }

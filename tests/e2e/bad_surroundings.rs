@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use blockmirror_tests::config::{NodeConfig, Resource};
+use blockmirror_tests::config::{NodeConfig, Peer, Resource, unix_uri};
 use blockmirror_tests::node::Node;
 use blockmirror_tests::raw::errno;
 use blockmirror_tests::scratch::{Scratch, SmallFileSystem};
@@ -211,6 +211,34 @@ fn a_full_disk_fails_the_write_and_nothing_else() -> Result<()> {
         "TRIM on a full disk"
     );
     ensure!(raw.write(0, 0, &[7; 4096])? == 0 && raw.read(0, 4096)? == vec![7; 4096]);
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_does_not_keep_a_mirror_from_noting_what_a_peer_misses() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let small = SmallFileSystem::new(16 * MIB)?;
+    let peer = Peer::new("bravo", &unix_uri(&scratch.join("absent"), "db")).with("skip_initial_sync = true");
+    let mut resource = Resource::mirrored("db", &small.path().join("db.img"), 8 * MIB, vec![peer]);
+    resource.volume_settings = "preallocate = true".to_owned();
+    let mut node = Node::start(scratch.path(), &NodeConfig::new("alpha", vec![resource]))?;
+    let filled = fs::write(small.path().join("filler"), vec![1; 16 << 20]);
+    ensure!(filled.is_err(), "the disk is not full");
+    let mut raw = node.open("db")?;
+    ensure!(raw.write(0, 0, &[5; 4096])? == 0 && raw.write(0, 4 * MIB, &[5; 4096])? == 0);
+    // The extents that were hot become dirty, on a disk that is full still.
+    node.kill();
+    node.restart()?;
+    ensure!(node.open("db")?.write(0, 0, &[6; 4096])? == 0);
+    // A new metadata file finds no room, and leaves nothing behind.
+    node.stop()?;
+    fs::remove_file(small.path().join("db.img.blockmirror"))?;
+    let filled = fs::write(small.path().join("more"), vec![1; 1 << 20]);
+    ensure!(filled.is_err(), "the disk is not full");
+    node.launch()?;
+    ensure!(!node.wait_exit()?.success(), "it started");
+    ensure!(node.log().contains("needs 147456 bytes of its own"), "{}", node.log());
+    ensure!(!small.path().join("db.img.blockmirror.new").exists());
     Ok(())
 }
 

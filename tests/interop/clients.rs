@@ -124,6 +124,7 @@ fn fio_verifies(uri: &str, more: &[&str]) -> Result<()> {
         "--iodepth=32",
         "--size=32M",
         "--verify=crc32c",
+        "--verify_state_save=0",
         "--verify_fatal=1",
         "--do_verify=1",
         "--output-format=json",

@@ -335,7 +335,7 @@ impl World {
                     }),
                 );
             }
-            MirrorEvent::Stopped => {
+            MirrorEvent::Stopped { .. } => {
                 self.judge_stopped()?;
                 self.after(1, Event::Strike(crate::faults::Fault::PrimaryKilled { down_us: 500 }));
             }

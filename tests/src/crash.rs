@@ -53,6 +53,8 @@ pub struct Tally {
     pub permitted_bytes: u64,
     /// Crashes of the primary since the legs were last found identical: each adds the extents hot at its time.
     crashes: u64,
+    /// The legs were found identical at the end of the last round: the resync behind it has been judged.
+    settled: bool,
     /// Time taken.
     pub elapsed: Duration,
 }
@@ -122,11 +124,14 @@ pub fn run(rounds: u64, limit: Duration, seed: u64, mut progress: impl FnMut(&Ta
         (tally.writes, tally.flushes, tally.elapsed) = (load.writes, load.flushes, started.elapsed());
         progress(&tally);
     }
-    converge(&mut pair, &mut load, &mut tally).context("after the last round")?;
+    if !tally.settled {
+        converge(&mut pair, &mut load, &mut tally).context("after the last round")?;
+    }
     Ok(tally)
 }
 
 fn round(pair: &mut Pair, load: &mut Load, random: &mut Random, victim: Victim, tally: &mut Tally) -> Result<()> {
+    tally.settled = false;
     kill_under_load(pair, load, random, victim)?;
     if victim != Victim::Peer {
         tally.crashes += 1;
@@ -213,6 +218,7 @@ fn converge(pair: &mut Pair, load: &mut Load, tally: &mut Tally) -> Result<()> {
     }
     load.forget_touched();
     tally.crashes = 0;
+    tally.settled = true;
     Ok(())
 }
 

@@ -41,6 +41,9 @@ const PEERS_MAX: usize = mirror_core::config::PEERS_MAX;
 const DATA_THREADS_MAX: u64 = 256;
 const HOT_EXTENTS_RANGE: std::ops::RangeInclusive<u64> =
     mirror_core::config::HOT_EXTENTS_MIN as u64..=mirror_core::config::HOT_EXTENTS_MAX as u64;
+/// A request can become several mutations, and what was answered may still be under way to a peer: far from where the
+/// mirror itself ends.
+const REQUESTS_IN_FLIGHT_MAX: u64 = mirror_core::config::REQUESTS_MAX as u64 / 4;
 /// The largest request has 32 MiB of payload: a smaller budget could never take it.
 const BYTES_IN_FLIGHT_RANGE: std::ops::RangeInclusive<u64> = 32 << 20..=64 << 30;
 const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
@@ -325,7 +328,7 @@ fn limits(section: &Section<'_>) -> Limits {
         max_connections_per_export: count("max_connections_per_export", default.max_connections_per_export, 65_536),
         handshake_timeout: duration("handshake_timeout").unwrap_or(default.handshake_timeout),
         idle_timeout: duration("idle_timeout"),
-        requests_in_flight: count("requests_in_flight", default.requests_in_flight, 65_536),
+        requests_in_flight: count("requests_in_flight", default.requests_in_flight, REQUESTS_IN_FLIGHT_MAX),
         bytes_in_flight: section
             .size("bytes_in_flight", BYTES_IN_FLIGHT_RANGE)
             .map_or(default.bytes_in_flight, |size| size.value),

@@ -115,7 +115,7 @@ fn write_peer(out: &mut String, peer: &Peer, volume: &Volume) -> fmt::Result {
     if peer.skip_initial_sync {
         writeln!(
             out,
-            "      Nothing is copied at the first start: both images are taken to be equal."
+            "      When the metadata is made, it is taken to be equal and nothing is copied: remove skip_initial_sync then."
         )?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access};
 use super::problem::{ConfigError, Problems, Span};
 use super::value::show_size;
 use super::volume::{ReadVolume, SECTOR};
-use super::{ImageSource, Volume};
+use super::{ImageSource, Resource, Volume};
 
 /// The files a configuration speaks of, with the places where it does.
 #[derive(Default)]
@@ -94,8 +94,28 @@ fn check_image(named: &NamedFiles, path: &Path, problems: &Problems) {
             "check the permissions of its directories",
         ),
     }
-    if let Some(metadata) = &named.volume.metadata {
-        check_metadata(metadata, &named.metadata_span, problems);
+    match &named.volume.metadata {
+        Some(metadata) => check_metadata(metadata, &named.metadata_span, problems),
+        None if !named.volume.read_only => check_never_mirrored(named, path, problems),
+        None => {}
+    }
+}
+
+/// Changes made without the mirror are in no bitmap: the metadata of an earlier time, used again, would call peers up to
+/// date that are not.
+fn check_never_mirrored(named: &NamedFiles, image: &Path, problems: &Problems) {
+    let metadata = Resource::default_metadata(image);
+    if metadata.exists() {
+        problems.add(
+            named.image_span.clone(),
+            format!(
+                "the image {} has been mirrored: its metadata file {} would not know what is changed with mirror = false",
+                image.display(),
+                metadata.display()
+            ),
+            "remove mirror = false; or move the metadata file away, and no peer may have skip_initial_sync when the image is \
+             mirrored again: every one has to be copied in full",
+        );
     }
 }
 

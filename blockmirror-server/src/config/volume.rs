@@ -1,7 +1,10 @@
 //! Reading `[[resource.volume]]`.
 
+use mirror_core::config::VOLUME_BYTES_MAX;
+
 use super::problem::Span;
 use super::section::{Located, Section};
+use super::value::show_size;
 use super::{ImageSource, Io, Resource, Volume};
 
 /// Keys of a volume.
@@ -66,6 +69,10 @@ pub(super) fn read(section: &Section<'_>, mirror: bool) -> Option<ReadVolume> {
         (ImageSource::Path(path), None) if mirror && !read_only => Some(Resource::default_metadata(path)),
         _ => None,
     };
+    if let (Some(size), Some(_)) = (&size, &metadata) {
+        check_mirrored_size(section, size);
+    }
+    let size = size.map(|size| size.value);
     Some(ReadVolume {
         volume: Volume {
             export: export.value,
@@ -107,7 +114,7 @@ fn read_image(section: &Section<'_>) -> Option<Located<ImageSource>> {
     })
 }
 
-fn read_size(section: &Section<'_>, io: Io, in_memory: bool) -> Option<u64> {
+fn read_size(section: &Section<'_>, io: Io, in_memory: bool) -> Option<Located<u64>> {
     let size = section.size("size", SECTOR..=SIZE_MAX);
     if let Some(size) = &size {
         let unit = if io == Io::Direct { DIRECT_UNIT } else { SECTOR };
@@ -122,7 +129,18 @@ fn read_size(section: &Section<'_>, io: Io, in_memory: bool) -> Option<u64> {
     } else if in_memory && section.key_span("size").is_none() {
         section.missing("size", "size = \"1GiB\" (an image in memory has no size of its own)");
     }
-    size.map(|size| size.value)
+    size
+}
+
+fn check_mirrored_size(section: &Section<'_>, size: &Located<u64>) {
+    if size.value > VOLUME_BYTES_MAX {
+        let (found, largest) = (show_size(size.value), show_size(VOLUME_BYTES_MAX));
+        section.problems().add(
+            size.span.clone(),
+            format!("`size` is {found}: a mirrored volume has {largest} at most"),
+            "use several volumes, or set mirror = false",
+        );
+    }
 }
 
 fn read_minimum_block(section: &Section<'_>) -> u32 {

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mirror_core::config::HOT_EXTENTS_DEFAULT;
+use mirror_core::config::{HOT_EXTENTS_DEFAULT, VOLUME_BYTES_MAX};
 use mirror_core::metadata::{PeerSlotConfig, Restored};
 use mirror_core::{AckMode, MirrorConfig, PeerConfig};
 use tokio::sync::Semaphore;
@@ -39,6 +39,19 @@ pub enum StartError {
         export: String,
         /// Why.
         error: OpenError,
+    },
+    /// An image is larger than a mirror can be.
+    #[error(
+        "export \"{export}\": the image {} has {size} bytes, a mirrored volume {VOLUME_BYTES_MAX} (1 PiB) at most; use \
+         several volumes, or set mirror = false", path.display()
+    )]
+    TooLarge {
+        /// The export.
+        export: String,
+        /// The image.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
     },
     /// An image cannot be identified.
     #[error("export \"{export}\": the image {} cannot be identified: {error}", path.display())]
@@ -169,6 +182,13 @@ impl Preparing<'_> {
         image: &Path,
         metadata: &Path,
     ) -> Result<MirrorPlan, StartError> {
+        if size > VOLUME_BYTES_MAX {
+            return Err(StartError::TooLarge {
+                export: volume.export.clone(),
+                path: image.to_owned(),
+                size,
+            });
+        }
         let identity = image_identity(image, size).map_err(|error| StartError::Identity {
             export: volume.export.clone(),
             path: image.to_owned(),

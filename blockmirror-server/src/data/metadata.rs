@@ -5,9 +5,13 @@ use std::io;
 
 use mirror_core::event::{Failure, MetadataWrite, Transaction, TransactionId};
 
+use super::outbox::is_transient;
 use super::token::{Kind, Token};
 use super::turn::Turn;
 use crate::ring::{FileHandle, Op};
+
+/// Operations of one transaction that are given back undone and tried again, at most. Each try is a turn of the loop.
+const RETRIES_MAX: u32 = 1000;
 
 /// The metadata file and the transaction in flight.
 pub(crate) struct MetadataFile {
@@ -28,6 +32,8 @@ struct Running {
     in_flight: usize,
     /// The writes of this stage are not durable by themselves.
     needs_sync: bool,
+    /// Operations that may still be tried again.
+    retries: u32,
     failed: Option<io::Error>,
 }
 
@@ -57,6 +63,7 @@ impl MetadataFile {
             stages,
             in_flight: 0,
             needs_sync: false,
+            retries: RETRIES_MAX,
             failed: None,
         });
         self.advance(turn)
@@ -93,7 +100,9 @@ impl MetadataFile {
                 }
             }
             (Ok(_), _) => {}
-            (Err(error), op @ Op::Write { .. }) if error.kind() == io::ErrorKind::Interrupted => {
+            // Interrupted, or the engine or the file system was too busy: nothing was done, and nothing has failed.
+            (Err(error), op) if is_transient(&error) && running.retries > 0 => {
+                running.retries -= 1;
                 running.in_flight += 1;
                 turn.submit(self.token, op);
             }
@@ -161,5 +170,69 @@ fn failure_of(error: &io::Error) -> Failure {
         Failure::NoSpace
     } else {
         Failure::Io
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::data::message::Limits;
+    use crate::layers::{Fault, FaultLayer, FaultPlan};
+    use crate::ring::{EngineChoice, OpKind, open_driver};
+
+    /// A transaction of one write, with these faults in its way. Returns its end, and the writes that were tried.
+    fn run(kind: OpKind, faults: Vec<Fault>, writes: usize) -> (Result<(), Failure>, Vec<u8>) {
+        let plan = FaultPlan::new();
+        plan.add(kind, faults);
+        let driver = FaultLayer::new(open_driver(EngineChoice::Auto).unwrap(), plan);
+        let (control, _messages) = tokio::sync::mpsc::unbounded_channel();
+        let mut turn = Turn::new(Box::new(driver), Limits::default(), control, 0);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut metadata = MetadataFile::new(0, file.reopen().unwrap()).unwrap();
+        let write = |at: usize| MetadataWrite {
+            offset: at as u64 * 4096,
+            bytes: vec![7; 4096],
+        };
+        let transaction = Transaction {
+            id: TransactionId(1),
+            first: (0..writes).map(write).collect(),
+            then: vec![],
+        };
+        let mut done = metadata.start(&mut turn, transaction);
+        while done.is_none() {
+            let mut completions = std::mem::take(&mut turn.inline);
+            if completions.is_empty() {
+                let patience = Some(Duration::from_secs(20));
+                turn.driver.wait(patience, &mut completions).unwrap();
+                assert!(!completions.is_empty(), "nothing comes any more");
+            }
+            for completion in completions {
+                done = done.or(metadata.on_done(&mut turn, completion.result, completion.op));
+            }
+        }
+        (done.unwrap().outcome, std::fs::read(file.path()).unwrap())
+    }
+
+    #[test]
+    fn what_was_not_done_is_tried_again() {
+        for fault in [Fault::EAGAIN, Fault::EINTR, Fault::Short(100)] {
+            for kind in [OpKind::Write, OpKind::Sync] {
+                let (outcome, bytes) = run(kind, vec![fault; 5], 2);
+                assert_eq!(outcome, Ok(()), "{kind:?} {fault:?}");
+                assert!(bytes == vec![7; 8192], "{kind:?} {fault:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn trying_again_has_an_end_and_errors_are_final() {
+        let endless = vec![Fault::EAGAIN; RETRIES_MAX as usize + 1];
+        assert_eq!(run(OpKind::Write, endless, 1).0, Err(Failure::Io));
+        assert_eq!(run(OpKind::Sync, vec![Fault::EIO], 2).0, Err(Failure::Io));
+        assert_eq!(run(OpKind::Write, vec![Fault::ENOSPC], 1).0, Err(Failure::NoSpace));
     }
 }

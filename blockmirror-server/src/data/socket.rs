@@ -10,10 +10,15 @@ use crate::ring::Socket;
 /// Kernel buffer asked for on a Unix socket, bytes: its default takes a fifth of a 1 MiB reply.
 const UNIX_BUFFER: usize = 1 << 20;
 
+/// Both ends are on this machine: nothing lies between them that could delay, reorder or reset.
+pub(crate) fn is_unix(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(getsockname(fd)?.address_family() == AddressFamily::UNIX)
+}
+
 /// Take over a connected stream socket. The buffers of TCP tune themselves unless they are set; those of Unix sockets
 /// do not.
 pub(crate) fn stream_socket(fd: OwnedFd) -> io::Result<Socket> {
-    let is_unix = getsockname(&fd)?.address_family() == AddressFamily::UNIX;
+    let is_unix = is_unix(&fd)?;
     let socket = Socket::new(fd)?;
     if is_unix {
         socket.request_buffers(UNIX_BUFFER)?;

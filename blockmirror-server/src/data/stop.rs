@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::thread::{After, DataThread};
-use super::volume::Volume;
 
 /// A stop under way.
 pub(super) struct Stopping {
@@ -32,12 +31,12 @@ impl DataThread {
 
     pub(super) fn check_stop(&mut self) -> Option<After> {
         let deadline = self.stopping.as_ref()?.deadline;
-        let clean = self.connections.is_empty() && self.volumes.iter().all(Volume::is_stopped);
+        let over = self.connections.is_empty() && self.volumes.iter().all(|volume| volume.stopped().is_some());
         let late = self.turn.now >= deadline;
-        if !clean && !late {
+        if !over && !late {
             return None;
         }
-        if !clean {
+        if !over {
             tracing::warn!("not everything could be finished within the time allowed for stopping");
         }
         for (_, connection) in self.connections.iter_mut() {
@@ -46,7 +45,7 @@ impl DataThread {
             }
         }
         Some(After::Stopped {
-            clean: self.volumes.iter().all(Volume::is_stopped),
+            clean: self.volumes.iter().all(|volume| volume.stopped() == Some(true)),
         })
     }
 }

@@ -240,7 +240,7 @@ impl DataThread {
                 export = volume.export(),
                 "connection closed"
             );
-            volume.disconnected();
+            volume.disconnected(connection.reply_bytes());
             self.connections.remove(slot);
         }
     }
@@ -370,13 +370,7 @@ impl DataThread {
                 );
                 connection.finish(volume, &self.turn);
                 self.touched.push(slot);
-            } else if connection.lingers(self.turn.now) {
-                tracing::info!(
-                    client = connection.address(),
-                    export = volume.export(),
-                    "reads no replies; cut off"
-                );
-                connection.cut(volume, &self.turn);
+            } else if connection.check_patience(volume, &self.turn) {
                 self.touched.push(slot);
             }
         }

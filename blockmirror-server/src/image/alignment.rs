@@ -12,9 +12,12 @@ pub(super) struct Alignment {
     /// Of the memory: 1 except with direct I/O.
     pub(super) memory: usize,
     /// Of a range given to `fallocate`: 1 except with direct I/O (edges then are rewritten block by block) and on
-    /// block devices (which refuse parts of blocks).
+    /// block devices (which refuse parts of blocks, and drop whole pages from the page cache).
     pub(super) allocation: u64,
 }
+
+/// A page of the page cache.
+const PAGE: u64 = 4096;
 
 /// What direct I/O on a file is aligned to where the kernel does not say: every device takes 4 KiB.
 pub(super) const DIRECT_BLOCK_ASSUMED: u32 = 4096;
@@ -32,4 +35,29 @@ impl Alignment {
         memory: 1,
         allocation: 1,
     };
+
+    /// For I/O through the page cache; `device_block`: logical block size of a block device.
+    ///
+    /// Zeroing a part of a device drops the pages around it. Within a page of the range's edge may be bytes of another
+    /// write that are not on the device yet, so a part of a page is not zeroed on the device but written.
+    pub(super) fn buffered(device_block: Option<u32>) -> Self {
+        Self {
+            allocation: device_block.map_or(1, |block| u64::from(block).max(PAGE)),
+            ..Self::NONE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_zeroed_in_whole_pages() {
+        let allocation = |block| Alignment::buffered(block).allocation;
+        assert_eq!(allocation(None), 1, "files take any range");
+        assert_eq!(allocation(Some(512)), 4096);
+        assert_eq!(allocation(Some(4096)), 4096);
+        assert_eq!(allocation(Some(16384)), 16384);
+    }
 }

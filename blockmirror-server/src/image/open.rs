@@ -314,13 +314,10 @@ impl Opening<'_> {
 
     /// `device_block`: logical block size when this is a block device.
     fn alignment(&self, fd: &OwnedFd, size: u64, device_block: Option<u32>) -> Result<Alignment, OpenError> {
-        let allocation = u64::from(device_block.unwrap_or(1));
         if self.options.io == IoMode::Buffered {
-            return Ok(Alignment {
-                allocation,
-                ..Alignment::NONE
-            });
+            return Ok(Alignment::buffered(device_block));
         }
+        let allocation = u64::from(device_block.unwrap_or(1));
         let (memory, block) = direct_alignment(fd).unwrap_or_else(|| {
             let block = device_block.unwrap_or(DIRECT_BLOCK_ASSUMED);
             (block, block)

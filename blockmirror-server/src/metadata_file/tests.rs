@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use std::sync::Mutex;
+
 use super::*;
 
 const SIZE: u64 = 64 << 20;
@@ -91,6 +93,82 @@ fn a_new_file_is_made_once_and_read_back() {
 }
 
 #[test]
+fn its_space_is_set_aside() {
+    let mut scratch = Scratch::new(&["bravo"]);
+    let allocated = |scratch: &Scratch| fs::metadata(scratch.path()).unwrap().blocks() * 512;
+    // One page covers the 16384 blocks of this volume; a page has two sides.
+    let (header, page) = (HEADER_BYTES as u64, 2 * 4096);
+    drop(scratch.open().unwrap());
+    assert!(allocated(&scratch) >= header + page, "{} bytes", allocated(&scratch));
+    let file = OpenOptions::new().write(true).open(scratch.path()).unwrap();
+    assert_eq!(
+        file.metadata().unwrap().len(),
+        header,
+        "the length tells what was written"
+    );
+    scratch.peers.push(PeerSlotConfig {
+        name: "charlie".to_owned(),
+        skip_initial_sync: false,
+    });
+    drop(file);
+    assert_eq!(scratch.open().unwrap().restored.dirty_blocks(1), SIZE / 4096);
+    assert!(allocated(&scratch) >= header + 2 * page, "a new peer gets its own");
+    // The slots of peers that are gone are free, but a peer that stays keeps its own.
+    scratch.peers.remove(0);
+    let space = scratch.open().unwrap().restored.space();
+    assert_eq!(space, [0..header, header + page..header + 2 * page]);
+}
+
+#[test]
+fn what_has_no_room_is_refused_before_anything_is_taken() {
+    let file = tempfile::tempfile().unwrap();
+    let (small, enormous) = (0..8192, 8192..1 << 60);
+    assert_eq!(space::set_aside(&file, &[small, enormous]), Err(Errno::NOSPC));
+    assert_eq!(file.metadata().unwrap().blocks() * 512, 8192);
+    let error = MetadataFileError::NoSpace {
+        export: "db".to_owned(),
+        path: PathBuf::from("/m"),
+        needed: 68_000_000,
+    };
+    assert!(error.to_string().contains("/m needs 68000000 bytes"), "{error}");
+}
+
+/// What is logged while `body` runs.
+fn logged(body: impl FnOnce()) -> String {
+    let (reader, writer) = io::pipe().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(Mutex::new(writer));
+    tracing::subscriber::with_default(subscriber.finish(), body);
+    io::read_to_string(reader).unwrap()
+}
+
+#[test]
+fn a_peer_taken_to_be_equal_is_told_and_only_when_the_file_is_made() {
+    let mut scratch = Scratch::new(&["bravo", "charlie"]);
+    scratch.peers[0].skip_initial_sync = true;
+    let made = logged(|| drop(scratch.open().unwrap()));
+    assert!(
+        made.contains("WARN") && made.contains("\"bravo\": it is taken to be equal and not copied"),
+        "{made}"
+    );
+    assert!(!made.contains("charlie"), "{made}");
+    scratch.peers.push(PeerSlotConfig {
+        name: "delta".to_owned(),
+        skip_initial_sync: true,
+    });
+    let read = logged(|| {
+        let restored = scratch.open().unwrap().restored;
+        let dirty = [0, 1, 2].map(|peer| restored.dirty_blocks(peer));
+        assert_eq!(dirty, [0, SIZE / 4096, SIZE / 4096], "delta came too late");
+    });
+    assert!(
+        read.contains("\"delta\": skip_initial_sync has no effect any more"),
+        "{read}"
+    );
+}
+
+#[test]
 fn a_peer_known_equal_is_clean() {
     let mut scratch = Scratch::new(&["bravo"]);
     scratch.peers[0].skip_initial_sync = true;
@@ -176,7 +254,11 @@ fn another_image_is_refused_until_it_is_adopted() {
 fn files_that_are_not_ours_or_damaged_are_refused_and_left_as_they_are() {
     let foreign = Scratch::new(&[]);
     fs::write(foreign.path(), vec![b'x'; HEADER_BYTES]).unwrap();
-    assert!(foreign.refused().contains("not a blockmirror metadata file"));
+    let text = foreign.refused();
+    assert!(
+        text.contains("not a blockmirror metadata file") && tells_of_equal_peers(&text),
+        "{text}"
+    );
     assert_eq!(fs::read(foreign.path()).unwrap(), vec![b'x'; HEADER_BYTES]);
     fs::write(foreign.path(), "short").unwrap();
     assert!(foreign.refused().contains("5 bytes long"));
@@ -189,7 +271,15 @@ fn files_that_are_not_ours_or_damaged_are_refused_and_left_as_they_are() {
         torn.damage(slot + 100, &[0xff; 64]);
     }
     let text = torn.refused();
-    assert!(text.contains("move the file away"), "{text}");
+    assert!(
+        text.contains("move the file away") && tells_of_equal_peers(&text),
+        "{text}"
+    );
+}
+
+/// A remedy that ends with a new file must not promise a copy that the configuration forbids.
+fn tells_of_equal_peers(text: &str) -> bool {
+    text.contains("every peer is copied in full, but for peers with skip_initial_sync = true: remove that line first")
 }
 
 /// CRC-32 as superblocks carry it.

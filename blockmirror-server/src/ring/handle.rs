@@ -67,6 +67,13 @@ impl Socket {
         }
     }
 
+    /// Whether a close, also that of a killed process, throws away what has not been sent and resets the connection
+    /// (`SO_LINGER` of zero), instead of sending it in the background. Has no effect on Unix sockets.
+    pub fn reset_on_close(&self, reset: bool) -> io::Result<()> {
+        let linger = reset.then_some(Duration::ZERO);
+        Ok(rustix::net::sockopt::set_socket_linger(&self.fd, linger)?)
+    }
+
     /// Asks for a kernel send and receive buffer of `bytes` each; the kernel may grant less.
     pub fn request_buffers(&self, bytes: usize) -> io::Result<()> {
         rustix::net::sockopt::set_socket_send_buffer_size(&self.fd, bytes)?;

@@ -18,6 +18,8 @@ mod superblock;
 mod tests;
 
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
 
 pub use restore::Restored;
 pub(crate) use restore::make_all_dirty;
@@ -61,7 +63,7 @@ pub struct ImageIdentity {
 pub struct PeerSlotConfig {
     /// Its name, 63 bytes at most.
     pub name: String,
-    /// New to the metadata: its image is known to be equal.
+    /// Its image is known to be equal when the metadata file is created. Ignored for a peer that joins later.
     pub skip_initial_sync: bool,
 }
 
@@ -147,11 +149,27 @@ impl Geometry {
         HEADER_BYTES as u64 + place * SECTOR_BYTES as u64
     }
 
+    /// Both sides of every page of a peer slot.
+    fn slot_space(self, slot: u32) -> Range<u64> {
+        self.page_offset(slot, 0, 0)..self.page_offset(slot + 1, 0, 0)
+    }
+
     /// Peer slot and page at an offset, when it is one of this volume's.
     pub(crate) fn page_at(self, offset: u64) -> Option<(u32, u32)> {
         let place = offset.checked_sub(HEADER_BYTES as u64)? / SECTOR_BYTES as u64 / 2;
         let slot = place / self.pages;
         (slot < PEERS_MAX as u64).then_some((slot as u32, (place % self.pages) as u32))
+    }
+}
+
+impl Restored {
+    /// Every part of the file that may ever be written while the peers stay as they are, in bytes: the header, then the
+    /// pages of each peer. Space set aside for them keeps a full disk from failing the mirror.
+    pub fn space(&self) -> Vec<Range<u64>> {
+        let geometry = Geometry::new(self.superblock.image.size);
+        let mut space = alloc::vec![0..HEADER_BYTES as u64];
+        space.extend(self.peers.iter().map(|peer| geometry.slot_space(peer.slot)));
+        space
     }
 }
 

@@ -29,6 +29,10 @@ pub struct Restored {
     pub(crate) peers: Vec<RestoredPeer>,
     pub(crate) hot: Vec<u32>,
     was_clean: bool,
+    /// The image is not the one the file names: nothing it says of the peers counts.
+    adopted: bool,
+    /// There was no file before.
+    created: bool,
     loaded: BTreeMap<(u32, u32), LoadedPage>,
 }
 
@@ -69,6 +73,8 @@ impl Restored {
             peers: Vec::new(),
             hot: Vec::new(),
             was_clean: true,
+            adopted: false,
+            created: true,
             loaded: BTreeMap::new(),
         };
         let (restored, mut writes) = fresh.finish(peers, entropy)?;
@@ -84,7 +90,8 @@ impl Restored {
         }
         let mut superblock = newest_superblock(header)?;
         let was_clean = superblock.clean;
-        if superblock.image != *expected {
+        let adopted = superblock.image != *expected;
+        if adopted {
             if !adopt {
                 return Err(MetadataError::OtherImage {
                     recorded: superblock.image,
@@ -92,7 +99,6 @@ impl Restored {
                 });
             }
             superblock.image = *expected;
-            superblock.peers.iter_mut().flatten().for_each(make_all_dirty);
         }
         let slots = (0..LOG_SLOTS as usize).map(|at| LOG_OFFSET as usize + at * LOG_SLOT_BYTES);
         let records = slots.filter_map(|at| log_record::decode(&header[at..at + LOG_SLOT_BYTES], superblock.volume));
@@ -105,6 +111,8 @@ impl Restored {
             peers: Vec::new(),
             hot,
             was_clean,
+            adopted,
+            created: false,
             loaded: BTreeMap::new(),
         })
     }
@@ -165,6 +173,12 @@ impl Restored {
             }
         }
         let mut rng = Rng::new(entropy ^ self.superblock.generation);
+        if self.adopted {
+            self.loaded.clear();
+            for peer in self.superblock.peers.iter_mut().flatten() {
+                make_all_dirty(peer, rng.identifier() as u32);
+            }
+        }
         for peer in config {
             let slot = self.slot_for(peer, &mut rng);
             let restored = self.restore_peer(slot);
@@ -207,6 +221,9 @@ impl Restored {
         if let Some(slot) = self.superblock.peers.iter().position(named) {
             return slot as u32;
         }
+        // The word of the configuration counts for a first start only: a peer that joins later, or comes back, has
+        // missed writes that no bitmap holds.
+        let equal = wanted.skip_initial_sync && self.created;
         let free = self.superblock.peers.iter().position(Option::is_none);
         let slot = free.unwrap_or(PEERS_MAX - 1);
         self.loaded.retain(|&(of, _), _| of as usize != slot);
@@ -215,8 +232,8 @@ impl Restored {
             generation: 0,
             // A random instance: pages that an earlier peer left in this slot can never match it.
             instance: rng.identifier() as u32,
-            base_dirty: !wanted.skip_initial_sync,
-            synced: wanted.skip_initial_sync,
+            base_dirty: !equal,
+            synced: equal,
         });
         slot as u32
     }
@@ -291,8 +308,10 @@ impl Restored {
 }
 
 /// Everything of this peer is dirty from here on; its old pages are stale.
-pub(crate) fn make_all_dirty(peer: &mut PeerRecord) {
-    peer.instance = peer.instance.wrapping_add(1);
+///
+/// `instance` is random: a page that an earlier attempt left can then not be taken for one of this instance.
+pub(crate) fn make_all_dirty(peer: &mut PeerRecord, instance: u32) {
+    peer.instance = if instance == peer.instance { !instance } else { instance };
     peer.base_dirty = true;
 }
 

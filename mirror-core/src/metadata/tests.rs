@@ -149,10 +149,7 @@ fn a_peer_that_left_the_configuration_comes_back_as_new() {
     let (_, rewritten) = restored.finish(&peers(&["charlie"]), 5).unwrap();
     let mut bytes = bytes;
     bytes[rewritten[0].offset as usize..][..SECTOR_BYTES].copy_from_slice(&rewritten[0].bytes);
-    let config = [PeerSlotConfig {
-        name: "bravo".to_string(),
-        skip_initial_sync: false,
-    }];
+    let config = peers(&["bravo"]);
     let restored = Restored::open(&bytes[..HEADER_BYTES], &IMAGE, false).unwrap();
     assert_eq!(restored.finish(&config, 5).unwrap().0.dirty_blocks(0), (1 << 30) / 4096);
 }

@@ -165,6 +165,10 @@ impl Mirror {
         self.failed = true;
         self.local.reset();
         self.event(Event::VolumeFailed);
+        for peer in 0..self.peers.len() {
+            // What the local leg reads now may be older than what the peer has.
+            self.drop_unsent_copies(peer);
+        }
         self.advance_flushes();
         self.refuse_waiting(Refusal::VolumeFailed);
     }

@@ -115,8 +115,9 @@ impl Mirror {
 
     pub(super) fn invalidate(&mut self, peer: PeerIndex) {
         let at = usize::from(peer.0);
+        let instance = self.rng.identifier() as u32;
         let link = &mut self.peers[at];
-        make_all_dirty(&mut link.record);
+        make_all_dirty(&mut link.record, instance);
         link.dirty.fill();
         link.reset_resync_pass();
         self.persisting.superblock_wanted = true;

@@ -161,13 +161,11 @@ impl Peer {
         }
     }
 
-    /// Begin the pass again: no copy made so far counts, the bitmap alone says what is to be done (I9).
+    /// Begin all over: no copy made so far counts, the bitmap alone says what is to be done (I9).
     pub(crate) fn reset_resync_pass(&mut self) {
-        self.resync.cursor = 0;
-        self.resync.step = COPY_BYTES_MIN;
+        self.resync.restart_pass();
         self.resync.copied.clear();
         self.resync.flushing.clear();
-        self.resync.retry_at = None;
         for copy in &mut self.resync.copies {
             copy.stale = true;
         }
@@ -198,6 +196,13 @@ impl Resync {
             started_at: Duration::ZERO,
             last: None,
         }
+    }
+
+    /// From the first block again.
+    pub(crate) fn restart_pass(&mut self) {
+        self.cursor = 0;
+        self.step = COPY_BYTES_MIN;
+        self.retry_at = None;
     }
 
     /// Nothing under way that the end of the pass would have to wait for.

@@ -54,7 +54,8 @@ impl Mirror {
             self.progress_pages(&mut first);
         }
         if core::mem::take(&mut self.persisting.superblock_wanted) {
-            then.push(self.superblock_write());
+            // Before the log: an instance that makes every block dirty is what covers the extents that go cold with it.
+            first.push(self.superblock_write());
         }
         self.put_out(first, then);
     }

@@ -12,7 +12,7 @@ impl Mirror {
     /// A started mutation for a peer that is connected.
     pub(super) fn enqueue_mutation(&mut self, peer: usize, id: RequestId, mutation: &Mutation) {
         let range = mutation.range;
-        if !self.peers[peer].is_sync() && self.peers[peer].is_full(range.length) {
+        if !self.peers[peer].is_sync() && self.peers[peer].is_full(mutation.payload_bytes()) {
             self.fall_behind(peer);
             self.degrade(peer, id);
             return self.caught_up(peer);
@@ -21,7 +21,7 @@ impl Mirror {
             request.queued |= bit(peer);
         }
         let link = &mut self.peers[peer];
-        link.queue_bytes += range.length;
+        link.queue_bytes += mutation.payload_bytes();
         link.queue.push_back(Entry::Mutation(id, range));
         if mutation.fua && !link.is_sync() {
             // It is durable here when it is answered: what comes after its answer must not be on the peer without it.
@@ -165,7 +165,7 @@ impl Mirror {
         request.in_flight &= !bit(at);
         let mutation = request.mutation;
         self.peers[at].note_applied(&mutation);
-        self.peers[at].queue_bytes -= mutation.range.length;
+        self.peers[at].queue_bytes -= mutation.payload_bytes();
         self.left_window(at, mutation.range);
         self.advance(id);
         self.pump(at);
@@ -201,7 +201,11 @@ impl Mirror {
             peer: PeerIndex(peer as u8),
         });
         self.drop_queue(peer);
-        self.peers[peer].reset_resync_pass();
+        if !self.peers[peer].resync.copied.is_empty() {
+            // What was copied is not to be copied again: a storm must not undo the progress of a resync.
+            self.peers[peer].flush.request();
+            self.issue_flushes();
+        }
     }
 
     /// Mutations not sent yet become dirty, resync requests not sent yet are forgotten, barriers have no meaning.
@@ -210,8 +214,9 @@ impl Mirror {
         self.peers[peer].barrier = None;
         for entry in queue {
             match entry {
-                Entry::Mutation(id, range) => {
-                    self.peers[peer].queue_bytes -= range.length;
+                Entry::Mutation(id, _) => {
+                    let bytes = self.request(id).map_or(0, |request| request.mutation.payload_bytes());
+                    self.peers[peer].queue_bytes -= bytes;
                     self.degrade(peer, id);
                     self.advance(id);
                 }

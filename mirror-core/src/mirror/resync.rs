@@ -27,8 +27,8 @@ impl Mirror {
     pub(super) fn start_resync(&mut self, peer: usize) {
         self.set_peer_state(peer, PeerState::SyncSource);
         let dirty = self.peers[peer].dirty_bytes(self.config.size);
-        self.peers[peer].reset_resync_pass();
         let resync = &mut self.peers[peer].resync;
+        resync.restart_pass();
         resync.started_at = self.now;
         resync.persist_at = Some(self.now + PERSIST);
         resync.progress = Some(ResyncStatus {
@@ -53,7 +53,7 @@ impl Mirror {
 
     /// Ask for the next ranges, flush what was copied, or find that everything is done.
     pub(super) fn resync(&mut self, peer: usize) {
-        if self.peers[peer].state != PeerState::SyncSource || self.stopping.is_asked() {
+        if self.peers[peer].state != PeerState::SyncSource || self.stopping.is_asked() || self.failed {
             return;
         }
         self.ask_copies(peer);
@@ -78,7 +78,7 @@ impl Mirror {
     fn next_copy(&mut self, peer: usize) -> Option<ByteRange> {
         let size = self.config.size;
         let Peer { dirty, resync, .. } = &mut self.peers[peer];
-        if resync.retry_at.is_some() || resync.copied.len() + resync.flushing.len() >= 4 * COPIED_MAX {
+        if resync.copied.len() + resync.flushing.len() >= 4 * COPIED_MAX {
             return None;
         }
         let run = dirty.next_run(resync.cursor, resync.step / BLOCK_BYTES)?;

@@ -145,6 +145,6 @@ impl Mirror {
                 self.set_peer_state(at, PeerState::StandAlone);
             }
         }
-        self.event(Event::Stopped);
+        self.event(Event::Stopped { clean: !self.failed });
     }
 }

@@ -7,6 +7,7 @@ mod world;
 use super::*;
 use crate::config::AckMode;
 use crate::event::{ConnectionId, Copied, Failure, Mutation, MutationKind};
+use crate::metadata::LOG_OFFSET;
 use crate::range::{ByteRange, EXTENT_BYTES};
 use world::{PEER, World, reply, transaction};
 
@@ -269,4 +270,54 @@ fn a_stop_in_order_leaves_nothing_hot() {
             _
         ]
     ));
+}
+
+/// A superblock that makes everything dirty stands in for the pages of the extents that go cold with it.
+#[test]
+fn a_new_instance_is_durable_before_the_log_that_lets_extents_go_cold() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    world.whole_write(0, 0);
+    let outputs = world.down();
+    world.persisted(&outputs);
+    let log = world.write(1, 30 * EXTENT_BYTES);
+    world.give(Input::Command(Command::Invalidate(PEER)));
+    world.write(2, 31 * EXTENT_BYTES);
+    let both = world.persisted(&log);
+    let (first, then) = (&transaction(&both).first, &transaction(&both).then);
+    assert!(
+        first.iter().any(|write| write.offset < LOG_OFFSET),
+        "the superblock: {both:?}"
+    );
+    assert!(then.iter().all(|write| write.offset >= LOG_OFFSET) && then.len() == 1);
+}
+
+#[test]
+fn a_block_that_cannot_be_read_does_not_hold_up_the_others() {
+    let mut world = World::new(AckMode::Sync, OnDisconnect::Continue);
+    world.up();
+    world.give(Input::Command(Command::Disconnect(PEER)));
+    world.give(Input::Command(Command::Invalidate(PEER)));
+    world.give(Input::Command(Command::Connect(PEER)));
+    let outputs = world.up();
+    let mut copies: VecDeque<_> = outputs.iter().filter_map(copy_of).collect();
+    let (copy, connection) = copies.pop_front().unwrap();
+    let outcome = Err(crate::event::CopyFailure::Local(Failure::Io));
+    let outputs = world.give(Input::CopyDone {
+        peer: PEER,
+        connection,
+        copy,
+        outcome,
+    });
+    assert!(
+        outputs.iter().any(|output| copy_of(output).is_some()),
+        "the next range is asked for: {outputs:?}"
+    );
+}
+
+fn copy_of(output: &Output) -> Option<(crate::event::CopyId, ConnectionId)> {
+    match output {
+        Output::Copy { copy, connection, .. } => Some((*copy, *connection)),
+        _ => None,
+    }
 }

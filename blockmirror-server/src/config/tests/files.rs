@@ -67,3 +67,30 @@ fn files_are_looked_at() {
     std::fs::write(dir.join("s"), "").unwrap();
     load_fails(dir, &named, "is not a socket");
 }
+
+#[test]
+fn an_image_that_was_mirrored_is_not_changed_behind_the_back_of_its_metadata() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("i");
+    let volume = format!("image = \"{}\"", image.display());
+    let plain = |volume: &str| {
+        load(dir.path(), volume).unwrap();
+        let path = dir.path().join("c.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("name = \"db\"", "name = \"db\"\nmirror = false")).unwrap();
+        Config::load(&path)
+    };
+    std::fs::write(&image, [0; 8192]).unwrap();
+    assert!(plain(&volume).is_ok());
+    std::fs::write(dir.path().join("i.blockmirror"), "").unwrap();
+    let error = plain(&volume).unwrap_err().to_string();
+    assert!(
+        error.contains("has been mirrored") && error.contains("copied in full"),
+        "{error}"
+    );
+    assert!(
+        plain(&format!("{volume}\nread_only = true")).is_ok(),
+        "nothing is changed"
+    );
+    assert!(load(dir.path(), &volume).is_ok(), "the mirror knows");
+}

@@ -15,6 +15,7 @@ volume | size = "10G"                      | "10G"       | two ways             
 volume | size = "1000"                     | "1000"      | not a multiple of 512          | use 512 or 1024
 volume | size = 0                          | 0           | `size`                         | write a size
 volume | size = "9EiB"                     | "9EiB"      | not a unit of size             | 64MiB
+volume | size = "2PiB"                    | "2PiB"      | mirrored volume has 1 PiB at most | several volumes
 volume | io = "direct";;size = 512         | 512         | not a multiple of 4096         | 4096
 volume | io = "bufered"                    | "bufered"   | cannot be "bufered"            | did you mean "buffered"?
 volume | read_only = "yes"                 | "yes"       | cannot be text                 | true or false
@@ -32,6 +33,7 @@ limits | handshake_timeout = 10            | 10          | cannot be a whole num
 limits | handshake_timeout = "10"          | "10"        | has no unit                    | 500ms
 limits | idle_timeout = "0s"               | "0s"        | is not from                    | 10s
 limits | bytes_in_flight = "1MiB"          | "1MiB"      | not from 32 MiB                | 64MiB
+limits | requests_in_flight = 16385        | 16385       | out of range                   | 1 to 16384
 limits | max_connections = 0               | 0           | out of range                   | 1 to 65536
 listen | "tcp:127.0.0.1"                   | "tcp:127.0.0.1" | has no port                | tcp:HOST:PORT
 listen | "tcp:::1:10809"                   | "tcp:::1:10809" | not in brackets            | tcp:[IPv6]:PORT
@@ -132,6 +134,15 @@ fn combinations_without_meaning() {
     one_problem(&text, 1, &long, "121 bytes", "shorter");
     let text = format!("admin = \"/run/a\"\nname = \"a\"\nlisten = [\"unix:/run/a\"]\n{GOOD}");
     one_problem(&text, 3, "\"unix:/run/a\"", "used twice; first in line 1", "once");
+}
+
+#[test]
+fn the_largest_sizes() {
+    assert_eq!(super::problems(&resource_with("size = \"1PiB\"", PEER)), []);
+    let plain = |volume: &str| resource_with(volume, "").replace("name = \"db\"", "name = \"db\"\nmirror = false");
+    assert_eq!(super::problems(&plain("size = \"2PiB\"")), [], "nothing is tracked");
+    let limits = format!("{HEAD}[limits]\nrequests_in_flight = 16384\n{GOOD}");
+    assert_eq!(super::problems(&limits), []);
 }
 
 #[test]

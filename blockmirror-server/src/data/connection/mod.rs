@@ -35,9 +35,9 @@ const CONNECTION_BYTES: u64 = 40 << 20;
 
 /// Bytes read and not sent beyond which no READ is taken: more of them would only grow cold.
 const READY_BYTES: u64 = 2 << 20;
-/// How long a client may take to read the next bytes of its last replies.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(60);
-
+/// How long a client may stop in the middle of a payload, leave its replies unread while others wait for their memory,
+/// or leave its last replies unread.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A host connection.
 pub(crate) struct Connection {
     slot: u32,
@@ -176,10 +176,30 @@ impl Connection {
         self.phase == Phase::Open && quiet && self.last_active <= since
     }
 
-    /// All its requests have ended, and the client has not read the replies for too long.
-    pub(crate) fn lingers(&self, now: Duration) -> bool {
-        let ending = self.phase == Phase::Draining { deliver: true } && self.in_flight == 0;
-        ending && now >= self.last_active + FAREWELL_PATIENCE
+    /// Close it if it keeps what others need and does nothing: half a payload, replies that it does not read. True: it
+    /// has been closed.
+    pub(crate) fn check_patience(&mut self, volume: &mut Volume, turn: &Turn) -> bool {
+        if turn.now < self.last_active + PATIENCE {
+            return false;
+        }
+        let halfway = matches!(self.incoming, Incoming::Staged(_) | Incoming::Direct { .. }) && self.receiving;
+        let reason = match self.phase {
+            Phase::Open if halfway => "it stopped in the middle of a payload",
+            Phase::Open if self.outbox.in_flight() && volume.replies_are_full() => {
+                "it does not read its replies, and others wait for their memory"
+            }
+            Phase::Draining { deliver: true } if self.in_flight == 0 => "it does not read its last replies",
+            _ => return false,
+        };
+        let export = volume.export();
+        tracing::info!(client = self.address, export, reason, "connection cut off");
+        self.cut(volume, turn);
+        true
+    }
+
+    /// Bytes of READ replies it holds.
+    pub(crate) fn reply_bytes(&self) -> u64 {
+        self.window.bytes
     }
 
     /// Open, with requests that wait for room and a client that may have gone meanwhile.

@@ -184,7 +184,7 @@ impl Connection {
         } else {
             0
         };
-        if !self.has_window(read_bytes) {
+        if !self.has_window(read_bytes) || !volume.has_reply_room(self.window.bytes, read_bytes) {
             // Whoever does not read its replies must not keep others out of the budget.
             volume.forget(self.slot);
             return Step::Stalled;
@@ -275,6 +275,7 @@ impl Connection {
         self.window.requests += 1;
         if let Command::Read { .. } = command {
             self.window.bytes += u64::from(length);
+            volume.hold_reply(u64::from(length));
             self.burst += u64::from(length);
         }
         let origin = Origin {

@@ -44,6 +44,7 @@ impl Connection {
             Sent::Whole => {
                 self.window.requests -= self.sending.requests;
                 self.window.bytes -= self.sending.bytes;
+                volume.release_reply(self.sending.bytes);
                 self.sending = Held::default();
                 self.proceed(volume, turn);
             }

@@ -14,7 +14,7 @@ use super::retired::Retired;
 use crate::data::message::PeerHandover;
 use crate::data::outbox::{Outbox, Sent, is_transient};
 use crate::data::slab::Slab;
-use crate::data::socket::stream_socket;
+use crate::data::socket::{is_unix, stream_socket};
 use crate::data::staging::Staging;
 use crate::data::token::Token;
 use crate::data::turn::Turn;
@@ -29,6 +29,8 @@ const EVENTS_CAPACITY: usize = 256;
 pub(crate) struct Link {
     connection: ConnectionId,
     since: Duration,
+    /// What was sent may be on its way when the connection has ended.
+    crosses_network: bool,
     socket: Socket,
     receive_token: Token,
     send_token: Token,
@@ -71,10 +73,15 @@ impl Link {
         handover: PeerHandover,
         (receive_token, send_token): (Token, Token),
     ) -> io::Result<Self> {
+        let crosses_network = !is_unix(&handover.socket)?;
+        let socket = stream_socket(handover.socket)?;
+        // What the peer has not been sent when the connection ends, in whatever way, must never be sent.
+        socket.reset_on_close(true)?;
         Ok(Self {
             connection,
             since: turn.now,
-            socket: stream_socket(handover.socket)?,
+            crosses_network,
+            socket,
             receive_token,
             send_token,
             pipeline: Pipeline::numbered(&handover.negotiated, LINK_WINDOW, connection.0),
@@ -188,9 +195,24 @@ impl Link {
         Ok(())
     }
 
+    /// Requests are unanswered that may land after the connection has ended: its end may have been made up on the way
+    /// here, with some of them still on the way there.
+    pub(super) fn may_land(&self) -> bool {
+        self.crosses_network && (self.pipeline.in_flight() > 0 || !self.outbox.is_idle())
+    }
+
+    /// The peer has closed the connection: end it here, a send in flight included.
+    pub(super) fn close(self) {
+        // It fails when the connection is broken already.
+        let _ = self.socket.shutdown_both();
+    }
+
     /// Give the connection up. What was asked is forgotten; the socket is kept until the peer has closed it.
     pub(crate) fn retire(mut self, turn: &mut Turn) -> Retired {
+        let may_land = self.may_land();
         if self.pipeline.in_flight() == 0 && self.outbox.is_idle() {
+            // The good-bye is all that is left to send, and is to arrive. When this fails it may not: no harm is done.
+            let _ = self.socket.reset_on_close(false);
             self.outbox.push_header(&self.pipeline.disconnect());
             self.outbox.flush(turn, self.send_token, &self.socket);
         } else {
@@ -203,7 +225,7 @@ impl Link {
             self.socket,
             self.receive_token,
             self.staging,
-            self.receiving,
+            (self.receiving, may_land),
         )
     }
 

@@ -27,9 +27,10 @@ use crate::ring::Op;
 
 /// A connection that lived this long was a success: the next attempt starts without backoff.
 const STABLE: Duration = Duration::from_secs(10);
-/// After a daemon that was killed, its connections get this long to be closed by the peer (the zombie-write rule): the
-/// kernel has ended them, and what a peer has received of them by now it carries out within this time.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Between the end of a connection with requests unanswered and the next connection (the zombie-write rule). The end may
+/// have been made up on the way, by a router that forgot the connection, or by the kernel after a daemon that was
+/// killed: what has reached the peer by then it carries out within this time. Not for Unix sockets, whose ends know.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// Bits of a token's value that hold the connection; the peer's index is above them.
 const CONNECTION_BITS: u32 = 32;
 
@@ -185,7 +186,10 @@ impl Peer {
             self.attempt.saturating_add(1)
         };
         self.last_error = Some(lost.reason.clone());
-        if !lost.closed {
+        if lost.closed {
+            self.settle(turn, link.may_land());
+            link.close();
+        } else {
             self.retired = Some(link.retire(turn));
         }
         self.dial(turn);
@@ -215,16 +219,11 @@ impl Peer {
         if let Some(link) = self.link.as_mut().filter(|link| link.connection() == connection) {
             return link.on_received(turn, result, op);
         }
-        let closed = match self
+        let ended = self
             .retired
-            .as_ref()
-            .filter(|retired| retired.connection() == connection)
-        {
-            Some(retired) => retired.on_received(turn, result, op),
-            None => false,
-        };
-        if closed {
-            self.retired = None;
+            .take_if(|retired| retired.connection() == connection && retired.on_received(turn, result, op));
+        if let Some(retired) = ended {
+            self.settle(turn, retired.may_land());
             self.dial(turn);
         }
         Ok(())
@@ -253,6 +252,7 @@ impl Peer {
                 "the peer has not closed a lost connection for {} s; going on without waiting for it",
                 fence.as_secs()
             );
+            self.settle(turn, retired.may_land());
             retired.cut();
         }
         self.dial(turn);
@@ -288,6 +288,13 @@ impl Peer {
             peer: self.place(),
             attempt: self.attempt,
         });
+    }
+
+    /// A connection has ended: not at once on to the next one, if something sent on it `may_land`.
+    fn settle(&mut self, turn: &Turn, may_land: bool) {
+        if may_land {
+            self.not_before = self.not_before.max(turn.now + SETTLE);
+        }
     }
 
     fn place(&self) -> usize {

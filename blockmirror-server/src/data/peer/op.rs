@@ -181,10 +181,12 @@ impl LinkOp {
     pub(super) fn answered(&mut self, outcome: Result<Option<Vec<u8>>, PeerError>) {
         self.in_flight -= 1;
         match outcome {
-            Ok(Some(data)) => match &mut self.data {
-                Some(_) => debug_assert!(false, "reads are one piece"),
-                None => self.data = Some(data),
-            },
+            // A READ is asked for as one request; of several answers only a part would be looked at.
+            Ok(Some(_)) if self.data.is_some() => self.fail(PeerError {
+                error: NbdError::Invalid,
+                message: Some("a READ was longer than the peer answers at once".to_owned()),
+            }),
+            Ok(Some(data)) => self.data = Some(data),
             Ok(None) => {}
             Err(error) => self.fail(error),
         }

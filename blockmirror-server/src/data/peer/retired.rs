@@ -21,23 +21,25 @@ pub(crate) struct Retired {
     socket: Socket,
     receive_token: Token,
     since: Duration,
+    may_land: bool,
 }
 
 impl Retired {
-    /// `receiving`: a receive is in flight already.
+    /// `receiving`: a receive is in flight already; `may_land`: see [`Link::may_land`](super::Link).
     pub(super) fn new(
         turn: &mut Turn,
         connection: ConnectionId,
         socket: Socket,
         receive_token: Token,
         mut staging: Staging,
-        receiving: bool,
+        (receiving, may_land): (bool, bool),
     ) -> Self {
         let retired = Self {
             connection,
             socket,
             receive_token,
             since: turn.now,
+            may_land,
         };
         if !receiving {
             let length = staging.len();
@@ -56,6 +58,11 @@ impl Retired {
     /// When it was given up.
     pub(super) fn since(&self) -> Duration {
         self.since
+    }
+
+    /// What was sent on it may land for a while after its end.
+    pub(super) fn may_land(&self) -> bool {
+        self.may_land
     }
 
     /// A receive came back: late answers are thrown away. True: the peer has closed the connection.

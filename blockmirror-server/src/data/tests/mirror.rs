@@ -96,6 +96,29 @@ fn the_first_resync_copies_what_is_allocated_and_zeroes_the_rest() {
     });
 }
 
+/// A peer without WRITE_ZEROES is read where there are holes here: every byte of the answer counts, however many
+/// requests it takes.
+#[test]
+fn a_peer_that_is_read_in_small_pieces_is_erased_all_the_same() {
+    for maximum_payload in [64 << 10, 100_000, 2048] {
+        let pair = Pair::start(
+            EngineChoice::Auto,
+            Peering {
+                flags: abilities()[1],
+                maximum_payload,
+                ..Peering::default()
+            },
+            |_, theirs| {
+                // Only what comes first of every MiB is zero already.
+                let of_mib: Vec<u8> = (0..MIB).map(|at| if at < 128 << 10 { 0 } else { 0xee }).collect();
+                std::fs::write(theirs, of_mib.repeat((SIZE / MIB) as usize)).unwrap();
+            },
+        );
+        pair.wait_for_sync();
+        pair.end();
+    }
+}
+
 #[test]
 fn a_cut_peer_gets_what_it_missed_and_nothing_else() {
     on_both_engines(|engine| {

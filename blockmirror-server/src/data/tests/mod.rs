@@ -11,4 +11,5 @@ mod peer;
 mod pressure;
 mod rig;
 mod shutdown;
+mod tcp;
 mod transmission;

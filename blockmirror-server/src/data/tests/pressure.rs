@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mirror_core::config::REQUESTS_MAX;
 use nbd_proto::{Command, Request};
 
 use super::host::write_request;
 use super::peer::{equal_peer, played_peers};
 use super::rig::{Build, MIB};
 use super::transmission::on_both_engines;
-use crate::data::Limits;
+use crate::data::volume::Volume;
+use crate::data::{Limits, VolumePlan};
+use crate::image::{Image, ImageOptions, ImagePlace, IoMode};
 use crate::ring::EngineChoice;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -140,4 +143,33 @@ fn a_full_budget_stops_receiving_and_its_first_waiter_goes_first() {
         first.expect_ok(2);
         assert!(second.answer(|_| 512).1.is_ok());
     });
+}
+
+/// Every reserved request gets a number the mirror takes, those included that are still being received.
+#[test]
+fn what_is_still_arriving_counts_as_a_request() {
+    let options = ImageOptions {
+        place: ImagePlace::Memory,
+        size: Some(4096),
+        io: IoMode::Buffered,
+        read_only: false,
+        preallocate: false,
+    };
+    let plan = VolumePlan {
+        export: "test".to_owned(),
+        image: Image::open(&options).unwrap(),
+        minimum_block: 1,
+        mirror: None,
+    };
+    let limits = Limits {
+        budget_bytes: u64::MAX,
+        budget_requests: u32::MAX,
+        ..Limits::default()
+    };
+    let mut volume = Volume::new(0, plan, &limits).unwrap();
+    assert!((0..REQUESTS_MAX).all(|_| volume.reserve(1, 1)));
+    assert!(!volume.reserve(2, 1));
+    volume.unreserve(1);
+    assert!(volume.reserve(2, 1));
+    assert!(!volume.reserve(1, 1));
 }

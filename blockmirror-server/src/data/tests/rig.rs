@@ -41,6 +41,7 @@ pub(super) struct Peering {
     /// What the peer's handshake says; `None`: as large as the volume.
     pub(super) size: Option<u64>,
     pub(super) minimum_block: u32,
+    pub(super) maximum_payload: u32,
     pub(super) flags: TransmissionFlags,
 }
 
@@ -54,6 +55,7 @@ impl Default for Peering {
             fence_timeout: PATIENCE,
             size: None,
             minimum_block: 1,
+            maximum_payload: export(0, 1).block_sizes.maximum_payload,
             flags: export(0, 1).flags,
         }
     }
@@ -272,7 +274,10 @@ fn peer_handover((volume, peer): (usize, usize), stream: UnixStream, peering: &P
     let negotiated = nbd_proto::client::Negotiated {
         size: export.size,
         flags: peering.flags,
-        block_sizes: Some(export.block_sizes),
+        block_sizes: Some(BlockSizes {
+            maximum_payload: peering.maximum_payload,
+            ..export.block_sizes
+        }),
         structured_replies: false,
         name: None,
         description: None,

@@ -60,6 +60,30 @@ fn a_stop_that_cannot_be_clean_ends_at_its_deadline() {
     });
 }
 
+/// A volume that failed is not stopped clean, and nothing is waited for.
+#[test]
+fn a_volume_that_failed_is_not_stopped_clean() {
+    on_both_engines(|engine| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut build = Build::memory(engine, MIB).with_peer(
+            directory.path(),
+            equal_peer(),
+            Box::new(|_| Err("out of reach".to_owned())),
+        );
+        if let Some((plan, ..)) = &mut build.mirror {
+            // It cannot be written.
+            plan.metadata = std::fs::File::open(directory.path().join("meta")).unwrap();
+        }
+        let rig = build.start();
+        let mut host = rig.connect(false);
+        host.ask_write(1, 0, &[1; 4096]);
+        assert!(host.answer(|_| 0).1.is_err());
+        drop(host);
+        rig.wait("failed", |volume| volume.failed.is_some());
+        assert!(!rig.stop(), "not clean");
+    });
+}
+
 #[test]
 fn idle_connections_are_closed_and_busy_ones_are_not() {
     on_both_engines(|engine| {

@@ -4,20 +4,17 @@ use mirror_core::ByteRange;
 use mirror_core::event::{ConnectionId, Copied, CopyFailure, CopyId, Failure, Input, PeerIndex};
 use nbd_proto::NbdError;
 
-use super::request::failure_of;
-use super::{ImageWork, Machinery, Volume};
+use super::blocks::{PIECE_BYTES, in_blocks, longest_read, not_zero};
+use super::request::{ImageWork, failure_of};
+use super::{Machinery, Volume};
 use crate::data::peer::{Action, LinkWork, PeerError};
 use crate::data::slab::Slab;
 use crate::data::turn::Turn;
 use crate::image::{ExtentKind, ImageError, ImageRequest};
 use crate::ring::Buffer;
 
-/// Bytes of one piece of data.
-const PIECE_BYTES: u64 = 1 << 20;
 /// Pieces of one resync request under way at a time.
 const PIECES_IN_FLIGHT: u32 = 4;
-/// What is looked at as a whole when a peer's bytes are searched for zeroes.
-const ZERO_BLOCK: usize = 4096;
 
 /// The resync requests under way.
 #[derive(Debug)]
@@ -186,13 +183,19 @@ impl Volume {
                 shipped: 0,
                 zeroed: piece.length,
             },
-            Step::ReadPeer => match not_zero(data.as_deref().unwrap_or_default()) {
-                None => Copied {
+            Step::ReadPeer => match data
+                .filter(|data| data.len() as u64 == piece.length)
+                .as_deref()
+                .map(not_zero)
+            {
+                // Not what was asked for: nothing is known about the rest.
+                None => return self.piece_over(turn, id, Err(CopyFailure::Peer(Failure::Io))),
+                Some(None) => Copied {
                     shipped: 0,
                     zeroed: piece.length,
                 },
-                Some((from, to)) => {
-                    let range = piece.offset + from as u64..piece.offset + (to as u64).min(piece.length);
+                Some(Some((from, to))) => {
+                    let range = piece.offset + from as u64..piece.offset + to as u64;
                     return self.copy_erase(turn, id, piece, range);
                 }
             },
@@ -205,20 +208,19 @@ impl Volume {
     fn copy_advance(&mut self, turn: &mut Turn, id: u32) {
         while let Some((job, offset)) = self.copy_next(id) {
             let (peer, connection) = job;
-            let can_zero = self
-                .peer_link(peer, connection)
-                .is_some_and(|link| link.limits().can_zero());
+            let limits = self.peer_link(peer, connection).map(|link| *link.limits());
+            let can_zero = limits.is_some_and(|limits| limits.can_zero());
             let end = self
                 .copies()
                 .and_then(|copies| copies.jobs.get(id))
                 .map_or(offset, |job| job.end);
-            let extent = self.image.next_data(offset);
+            let extent = in_blocks(self.image.next_data(offset), offset, end);
             let (step, longest) = match extent.kind {
                 ExtentKind::Data => (Step::ReadLocal, PIECE_BYTES),
                 ExtentKind::Hole if can_zero => (Step::ZeroPeer, u64::MAX),
-                ExtentKind::Hole => (Step::ReadPeer, PIECE_BYTES),
+                ExtentKind::Hole => (Step::ReadPeer, limits.as_ref().map_or(PIECE_BYTES, longest_read)),
             };
-            let length = (extent.end.clamp(offset + 1, end) - offset).min(longest);
+            let length = (extent.end - offset).min(longest);
             let piece = Piece {
                 job: id,
                 offset,
@@ -347,29 +349,5 @@ pub(super) fn peer_failure(error: &PeerError) -> Failure {
         Failure::NoSpace
     } else {
         Failure::Io
-    }
-}
-
-/// From the first block that is not zero to the end of the last; `None`: all is zero.
-fn not_zero(data: &[u8]) -> Option<(usize, usize)> {
-    let used = |block: &[u8]| block.iter().any(|&byte| byte != 0);
-    let first = data.chunks(ZERO_BLOCK).position(used)?;
-    let last = data.chunks(ZERO_BLOCK).rposition(used)?;
-    Some((first * ZERO_BLOCK, ((last + 1) * ZERO_BLOCK).min(data.len())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zeroes_are_left_alone() {
-        assert_eq!(not_zero(&[0; 3 * ZERO_BLOCK]), None);
-        assert_eq!(not_zero(&[]), None);
-        let mut data = vec![0; 4 * ZERO_BLOCK + 10];
-        data[ZERO_BLOCK + 5] = 1;
-        assert_eq!(not_zero(&data), Some((ZERO_BLOCK, 2 * ZERO_BLOCK)));
-        data[4 * ZERO_BLOCK + 9] = 1;
-        assert_eq!(not_zero(&data), Some((ZERO_BLOCK, 4 * ZERO_BLOCK + 10)));
     }
 }

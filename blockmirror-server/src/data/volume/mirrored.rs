@@ -11,8 +11,8 @@ use mirror_core::event::{
 
 use super::copy::Copies;
 use super::plain::image_request;
-use super::request::{HostRequest, VOLUME_FAILED, failure_of, mirror_refusal};
-use super::{ImageWork, Machinery, Volume};
+use super::request::{HostRequest, ImageWork, VOLUME_FAILED, failure_of, mirror_refusal};
+use super::{Machinery, Volume};
 use crate::data::message::{MirrorPlan, VolumeSnapshot};
 use crate::data::metadata::{MetadataFile, PersistDone};
 use crate::data::peer::{Action, LinkDone, LinkWork, Peer};
@@ -30,7 +30,8 @@ pub(super) struct MirrorSide {
     pub(super) done: Vec<LinkDone>,
     /// Mutations to be applied here, once the peers have been sent theirs.
     locals: Vec<(RequestId, Mutation)>,
-    stopped: bool,
+    /// The core has stopped; whether with clean metadata.
+    stopped: Option<bool>,
 }
 
 impl MirrorSide {
@@ -46,7 +47,7 @@ impl MirrorSide {
             metadata: MetadataFile::new(volume, plan.metadata)?,
             done: Vec::new(),
             locals: Vec::new(),
-            stopped: false,
+            stopped: None,
         })
     }
 
@@ -105,7 +106,8 @@ impl MirrorSide {
             .collect();
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    /// `Some`: stopped, and whether with clean metadata.
+    pub(super) fn stopped(&self) -> Option<bool> {
         self.stopped
     }
 
@@ -128,7 +130,11 @@ impl MirrorSide {
         let Some(peer) = self.peer(index) else { return };
         match reason {
             DisconnectReason::Operator | DisconnectReason::Stopping => peer.stop_wanting(turn),
-            DisconnectReason::PeerFailed(_) => {}
+            DisconnectReason::PeerFailed(_) => tracing::warn!(
+                peer = peer.name(),
+                error = peer.last_error(),
+                "the peer answered a request with an error: connection given up"
+            ),
         }
         peer.give_up(turn, connection);
     }
@@ -318,9 +324,13 @@ impl Volume {
                     "a flush or a metadata write failed: the volume takes no more changes"
                 );
             }
-            Event::Stopped => {
-                tracing::info!(export, "stopped, metadata is clean");
-                mirror.stopped = true;
+            Event::Stopped { clean } => {
+                if *clean {
+                    tracing::info!(export, "stopped, metadata is clean");
+                } else {
+                    tracing::error!(export, "stopped, but the volume had failed: the metadata is not clean");
+                }
+                mirror.stopped = Some(*clean);
             }
         }
     }

@@ -1,9 +1,11 @@
 //! A volume: its image, the requests of its hosts, and what orders and replicates them.
 
+mod blocks;
 mod copy;
 mod mirrored;
 mod peers;
 mod plain;
+mod replies;
 mod request;
 
 use mirror_core::config::REQUESTS_MAX;
@@ -12,7 +14,7 @@ use nbd_proto::{Command, Refusal};
 use self::mirrored::MirrorSide;
 use self::plain::Plain;
 pub(crate) use self::request::Origin;
-use self::request::{HostRequest, image_refusal};
+use self::request::{HostRequest, ImageWork, image_refusal};
 use super::budget::Budget;
 use super::connection::HostReply;
 use super::message::{Limits, VolumePlan, VolumeSnapshot};
@@ -33,12 +35,18 @@ pub(crate) struct Volume {
     image: Image,
     budget: Budget,
     requests: Slab<HostRequest>,
+    /// Requests with reserved room that have not arrived whole.
+    arriving: usize,
     /// Requests that have ended since the loop last looked.
     ended: Vec<Ended>,
     /// Scratch for answers of the image.
     image_done: Vec<ImageDone>,
     machinery: Machinery,
     connections: usize,
+    /// Bytes of READ replies that its connections hold, asked for or not yet sent.
+    reply_bytes: u64,
+    /// A READ had to wait for room among them, since the loop last looked.
+    replies_full: bool,
     image_failures: u64,
     image_failures_logged: u64,
 }
@@ -71,35 +79,6 @@ impl Ended {
     }
 }
 
-/// What an image request is for; carried by the image as a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ImageWork {
-    /// A host request.
-    Host(u32),
-    /// The volume's flush, one at a time.
-    Flush,
-    /// The local read of a piece of a resync request.
-    CopyRead(u32),
-}
-
-impl ImageWork {
-    const fn encode(self) -> u64 {
-        match self {
-            Self::Host(id) => id as u64,
-            Self::Flush => 1 << 32,
-            Self::CopyRead(piece) => 2 << 32 | piece as u64,
-        }
-    }
-
-    const fn decode(id: u64) -> Self {
-        match id >> 32 {
-            0 => Self::Host(id as u32),
-            1 => Self::Flush,
-            _ => Self::CopyRead(id as u32),
-        }
-    }
-}
-
 impl Volume {
     /// Take over a planned volume.
     pub(crate) fn new(index: usize, plan: VolumePlan, limits: &Limits) -> std::io::Result<Self> {
@@ -115,10 +94,13 @@ impl Volume {
             image,
             budget: Budget::new(limits.budget_bytes, limits.budget_requests),
             requests: Slab::new(),
+            arriving: 0,
             ended: Vec::new(),
             image_done: Vec::new(),
             machinery,
             connections: 0,
+            reply_bytes: 0,
+            replies_full: false,
             image_failures: 0,
             image_failures_logged: 0,
         })
@@ -130,16 +112,19 @@ impl Volume {
 
     /// Take room for a request of `bytes`; false: the connection is queued, `next_waiting` will name it.
     pub(crate) fn reserve(&mut self, connection: u32, bytes: u64) -> bool {
-        if self.requests.len() >= REQUESTS_MAX {
+        if self.requests.len() + self.arriving >= REQUESTS_MAX {
             // Answered ones are kept while a peer's queue needs them.
             self.budget.wait(connection);
             return false;
         }
-        self.budget.reserve(connection, bytes)
+        let reserved = self.budget.reserve(connection, bytes);
+        self.arriving += usize::from(reserved);
+        reserved
     }
 
     /// Give back room that was never used.
     pub(crate) fn unreserve(&mut self, bytes: u64) {
+        self.arriving -= 1;
         self.budget.release(bytes);
     }
 
@@ -172,6 +157,7 @@ impl Volume {
             abandoned: false,
             taken: 0,
         };
+        self.arriving -= 1;
         let id = self.requests.insert(request);
         match command {
             Command::Read { .. } => {
@@ -253,8 +239,9 @@ impl Volume {
     }
 
     /// A host connection is gone.
-    pub(crate) fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self, reply_bytes: u64) {
         self.connections -= 1;
+        self.release_reply(reply_bytes);
     }
 
     /// No request comes any more: finish, and make everything durable.
@@ -265,14 +252,13 @@ impl Volume {
         }
     }
 
-    /// Stopped, with everything durable.
-    pub(crate) fn is_stopped(&self) -> bool {
-        let quiet = self.requests.is_empty();
-        quiet
-            && match &self.machinery {
-                Machinery::Plain(plain) => plain.is_stopped(),
-                Machinery::Mirror(mirror) => mirror.is_stopped(),
-            }
+    /// `Some`: nothing of it is in flight any more; whether everything is durable and its metadata clean.
+    pub(crate) fn stopped(&self) -> Option<bool> {
+        let clean = match &self.machinery {
+            Machinery::Plain(plain) => plain.stopped(),
+            Machinery::Mirror(mirror) => mirror.stopped(),
+        };
+        clean.filter(|_| self.requests.is_empty())
     }
 
     /// Its present state.

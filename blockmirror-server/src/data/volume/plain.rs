@@ -6,8 +6,8 @@ use mirror_core::ByteRange;
 use mirror_core::event::MutationKind;
 use mirror_core::order::RangeOrder;
 
-use super::request::{VOLUME_FAILED, image_refusal};
-use super::{ImageWork, Machinery, Volume};
+use super::request::{ImageWork, VOLUME_FAILED, image_refusal};
+use super::{Machinery, Volume};
 use crate::data::turn::Turn;
 use crate::image::{ImageError, ImageRequest};
 
@@ -35,7 +35,8 @@ enum Stop {
     Asked,
     /// The last flush is in flight.
     Flushing,
-    Done,
+    /// Over; `clean`: everything is durable.
+    Done { clean: bool },
 }
 
 impl Plain {
@@ -64,9 +65,12 @@ impl Plain {
         self.stop = Stop::Asked;
     }
 
-    /// Everything is durable.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stop == Stop::Done
+    /// `Some`: stopped, and whether everything is durable.
+    pub(super) fn stopped(&self) -> Option<bool> {
+        match self.stop {
+            Stop::Done { clean } => Some(clean),
+            Stop::NotAsked | Stop::Asked | Stop::Flushing => None,
+        }
     }
 
     pub(super) fn flush(&mut self, id: u32) {
@@ -93,6 +97,9 @@ impl Volume {
             plain.stop = Stop::Flushing;
         }
         if plain.failed.is_some() {
+            if last {
+                plain.stop = Stop::Done { clean: false };
+            }
             let flushes = mem::take(&mut plain.next_flush);
             return flushes.into_iter().for_each(|id| self.end(id, Err(VOLUME_FAILED)));
         }
@@ -105,8 +112,8 @@ impl Volume {
     pub(super) fn plain_flushed(&mut self, result: &Result<(), ImageError>) {
         let Some(plain) = self.plain() else { return };
         plain.flush_in_flight = false;
-        if plain.stop == Stop::Flushing && result.is_ok() {
-            plain.stop = Stop::Done;
+        if plain.stop == Stop::Flushing {
+            plain.stop = Stop::Done { clean: result.is_ok() };
         }
         if let Err(error) = result {
             plain.failed = Some(error.to_string());

@@ -80,6 +80,35 @@ impl HostRequest {
     }
 }
 
+/// What an image request is for; carried by the image as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ImageWork {
+    /// A host request.
+    Host(u32),
+    /// The volume's flush, one at a time.
+    Flush,
+    /// The local read of a piece of a resync request.
+    CopyRead(u32),
+}
+
+impl ImageWork {
+    pub(super) const fn encode(self) -> u64 {
+        match self {
+            Self::Host(id) => id as u64,
+            Self::Flush => 1 << 32,
+            Self::CopyRead(piece) => 2 << 32 | piece as u64,
+        }
+    }
+
+    pub(super) const fn decode(id: u64) -> Self {
+        match id >> 32 {
+            0 => Self::Host(id as u32),
+            1 => Self::Flush,
+            _ => Self::CopyRead(id as u32),
+        }
+    }
+}
+
 /// What an image's error means to the mirror.
 pub(super) fn failure_of(error: &ImageError) -> Failure {
     match error {
