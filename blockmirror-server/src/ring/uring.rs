@@ -8,16 +8,18 @@
 //! holds then is leaked with its buffers, for its memory must not be used again.
 
 mod setup;
+mod wait;
 
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{self, Fd, SubmitArgs, Timespec};
+use io_uring::types::{self, Fd};
 use io_uring::{IoUring, opcode, squeue};
 use nix::libc;
 
+use self::wait::LookOut;
 use super::driver::IN_FLIGHT_MAX;
 use super::inline::{Attempt, InlineTurn};
 use super::slab::Slab;
@@ -53,6 +55,7 @@ pub(super) struct UringDriver {
     /// Completions taken to make room in the queues, for the next wait.
     early: Vec<Completion>,
     detail: String,
+    look_out: LookOut,
     _on_this_thread: std::marker::PhantomData<*const ()>,
 }
 
@@ -89,6 +92,7 @@ impl UringDriver {
             woken: false,
             early: Vec::new(),
             detail,
+            look_out: LookOut::new(),
             _on_this_thread: std::marker::PhantomData,
         };
         driver.arm_waker()?;
@@ -177,25 +181,6 @@ impl UringDriver {
         woken
     }
 
-    /// Submits, and waits for one completion until `timeout`.
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let result = match timeout {
-            Some(Duration::ZERO) => self.ring.submit(),
-            Some(timeout) => {
-                let limit = Timespec::from(timeout);
-                self.ring
-                    .submitter()
-                    .submit_with_args(1, &SubmitArgs::new().timespec(&limit))
-            }
-            None => self.ring.submit_and_wait(1),
-        };
-        match result {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing(&error) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Cancels what is in flight and waits for it, within bounds.
     fn drain(&mut self) {
         for key in self.entries.keys() {
@@ -231,7 +216,7 @@ impl Driver for UringDriver {
         }
         let ready = self.woken || !self.early.is_empty() || !self.ring.completion().is_empty();
         out.append(&mut self.early);
-        self.enter(if ready { Some(Duration::ZERO) } else { timeout })?;
+        self.submit_and_wait(if ready { Some(Duration::ZERO) } else { timeout })?;
         if self.reap(out) || self.woken {
             self.waker.clear();
             self.woken = false;
