@@ -358,7 +358,9 @@ impl DataThread {
             let Some(volume) = self.volumes.get_mut(connection.volume()) else {
                 continue;
             };
-            if connection.is_stalled() {
+            if connection.check_patience(volume, &self.turn) {
+                self.touched.push(slot);
+            } else if connection.is_stalled() {
                 // It may have hung up while it waits.
                 connection.proceed(volume, &mut self.turn);
                 self.touched.push(slot);
@@ -369,8 +371,6 @@ impl DataThread {
                     "idle for too long; closed"
                 );
                 connection.finish(volume, &self.turn);
-                self.touched.push(slot);
-            } else if connection.check_patience(volume, &self.turn) {
                 self.touched.push(slot);
             }
         }

@@ -38,6 +38,7 @@ const READY_BYTES: u64 = 2 << 20;
 /// How long a client may stop in the middle of a payload, leave its replies unread while others wait for their memory,
 /// or leave its last replies unread.
 const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A host connection.
 pub(crate) struct Connection {
     slot: u32,

@@ -180,11 +180,7 @@ impl Peer {
     pub(crate) fn lose(&mut self, turn: &mut Turn, lost: &Lost) -> Option<ConnectionId> {
         let link = self.link.take()?;
         let connection = link.connection();
-        self.attempt = if turn.now - link.since() >= STABLE {
-            0
-        } else {
-            self.attempt.saturating_add(1)
-        };
+        self.count_attempt(turn.now - link.since());
         self.last_error = Some(lost.reason.clone());
         if lost.closed {
             self.settle(turn, link.may_land());
@@ -199,11 +195,7 @@ impl Peer {
     /// The mirror is through with this connection, or with trying to make one.
     pub(crate) fn give_up(&mut self, turn: &mut Turn, connection: Option<ConnectionId>) {
         if let Some(link) = self.link.take_if(|link| Some(link.connection()) == connection) {
-            self.attempt = if turn.now - link.since() >= STABLE {
-                0
-            } else {
-                self.attempt.saturating_add(1)
-            };
+            self.count_attempt(turn.now - link.since());
             self.retired = Some(link.retire(turn));
         }
     }
@@ -274,6 +266,15 @@ impl Peer {
     pub(crate) fn needs_time(&self) -> bool {
         let waits = self.wanted && !self.dialling && self.link.is_none();
         waits || self.retired.is_some() || self.link.as_ref().is_some_and(|link| link.oldest().is_some())
+    }
+
+    /// A connection ended after this long: where the backoff goes on.
+    fn count_attempt(&mut self, lived: Duration) {
+        self.attempt = if lived >= STABLE {
+            0
+        } else {
+            self.attempt.saturating_add(1)
+        };
     }
 
     /// Ask for a connection, if one is wanted and the last one is out of the way.
