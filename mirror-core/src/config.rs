@@ -3,6 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::identity::Role;
+
 /// Peers of one volume at most: they fit a byte mask and the superblock.
 pub const PEERS_MAX: usize = 8;
 /// Largest volume, 1 PiB: extents and bitmap pages are numbered in 32 bits, and the activity log holds 4 bytes per extent.
@@ -64,6 +66,19 @@ pub struct PeerConfig {
     pub queue_bytes: u64,
     /// `Async`: requests queued for it at most before it falls Behind.
     pub queue_requests: usize,
+    /// What is there, as far as the configuration or an earlier connection tells. A plain server is connected to by
+    /// the mirror ([`Output::Connect`](crate::event::Output)), another blockmirror by the resource.
+    pub kind: PeerKind,
+}
+
+/// What a peer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PeerKind {
+    /// A plain NBD server.
+    #[default]
+    Plain,
+    /// Another blockmirror.
+    Partner,
 }
 
 /// One volume.
@@ -77,4 +92,35 @@ pub struct MirrorConfig {
     pub peers: Vec<PeerConfig>,
     /// Random bits, for new generation identifiers.
     pub entropy: u64,
+    /// The role it starts with.
+    pub role: Role,
+    /// What becomes of a local I/O error.
+    pub on_io_error: OnIoError,
+    /// Resync rate.
+    pub resync: ResyncRate,
+}
+
+/// What becomes of an I/O error of the local image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnIoError {
+    /// The image is given up; a peer that has everything serves in its place. Without such a peer: as `Pass`.
+    #[default]
+    Detach,
+    /// The host gets it.
+    Pass,
+}
+
+/// The two knobs of resync, bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResyncRate {
+    /// Not slower than this, whatever the application's latency.
+    pub floor: u64,
+    /// Not faster; 0: no cap.
+    pub cap: u64,
+}
+
+impl Default for ResyncRate {
+    fn default() -> Self {
+        Self { floor: 4 << 20, cap: 0 }
+    }
 }

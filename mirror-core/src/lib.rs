@@ -25,13 +25,16 @@ pub mod bitmap;
 pub mod config;
 pub mod event;
 mod flush_line;
+pub mod identity;
 pub mod metadata;
 mod mirror;
 pub mod order;
 pub mod range;
+pub mod resource;
 mod rng;
 pub mod sabotage;
 pub mod state;
+pub mod stream;
 
 pub use config::{AckMode, MirrorConfig, OnDisconnect, PeerConfig};
 pub use mirror::{Mirror, status};

@@ -24,6 +24,20 @@ pub enum ReplicationState {
     Behind,
 }
 
+/// State of the local image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LocalDisk {
+    /// No image: never attached, detached by the operator or by an I/O error. Data is served from a peer.
+    Diskless,
+    /// Parts of it are newer than others: a resync to it has begun and has not ended.
+    Inconsistent,
+    /// Complete, and known to be older than what a peer has.
+    Outdated,
+    /// Complete, and the newest as far as is known.
+    #[default]
+    UpToDate,
+}
+
 /// What is known of the data of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskState {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mirror_core::event::{ConnectionId, Failure, Input, PeerIndex};
+use mirror_core::event::{ConnectionId, Failure, Input, LinkKind, PeerIndex, SyncPlan};
 
 use crate::checker::Moment;
 use crate::disk::{Disk, OperationId, Stamp};
@@ -140,6 +140,8 @@ impl World {
         self.feed(Input::PeerUp {
             peer: PeerIndex(peer as u8),
             connection,
+            link: LinkKind::Nbd,
+            plan: SyncPlan::Source,
         })
     }
 

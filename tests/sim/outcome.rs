@@ -83,6 +83,11 @@ impl Digest {
             Output::Connect(peer) => (9, u64::from(peer.0), 0),
             Output::Disconnect { peer, .. } => (10, u64::from(peer.0), 0),
             Output::Event(_) => (11, 0, 0),
+            Output::PeerBarrier { peer, .. } => (12, u64::from(peer.0), 0),
+            Output::Fetch { peer, range, .. } => (13, u64::from(peer.0), range.offset),
+            Output::Compare { peer, range, .. } => (14, u64::from(peer.0), range.offset),
+            Output::ToPeer { peer, .. } => (15, u64::from(peer.0), 0),
+            Output::OrderDone { ticket, .. } => (16, u64::from(ticket.0), 0),
         };
         [kind, first, second].into_iter().for_each(|value| self.mix(value));
     }

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use mirror_core::Mirror;
-use mirror_core::config::{MirrorConfig, PeerConfig};
+use mirror_core::config::{MirrorConfig, OnIoError, PeerConfig, PeerKind, ResyncRate};
 use mirror_core::event::{Failure, Input, MetadataWrite, Output, Transaction, TransactionId};
+use mirror_core::identity::Role;
 use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, PeerSlotConfig, Restored, SECTOR_BYTES};
 use mirror_core::range::{BLOCK_BYTES, EXTENT_BYTES};
 use mirror_core::state::PeerState;
@@ -318,12 +319,16 @@ impl World {
             on_disconnect: peer.plan.on_disconnect,
             queue_bytes: peer.plan.queue_bytes,
             queue_requests: peer.plan.queue_requests,
+            kind: PeerKind::Plain,
         });
         let config = MirrorConfig {
             size: self.scenario.layout.size,
             hot_extents: self.scenario.hot_extents,
             peers: peers.collect(),
             entropy: self.primary.entropy.next(),
+            role: Role::Primary,
+            on_io_error: OnIoError::Pass,
+            resync: ResyncRate::default(),
         };
         let mut mirror = Mirror::new(config, restored);
         mirror.set_sabotage(self.options.sabotage);

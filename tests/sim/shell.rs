@@ -120,6 +120,11 @@ impl World {
                     Ok(())
                 }
             }
+            Output::PeerBarrier { .. }
+            | Output::Fetch { .. }
+            | Output::Compare { .. }
+            | Output::ToPeer { .. }
+            | Output::OrderDone { .. } => Err(self.violation("stream", format!("{output:?} for a plain peer"))),
             Output::Persist(transaction) => self.persist(transaction),
             Output::Reply { id, outcome } => self.reply(id, outcome),
             Output::Release(id) => self.release(id),

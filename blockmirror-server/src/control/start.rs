@@ -7,7 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mirror_core::config::{HOT_EXTENTS_DEFAULT, VOLUME_BYTES_MAX};
+use mirror_core::config::{HOT_EXTENTS_DEFAULT, OnIoError, PeerKind, ResyncRate, VOLUME_BYTES_MAX};
+use mirror_core::identity::Role;
 use mirror_core::metadata::{PeerSlotConfig, Restored};
 use mirror_core::{AckMode, MirrorConfig, PeerConfig};
 use tokio::sync::Semaphore;
@@ -222,6 +223,9 @@ impl Preparing<'_> {
                     .unwrap_or(HOT_EXTENTS_DEFAULT),
                 peers: resource.peers.iter().map(peer_config).collect(),
                 entropy: self::entropy()?,
+                role: Role::Primary,
+                on_io_error: OnIoError::Pass,
+                resync: ResyncRate::default(),
             },
             restored: opened.restored,
             metadata: opened.file,
@@ -295,6 +299,7 @@ fn peer_config(peer: &Peer) -> PeerConfig {
         },
         queue_bytes: peer.queue,
         queue_requests: QUEUE_REQUESTS,
+        kind: PeerKind::Plain,
     }
 }
 

@@ -189,13 +189,18 @@ impl Mirror {
                 outcome,
             } => self.copy_done(peer, connection, copy, outcome),
             Input::Persisted { id, outcome } => self.persisted(id, outcome),
-            Input::PeerUp { peer, connection } => self.peer_up(peer, connection),
+            Input::PeerUp { peer, connection, .. } => self.peer_up(peer, connection),
             Input::PeerDown { peer, connection } => self.peer_down(peer, connection),
             Input::Command(Command::Connect(peer)) => self.operator_connect(peer),
             Input::Command(Command::Disconnect(peer)) => self.operator_disconnect(peer),
             Input::Command(Command::Invalidate(peer)) => self.invalidate(peer),
             Input::Command(Command::Stop) => self.stop(),
             Input::Timeout => self.resync_timeout(),
+            Input::Order { .. }
+            | Input::FromPeer { .. }
+            | Input::FetchDone { .. }
+            | Input::CompareDone { .. }
+            | Input::LocalReadFailed { .. } => {}
         }
         loop {
             self.run_ready();

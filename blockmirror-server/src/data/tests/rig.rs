@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mirror_core::config::HOT_EXTENTS_MIN;
+use mirror_core::config::{HOT_EXTENTS_MIN, OnIoError, PeerKind, ResyncRate};
+use mirror_core::identity::Role;
 use mirror_core::metadata::{ImageIdentity, PeerSlotConfig, Restored};
 use mirror_core::{AckMode, MirrorConfig, OnDisconnect, PeerConfig};
 use nbd_proto::{BlockSizes, ExportInfo, TransmissionFlags};
@@ -354,6 +355,7 @@ fn mirror_plan(directory: &Path, size: u64, peering: &Peering) -> MirrorPlan {
         on_disconnect,
         queue_bytes: 4 << 20,
         queue_requests: 1024,
+        kind: PeerKind::Plain,
     };
     let plan = PeerPlan {
         name: "peer".to_owned(),
@@ -365,6 +367,9 @@ fn mirror_plan(directory: &Path, size: u64, peering: &Peering) -> MirrorPlan {
         hot_extents: HOT_EXTENTS_MIN,
         peers: vec![peer],
         entropy: 42,
+        role: Role::Primary,
+        on_io_error: OnIoError::Pass,
+        resync: ResyncRate::default(),
     };
     MirrorPlan {
         config,

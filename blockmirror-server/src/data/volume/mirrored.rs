@@ -218,6 +218,11 @@ impl Volume {
                 copy,
                 range,
             } => self.copy_start(turn, peer, connection, copy, range),
+            Output::PeerBarrier { .. }
+            | Output::Fetch { .. }
+            | Output::Compare { .. }
+            | Output::ToPeer { .. }
+            | Output::OrderDone { .. } => {}
             Output::Persist(transaction) => {
                 let done = mirror.metadata.start(turn, transaction);
                 mirror.persisted(turn.now, done);

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use mirror_core::event::{ConnectionId, Input, PeerIndex};
+use mirror_core::event::{ConnectionId, Input, LinkKind, PeerIndex, SyncPlan};
 
 use super::copy::peer_failure;
 use super::mirrored::MirrorSide;
@@ -46,6 +46,8 @@ impl Volume {
                 Input::PeerUp {
                     peer: index,
                     connection,
+                    link: LinkKind::Nbd,
+                    plan: SyncPlan::Source,
                 },
             );
         }

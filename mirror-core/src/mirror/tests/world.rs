@@ -5,8 +5,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::*;
-use crate::config::{AckMode, PeerConfig};
-use crate::event::{ConnectionId, Mutation, MutationKind, Transaction};
+use crate::config::{AckMode, OnIoError, PeerConfig, PeerKind, ResyncRate};
+use crate::event::{ConnectionId, LinkKind, Mutation, MutationKind, SyncPlan, Transaction};
+use crate::identity::Role;
 use crate::metadata::{ImageIdentity, PeerSlotConfig};
 use crate::range::ByteRange;
 
@@ -39,12 +40,16 @@ impl World {
             on_disconnect,
             queue_bytes: 3 * 4096,
             queue_requests: 8,
+            kind: PeerKind::Plain,
         };
         let config = MirrorConfig {
             size: SIZE,
             hot_extents: 8,
             peers: vec![peer],
             entropy: 9,
+            role: Role::Primary,
+            on_io_error: OnIoError::Pass,
+            resync: ResyncRate::default(),
         };
         let mut world = Self {
             mirror: Mirror::new(config, restored),
@@ -77,6 +82,8 @@ impl World {
         self.give(Input::PeerUp {
             peer: PEER,
             connection: ConnectionId(self.connection),
+            link: LinkKind::Nbd,
+            plan: SyncPlan::Source,
         })
     }
 

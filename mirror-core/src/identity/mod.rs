@@ -1,0 +1,70 @@
+//! Whose data a leg holds: generation identifiers, what two nodes tell each other of them, and what they conclude.
+//!
+//! A *generation identifier* names a state of a volume's data. A node gives its data a new one when it becomes Primary
+//! and before it acknowledges the first write that a peer does not get. What it had before goes into its history, and,
+//! for every peer that stays behind, into that peer's record.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::state::LocalDisk;
+
+/// Names a generation of data; random, never 0.
+pub type Generation = u64;
+
+/// Earlier generations that a node remembers.
+pub const HISTORY_MAX: usize = 32;
+
+/// Who may serve host writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Serves hosts; its writes go to every peer.
+    Primary,
+    /// Takes writes from a Primary only.
+    #[default]
+    Secondary,
+}
+
+/// What a node says of one volume at a handshake, and what its metadata says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeIdentity {
+    /// The volume's name, the same on both nodes.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// No data was ever declared: the metadata is new and nobody was Primary on it. `current` is not meaningful.
+    pub fresh: bool,
+    /// The generation of the data here.
+    pub current: Generation,
+    /// The generation the peer that is spoken to is known to hold; 0: it is in step as far as is known here.
+    pub for_peer: Generation,
+    /// The same of every other peer that is a blockmirror, 0 left out.
+    pub for_others: Vec<Generation>,
+    /// Earlier generations, the latest first, `HISTORY_MAX` at most.
+    pub history: Vec<Generation>,
+    /// State of the image here.
+    pub disk: LocalDisk,
+    /// It was Primary when it last stopped, and did not stop in order.
+    pub crashed_primary: bool,
+    /// Bytes in blocks marked here as different on the peer that is spoken to.
+    pub dirty_bytes: u64,
+}
+
+/// What a node says of itself at a handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Its name.
+    pub node: String,
+    /// Random, new at every start of the daemon.
+    pub incarnation: u64,
+    /// Counts what it has said on this connection: a later one replaces an earlier one.
+    pub revision: u32,
+    /// Its role.
+    pub role: Role,
+    /// The operator gave its data up for this connection (`connect --discard-my-data`).
+    pub discard_my_data: bool,
+    /// When it last became Primary, in seconds since 1970 by its own clock; 0: never.
+    pub primary_since: u64,
+    /// Its volumes, ordered by name.
+    pub volumes: Vec<VolumeIdentity>,
+}
