@@ -2,12 +2,14 @@
 
 use crate::Samples;
 use crate::fio::{MIRROR_ROWS, PLAIN_ROWS, Row, Sample};
-use crate::systems::{NBDKIT, NO_PEER, PLAIN, System};
+use crate::systems::{FOREIGN, NBDKIT, NO_PEER, PLAIN, System, TO_NBDKIT, TO_PARTNER, TO_PLAIN};
 
 /// Plain against nbdkit, at depth 32 and for 1 MiB, and at depth 1.
 const PLAIN_GOALS: (f64, f64) = (0.9, 0.7);
 /// Mirrored writes against QEMU's.
 const MIRROR_GOAL: f64 = 1.5;
+/// Writes mirrored to a partner against QEMU's, and against those mirrored to a plain peer.
+const PARTNER_GOALS: (f64, f64) = (2.0, 0.95);
 /// What the mirror machinery may cost without a peer.
 const NO_PEER_GOAL: f64 = 0.97;
 
@@ -38,13 +40,26 @@ pub fn plain(systems: &[System], samples: &Samples) -> Vec<Goal> {
 
 /// Print the tables of the mirrors; the goals with their figures.
 pub fn mirrors(systems: &[System], samples: &Samples) -> Vec<Goal> {
-    println!("## Synchronous mirror, remote leg on nbdkit\n");
+    println!("## Synchronous mirror\n");
     tables(systems, &MIRROR_ROWS, samples);
     let mut goals = Vec::new();
     for (row, of_row) in MIRROR_ROWS.iter().zip(samples) {
-        for (system, theirs) in systems.iter().zip(of_row).skip(1) {
-            let ratio = throughput(row, &of_row[0]) / throughput(row, theirs);
-            goals.push(Goal::new(row, &format!("sync / {}", system.name), ratio, MIRROR_GOAL));
+        let figures: Vec<f64> = of_row.iter().map(|all| throughput(row, all)).collect();
+        let partner = figures[TO_PARTNER];
+        for (system, theirs) in systems.iter().zip(&figures).skip(FOREIGN) {
+            let name = system.name;
+            let ratio = figures[TO_NBDKIT] / theirs;
+            goals.push(Goal::new(row, &format!("leg on nbdkit / {name}"), ratio, MIRROR_GOAL));
+            goals.push(Goal::new(
+                row,
+                &format!("partner / {name}"),
+                partner / theirs,
+                PARTNER_GOALS.0,
+            ));
+        }
+        for plain in [TO_PLAIN, TO_NBDKIT] {
+            let what = format!("partner / {}", systems[plain].name);
+            goals.push(Goal::new(row, &what, partner / figures[plain], PARTNER_GOALS.1));
         }
     }
     goals

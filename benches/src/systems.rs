@@ -8,6 +8,7 @@ use blockmirror_tests::config::{NodeConfig, Peer, Resource, unix_uri};
 use blockmirror_tests::foreign::Foreign;
 use blockmirror_tests::node::Node;
 use blockmirror_tests::pair;
+use blockmirror_tests::partners::{Partners, Setup};
 use blockmirror_tests::process::Process;
 use blockmirror_tests::scratch::Scratch;
 use blockmirror_tests::wait::{PATIENT, PROMPT};
@@ -23,7 +24,7 @@ pub const IMAGE_SIZE: u64 = 512 << 20;
 pub enum Group {
     /// One server, one image.
     Plain,
-    /// A server that mirrors to an nbdkit.
+    /// A server that mirrors.
     Mirror,
 }
 
@@ -35,14 +36,22 @@ pub struct System {
     pub uri: String,
     server: Server,
     /// Dropped after the server.
-    _leg: Option<Foreign>,
-    _scratch: Scratch,
+    _leg: Option<Leg>,
+    /// Partners have one of their own.
+    _scratch: Option<Scratch>,
 }
 
 enum Server {
     Node(Box<Node>),
+    Partners(Box<Partners>),
     Foreign(Foreign),
     Process(Process),
+}
+
+/// A remote leg that has to live as long as its mirror.
+enum Leg {
+    Foreign(#[expect(dead_code, reason = "kept alive")] Foreign),
+    Node(#[expect(dead_code, reason = "kept alive")] Box<Node>),
 }
 
 /// Column of the plain export.
@@ -62,9 +71,24 @@ pub fn plain() -> Result<Vec<System>> {
     ])
 }
 
-/// Mirrors with their remote leg on an nbdkit; the first is ours.
+/// Column of the mirror to an nbdkit.
+pub const TO_NBDKIT: usize = 0;
+/// Column of the mirror to a partner.
+pub const TO_PARTNER: usize = 1;
+/// Column of the mirror to a blockmirror that serves plain NBD.
+pub const TO_PLAIN: usize = 2;
+/// Where other people's mirrors begin.
+pub const FOREIGN: usize = 3;
+
+/// Mirrors, ours first. QEMU's have their remote leg on an nbdkit. In the order of the columns.
 pub fn mirrors() -> Result<Vec<System>> {
-    Ok(vec![blockmirror_mirror()?, qemu_active_mirror()?, qemu_quorum()?])
+    Ok(vec![
+        blockmirror_to_nbdkit()?,
+        blockmirror_to_partner()?,
+        blockmirror_to_plain()?,
+        qemu_active_mirror()?,
+        qemu_quorum()?,
+    ])
 }
 
 impl System {
@@ -72,18 +96,19 @@ impl System {
     pub fn cpu_time(&self) -> Result<Duration> {
         match &self.server {
             Server::Node(node) => node.process().context("it is not running")?.cpu_time(),
+            Server::Partners(partners) => partners.nodes[0].process().context("it is not running")?.cpu_time(),
             Server::Foreign(foreign) => foreign.process().context("it is not running")?.cpu_time(),
             Server::Process(process) => process.cpu_time(),
         }
     }
 
-    fn new(name: &'static str, uri: String, server: Server, leg: Option<Foreign>, scratch: Scratch) -> Self {
+    fn new(name: &'static str, uri: String, server: Server, leg: Option<Leg>, scratch: Scratch) -> Self {
         Self {
             name,
             uri,
             server,
             _leg: leg,
-            _scratch: scratch,
+            _scratch: Some(scratch),
         }
     }
 }
@@ -132,26 +157,61 @@ fn qemu_plain() -> Result<System> {
     ))
 }
 
-/// The same remote leg for every mirror: nbdkit's file plugin.
+/// The same remote leg for every mirror to a foreign server: nbdkit's file plugin.
 fn leg(scratch: &Scratch) -> Result<Foreign> {
     Foreign::nbdkit_file(scratch.path(), &image(scratch, "remote.img")?, &[], &[])
 }
 
-fn blockmirror_mirror() -> Result<System> {
+fn blockmirror_to_nbdkit() -> Result<System> {
     let scratch = Scratch::in_memory()?;
-    let (image, leg) = (image(&scratch, "local.img")?, leg(&scratch)?);
-    let peer = Peer::new("bravo", &leg.uri()).with("skip_initial_sync = true");
+    let leg = leg(&scratch)?;
+    let uri = leg.uri();
+    blockmirror_mirror("blockmirror, sync, leg on nbdkit", scratch, &uri, Leg::Foreign(leg))
+}
+
+/// The same daemon on both sides of a plain NBD connection: what the partners' stream is compared with.
+fn blockmirror_to_plain() -> Result<System> {
+    let scratch = Scratch::in_memory()?;
+    let image = image(&scratch, "remote.img")?;
+    let resource = Resource::plain("db", &image, IMAGE_SIZE);
+    let leg = Node::start(scratch.path(), &NodeConfig::new("bravo", vec![resource]))?;
+    let uri = leg.uri("db");
+    blockmirror_mirror("blockmirror, sync, plain peer", scratch, &uri, Leg::Node(Box::new(leg)))
+}
+
+fn blockmirror_mirror(name: &'static str, scratch: Scratch, peer: &str, leg: Leg) -> Result<System> {
+    let image = image(&scratch, "local.img")?;
+    let peer = Peer::new("bravo", peer).with("skip_initial_sync = true\nprotocol = \"nbd\"");
     let resource = Resource::mirrored("db", &image, IMAGE_SIZE, vec![peer]);
     let node = Node::start(scratch.path(), &NodeConfig::new("alpha", vec![resource]))?;
     node.wait_established("db", PATIENT)?;
     let uri = node.uri("db");
-    Ok(System::new(
-        "blockmirror, sync",
-        uri,
-        Server::Node(Box::new(node)),
-        Some(leg),
-        scratch,
-    ))
+    Ok(System::new(name, uri, Server::Node(Box::new(node)), Some(leg), scratch))
+}
+
+fn blockmirror_to_partner() -> Result<System> {
+    let mut partners = Partners::fresh(Setup {
+        volumes: vec![("db".to_owned(), IMAGE_SIZE)],
+        in_memory: true,
+        ..Setup::default()
+    })?;
+    for side in 0..2 {
+        partners.nodes[side].stop()?;
+        pair::seed(&partners.image(side, "db"), IMAGE_SIZE)?;
+    }
+    for node in &mut partners.nodes {
+        node.restart()?;
+    }
+    partners.wait_connected(PATIENT)?;
+    partners.promote_whatever(0)?;
+    partners.wait_in_step(0, PATIENT)?;
+    Ok(System {
+        name: "blockmirror, sync, partner",
+        uri: partners.nodes[0].uri("db"),
+        server: Server::Partners(Box::new(partners)),
+        _leg: None,
+        _scratch: None,
+    })
 }
 
 fn qemu_active_mirror() -> Result<System> {
@@ -169,7 +229,7 @@ fn qemu_active_mirror() -> Result<System> {
         "QEMU blockdev-mirror, write-blocking",
         uri,
         Server::Process(process),
-        Some(leg),
+        Some(Leg::Foreign(leg)),
         scratch,
     ))
 }
@@ -186,7 +246,7 @@ fn qemu_quorum() -> Result<System> {
         "QEMU quorum",
         uri,
         Server::Process(process),
-        Some(leg),
+        Some(Leg::Foreign(leg)),
         scratch,
     ))
 }

@@ -30,6 +30,17 @@ pub struct Connected {
     pub unread: Vec<u8>,
 }
 
+/// A connection that is a replication stream between two blockmirrors from here on.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// A nonblocking stream socket; for TCP with TCP_NODELAY and keepalive.
+    pub socket: OwnedFd,
+    /// What the other said in return.
+    pub reply: Vec<u8>,
+    /// Bytes that came behind it: the beginning of the stream.
+    pub unread: Vec<u8>,
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -74,7 +85,8 @@ pub enum ConnectError {
 /// Dials `address` and opens `export` ("" is the server's default export), asking for structured replies. Everything
 /// together takes at most `deadline`.
 pub async fn connect(address: &Address, export: &str, deadline: Duration) -> Result<Connected, ConnectError> {
-    let (stream, step, unread) = converse(address, Goal::Go, export, deadline).await?;
+    let handshake = Handshake::new(Goal::Go, export, true);
+    let (stream, step, unread) = converse(address, handshake, export, deadline).await?;
     let broken = |source| ConnectError::Broken {
         address: address.clone(),
         source,
@@ -89,9 +101,29 @@ pub async fn connect(address: &Address, export: &str, deadline: Duration) -> Res
     }
 }
 
+/// Dials `address` and asks for a replication stream with the words of `hello`. Everything together takes at most
+/// `deadline`. A server that knows nothing of it refuses as unsupported.
+pub async fn upgrade(address: &Address, hello: &[u8], deadline: Duration) -> Result<Upgraded, ConnectError> {
+    let handshake = Handshake::upgrade(hello.to_vec());
+    let (stream, step, unread) = converse(address, handshake, "", deadline).await?;
+    let broken = |source| ConnectError::Broken {
+        address: address.clone(),
+        source,
+    };
+    match step {
+        Step::Upgraded(reply) => Ok(Upgraded {
+            socket: stream.into_socket().map_err(broken)?,
+            reply,
+            unread,
+        }),
+        _ => Err(unexpected(address)),
+    }
+}
+
 /// What the server says about `export`, without opening it.
 pub async fn info(address: &Address, export: &str, deadline: Duration) -> Result<Negotiated, ConnectError> {
-    match converse(address, Goal::Info, export, deadline).await?.1 {
+    let handshake = Handshake::new(Goal::Info, export, true);
+    match converse(address, handshake, export, deadline).await?.1 {
         Step::Ready(negotiated) => Ok(negotiated),
         _ => Err(unexpected(address)),
     }
@@ -99,7 +131,8 @@ pub async fn info(address: &Address, export: &str, deadline: Duration) -> Result
 
 /// The exports a server tells about: name and description.
 pub async fn list(address: &Address, deadline: Duration) -> Result<Vec<(String, String)>, ConnectError> {
-    match converse(address, Goal::List, "", deadline).await?.1 {
+    let handshake = Handshake::new(Goal::List, "", true);
+    match converse(address, handshake, "", deadline).await?.1 {
         Step::Listed(exports) => Ok(exports),
         _ => Err(unexpected(address)),
     }
@@ -119,7 +152,7 @@ fn unexpected(address: &Address) -> ConnectError {
 /// Dials and runs the handshake to its end; what it came to, and the bytes behind it.
 async fn converse(
     address: &Address,
-    goal: Goal,
+    handshake: Handshake,
     export: &str,
     deadline: Duration,
 ) -> Result<(Stream, Step, Vec<u8>), ConnectError> {
@@ -127,7 +160,7 @@ async fn converse(
     let whole = async {
         let mut stream = Stream::dial(address).await?;
         stage = "negotiating";
-        let (step, unread) = negotiate(&mut stream, address, goal, export).await?;
+        let (step, unread) = negotiate(&mut stream, address, handshake, export).await?;
         Ok((stream, step, unread))
     };
     let result = tokio::time::timeout(deadline, whole).await;
@@ -143,7 +176,7 @@ async fn converse(
 async fn negotiate(
     stream: &mut Stream,
     address: &Address,
-    goal: Goal,
+    mut handshake: Handshake,
     export: &str,
 ) -> Result<(Step, Vec<u8>), ConnectError> {
     let broken = |source| ConnectError::Broken {
@@ -155,7 +188,6 @@ async fn negotiate(
         export: export.to_owned(),
         source,
     };
-    let mut handshake = Handshake::new(goal, export, true);
     let mut input = Vec::with_capacity(READ_SIZE);
     let mut output = Vec::new();
     loop {

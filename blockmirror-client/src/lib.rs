@@ -4,7 +4,8 @@
 //! - [`connect`]: dialling and negotiating, under one deadline; hands out a socket ready for commands.
 //! - [`pipeline`]: the transmission phase as a sans-io state machine: cookies, bounded window, reply assembly. The
 //!   daemon's data threads drive it with io_uring, [`client`] drives it with tokio.
-//! - [`client`]: an asynchronous client for tools and tests.
+//! - [`client`]: an asynchronous client for tools and tests, and one that follows the Primary of a resource.
+//! - [`size`]: sizes as people write them.
 //! - [`admin`]: the admin API: its types, shared with the daemon, and a client for it.
 //!
 //! The `blockmirror` command is built from the same parts (`src/bin/blockmirror`).
@@ -14,4 +15,5 @@ pub mod admin;
 pub mod client;
 pub mod connect;
 pub mod pipeline;
+pub mod size;
 pub mod uri;

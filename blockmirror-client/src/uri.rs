@@ -1,10 +1,14 @@
 //! NBD URIs: `nbd://host:port/export`, `nbd://[v6]:port/export` and `nbd+unix:///export?socket=path`, as in the
-//! protocol's `doc/uri.md`: the export name is the path without its first `/`, percent-decoded.
+//! protocol's `doc/uri.md`: the export name is the path without its first `/`, percent-decoded. Lists of them name the
+//! nodes of one resource.
+
+mod list;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use list::UriList;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// The port IANA assigned to NBD.
@@ -110,6 +114,9 @@ pub enum UriProblem {
     /// An export name longer than the protocol permits.
     #[error("the export name is {0} bytes long and the protocol permits {MAX_EXPORT_NAME}; use a shorter name")]
     NameTooLong(usize),
+    /// A list longer than any resource has nodes.
+    #[error("the list names {0} nodes and at most {max} can be named; leave some out", max = list::URIS_MAX)]
+    TooMany(usize),
 }
 
 impl FromStr for NbdUri {

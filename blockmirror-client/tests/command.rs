@@ -3,80 +3,12 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::Stdio;
-
 use blockmirror_client::admin::{ConnectionState, PeerStatus, ReplicationState, ResyncStatus, StatusReport};
-use common::daemon::{self, Script, bravo, report};
+use common::daemon::{bravo, report};
+use common::scene::Scene;
 use common::{Toy, pattern, uri};
-use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
-
-struct Scene {
-    directory: tempfile::TempDir,
-    daemon: Option<daemon::Shared>,
-}
-
-/// What a command came to.
-struct Outcome {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Scene {
-    fn without_daemon() -> Self {
-        Self {
-            directory: tempfile::tempdir().unwrap(),
-            daemon: None,
-        }
-    }
-
-    fn new(peers: Vec<PeerStatus>, command: Option<(u16, &str)>) -> Self {
-        let mut scene = Self::without_daemon();
-        let reports = peers.into_iter().map(report).collect();
-        let command = command.map(|(status, body)| (status, body.to_owned()));
-        scene.daemon = Some(daemon::serve(
-            &scene.socket(),
-            Script {
-                reports,
-                command,
-                ..Script::default()
-            },
-        ));
-        scene
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("alpha.sock")
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Outcome {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_blockmirror"));
-        command
-            .args(arguments)
-            .env("BLOCKMIRROR_ADMIN", self.socket())
-            .stdin(Stdio::null());
-        let output = command.output().await.unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Outcome {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        let script = self.daemon.as_ref().unwrap().lock().unwrap();
-        script
-            .asked
-            .iter()
-            .filter(|asked| asked.starts_with("POST"))
-            .cloned()
-            .collect()
-    }
-}
 
 fn established() -> PeerStatus {
     bravo(ConnectionState::Connected, ReplicationState::Established)
@@ -92,6 +24,8 @@ fn resync(done: u64, eta_seconds: Option<f64>) -> ResyncStatus {
         elapsed_seconds: 2.0,
         bytes_per_second: 50.0 * MIB as f64,
         eta_seconds,
+        equal_bytes: 0,
+        limit: None,
     }
 }
 
@@ -139,7 +73,7 @@ async fn a_resync_is_waited_for() {
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert_eq!(
         outcome.stdout,
-        "resync of peer bravo of volume db: 100 MiB dirty, done in 2.0 s (copied 100 MiB, zeroed 0 B)\n"
+        "resync of peer bravo of db: 100 MiB dirty, done in 2.0 s (copied 100 MiB, zeroed 0 B)\n"
     );
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     assert_eq!(lines[0], "bravo: Connecting, attempt 2: connection refused");
@@ -166,10 +100,7 @@ async fn nothing_to_resync() {
     };
     let scene = Scene::new(vec![old], None);
     let outcome = scene.run(&["resync", "db", "bravo", "--wait"]).await;
-    assert_eq!(
-        outcome.stdout,
-        "peer bravo of volume db is Established: nothing was dirty\n"
-    );
+    assert_eq!(outcome.stdout, "peer bravo of db is Established: nothing was dirty\n");
     assert_eq!(scene.asked(), ["POST /v1/volumes/db/peers/bravo/resync"]);
 }
 
@@ -180,7 +111,7 @@ async fn connect_waits_for_established_and_gives_up_when_told() {
     let outcome = scene.run(&["connect", "db", "bravo", "--wait"]).await;
     assert_eq!(
         (outcome.code, outcome.stdout.as_str()),
-        (Some(0), "peer bravo of volume db is Established\n")
+        (Some(0), "peer bravo of db is Established\n")
     );
     assert_eq!(scene.asked(), ["POST /v1/volumes/db/peers/bravo/connect"]);
 
@@ -233,7 +164,9 @@ async fn refusals_are_quoted_and_harmless() {
     let outcome = scene.run(&["connect", "x", "bravo"]).await;
     assert_eq!(outcome.code, Some(1));
     assert!(
-        outcome.stderr.contains("no volume \"x\" with a peer \"bravo\""),
+        outcome
+            .stderr
+            .contains("no volume or resource \"x\" with a peer \"bravo\""),
         "{}",
         outcome.stderr
     );
@@ -273,6 +206,10 @@ async fn wrong_usage() {
         &["connect", "db", "bravo", "--timeout", "5"],
         &["--admin", "a", "status", "--config", "b"],
         &["compare", "nbd://h/", "http://h/"],
+        &["promote", "db", "--accept", "a1"],
+        &["resize", "db", "20G"],
+        &["verify", "db", "--stop", "--wait"],
+        &["branch"],
     ] {
         assert_eq!(scene.run(arguments).await.code, Some(2), "{arguments:?}");
     }

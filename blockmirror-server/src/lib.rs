@@ -8,6 +8,7 @@
 //! ```
 //! [`control::run`] is the whole daemon; `main.rs` adds the command line, the log and the signals.
 
+pub mod branch;
 pub mod config;
 pub mod control;
 pub mod data;

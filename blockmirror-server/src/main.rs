@@ -10,6 +10,7 @@ use blockmirror_server::log;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// Threads of the control side: negotiation, admin API, connecting to peers. Data has threads of its own.
 const CONTROL_THREADS: usize = 2;
@@ -55,6 +56,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = Options {
         adopt: arguments.adopt.into_iter().collect(),
         ready: None,
+        file: Some(arguments.config),
+        reload: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -68,6 +71,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         let [terminate, interrupt] = signals;
         let (terminate, interrupt) = (terminate.context("SIGTERM")?, interrupt.context("SIGINT")?);
         tokio::spawn(follow_signals(trigger, terminate, interrupt));
+        let (asked, reload) = mpsc::channel(1);
+        tokio::spawn(follow_hangups(signal(SignalKind::hangup()).context("SIGHUP")?, asked));
+        let options = Options {
+            reload: Some(reload),
+            ..options
+        };
         Ok(control::run(config, options, shutdown).await?)
     });
     // A host name that resolves slowly must not hold the end.
@@ -86,6 +95,15 @@ async fn follow_signals(trigger: ShutdownTrigger, mut terminate: Signal, mut int
         match trigger.urgency() {
             Urgency::Immediate => tracing::warn!(signal = name, "asked again: stopping at once"),
             _ => tracing::info!(signal = name, "asked to stop; once more to stop at once"),
+        }
+    }
+}
+
+/// SIGHUP has the configuration read again; one that comes while another waits is the same wish.
+async fn follow_hangups(mut hangup: Signal, asked: mpsc::Sender<()>) {
+    while hangup.recv().await.is_some() {
+        if let Err(mpsc::error::TrySendError::Closed(())) = asked.try_send(()) {
+            return;
         }
     }
 }

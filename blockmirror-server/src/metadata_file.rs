@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
 use rustix::io::Errno;
 
 mod device;
-mod space;
+pub(crate) mod space;
 #[cfg(test)]
 mod tests;
 

@@ -24,6 +24,8 @@ fn every_shipped_configuration_is_right() {
     assert_eq!(
         seen,
         [
+            "partner-alpha.toml",
+            "partner-bravo.toml",
             "primary-async.toml",
             "primary-sync.toml",
             "remote-leg.toml",

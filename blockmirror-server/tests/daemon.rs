@@ -1,96 +1,18 @@
 //! The whole daemon in this process: started from a configuration text, used by clients and the admin API, stopped.
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::time::Duration;
 
-use blockmirror_client::admin::{AdminClient, AdminError, PeerCommand, PeerStatus, ReplicationState, StatusReport};
+use blockmirror_client::admin::{AdminError, PeerCommand, PeerStatus, ReplicationState, StatusReport};
 use blockmirror_client::client::Client;
 use blockmirror_client::uri::NbdUri;
-use blockmirror_server::config::Config;
-use blockmirror_server::control::{self, Options, RunError, ShutdownTrigger, shutdown};
+use blockmirror_server::control::RunError;
+use common::{PATIENCE, start, text, try_start};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-
-/// Waiting gives up after this; nothing is judged by how long it took.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Daemon {
-    dir: PathBuf,
-    addresses: Vec<String>,
-    trigger: ShutdownTrigger,
-    task: JoinHandle<Result<(), RunError>>,
-}
-
-/// The text of a daemon `name` whose sockets are in `dir`, with these resources.
-fn text(dir: &Path, name: &str, more: &str) -> String {
-    let dir = dir.display();
-    format!(
-        "name = \"{name}\"\nadmin = \"{dir}/{name}.admin\"\nlisten = [\"unix:{dir}/{name}.nbd\", \"tcp:127.0.0.1:0\"]\n{more}"
-    )
-}
-
-async fn try_start(dir: &Path, text: &str, adopt: &[&str]) -> Result<Daemon, RunError> {
-    let config = Config::parse(text, "test.toml").unwrap();
-    let (trigger, stop) = shutdown();
-    let (ready, started) = oneshot::channel();
-    let adopt = adopt.iter().map(|name| (*name).to_owned()).collect();
-    let options = Options {
-        adopt,
-        ready: Some(ready),
-    };
-    let task = tokio::spawn(control::run(config, options, stop));
-    match started.await {
-        Ok(addresses) => Ok(Daemon {
-            dir: dir.to_owned(),
-            addresses,
-            trigger,
-            task,
-        }),
-        Err(_) => Err(task.await.unwrap().unwrap_err()),
-    }
-}
-
-async fn start(dir: &Path, text: &str) -> Daemon {
-    try_start(dir, text, &[]).await.unwrap()
-}
-
-impl Daemon {
-    async fn stop(self) -> Result<(), RunError> {
-        self.trigger.escalate();
-        self.task.await.unwrap()
-    }
-
-    async fn client(&self, name: &str, export: &str) -> Client {
-        let socket = self.dir.join(format!("{name}.nbd"));
-        let uri: NbdUri = format!("nbd+unix:///{export}?socket={}", socket.display())
-            .parse()
-            .unwrap();
-        Client::connect(&uri).await.unwrap()
-    }
-
-    fn admin(&self, name: &str) -> AdminClient {
-        AdminClient::new(self.dir.join(format!("{name}.admin")))
-    }
-
-    /// The peer's status once it is as wanted.
-    async fn peer(&self, name: &str, export: &str, peer: &str, wanted: impl Fn(&PeerStatus) -> bool) -> PeerStatus {
-        let admin = self.admin(name);
-        let polling = async {
-            loop {
-                let report = admin.status().await.unwrap();
-                let status = report.peer(export, peer).unwrap().clone();
-                if wanted(&status) {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, polling).await.unwrap()
-    }
-}
 
 fn plain(export: &str, image: &str, size: &str) -> String {
     format!(
@@ -137,11 +59,12 @@ async fn it_serves_reports_and_leaves_nothing_behind() {
     );
     drop((remote, local));
     daemon.stop().await.unwrap();
-    assert_eq!(
-        std::fs::read_dir(dir.path()).unwrap().count(),
-        0,
-        "socket files are removed"
-    );
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(left, ["alpha.toml"], "socket files are removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +130,7 @@ async fn what_the_operator_asks_wrongly_is_refused_with_a_reason() {
     let admin = primary.admin("alpha");
     for (export, peer, known) in [("nope", "bravo", "volumes: db"), ("db", "nope", "its peers: bravo")] {
         match admin.command(export, peer, PeerCommand::Connect).await {
-            Err(AdminError::Refused { status: 404, error }) => assert!(error.contains(known), "{error}"),
+            Err(AdminError::Refused { status: 404, error, .. }) => assert!(error.contains(known), "{error}"),
             other => panic!("{other:?}"),
         }
     }
@@ -328,7 +251,7 @@ async fn an_image_too_large_to_be_mirrored_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_word_stops_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let suspended = bravo(dir.path()) + "on_disconnect = \"suspend\"\n";
+    let suspended = bravo(dir.path()) + "on_disconnect = \"suspend\"\nprotocol = \"nbd\"\n";
     let daemon = start(
         dir.path(),
         &text(dir.path(), "alpha", &mirrored(dir.path(), &suspended)),

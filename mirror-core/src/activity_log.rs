@@ -186,6 +186,17 @@ impl ActivityLog {
             .any(|slot| slot.extent != NO_EXTENT && slot.pins == 0 && !durable(&slot.stamps))
     }
 
+    /// Extents with requests under way, or with mutations that are not `durable`.
+    pub(crate) fn unsettled(&self, durable: impl Fn(&LegStamps) -> bool) -> Vec<u32> {
+        let unsettled = |slot: &&Slot| slot.extent != NO_EXTENT && (slot.pins > 0 || !durable(&slot.stamps));
+        self.slots.iter().filter(unsettled).map(|slot| slot.extent).collect()
+    }
+
+    /// The volume has become larger.
+    pub(crate) fn grow(&mut self, size: u64) {
+        self.index.resize(size.div_ceil(EXTENT_BYTES) as usize, NO_SLOT);
+    }
+
     /// Is the extent in the log, durably or on its way?
     pub(crate) fn contains(&self, extent: u64) -> bool {
         self.slot(extent).is_some()

@@ -84,6 +84,28 @@ impl Bitmap {
         self.changed.clear();
     }
 
+    /// More blocks, none of the new ones set.
+    pub fn grow(&mut self, blocks: u64) {
+        debug_assert!(blocks >= self.blocks, "a bitmap only grows");
+        let last = self.pages.len().saturating_sub(1);
+        if matches!(self.pages.get(last), Some(Page::Full)) && self.page_blocks(last) < PAGE_BLOCKS {
+            let count = self.page_blocks(last) as u32;
+            self.pages[last] = Page::Mixed(Box::new(self.words(last as u32)), count);
+        }
+        self.blocks = blocks;
+        self.pages.resize(blocks.div_ceil(PAGE_BLOCKS) as usize, Page::Clear);
+    }
+
+    /// Every page that is not all set (`base` true) or all clear (false) counts as changed.
+    pub fn touch(&mut self, base: bool) {
+        let plain = |page: &Page| matches!((page, base), (Page::Full, true) | (Page::Clear, false));
+        let pages = self.pages.iter().enumerate();
+        self.changed = pages
+            .filter(|(_, page)| !plain(page))
+            .map(|(at, _)| at as u32)
+            .collect();
+    }
+
     /// Is the block set?
     pub fn contains(&self, block: u64) -> bool {
         let (page, bit) = split(block);

@@ -23,7 +23,11 @@ pub const HOT_EXTENTS_DEFAULT: usize = 1024;
 /// Requests (mutations and resync requests) in flight to one peer at most.
 pub const PEER_WINDOW: usize = 256;
 /// Resync requests in flight to one peer at most.
-pub const RESYNC_WINDOW: usize = 8;
+pub const RESYNC_WINDOW: usize = 32;
+/// Bytes of the resync requests in flight to one peer at most, holes apart.
+pub const RESYNC_FLIGHT_BYTES: u64 = 32 << 20;
+/// Bytes of one resync request while the application would feel larger ones.
+pub const COPY_BYTES_SLOW: u64 = 128 << 10;
 /// Bytes of one resync request while there is data to copy.
 pub const COPY_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of one resync request over holes: the size doubles up to this while nothing has to be copied.

@@ -11,6 +11,8 @@ pub(crate) struct FlushLine {
     durable: u64,
     wanted: u64,
     in_flight: bool,
+    /// The leg is not there: nothing of it is waited for.
+    absent: bool,
 }
 
 impl FlushLine {
@@ -27,7 +29,7 @@ impl FlushLine {
 
     /// True when a flush has to be issued now; it counts as in flight.
     pub(crate) fn issue(&mut self) -> bool {
-        if self.in_flight || self.wanted <= self.issued {
+        if self.absent || self.in_flight || self.wanted <= self.issued {
             return false;
         }
         self.issued += 1;
@@ -42,6 +44,22 @@ impl FlushLine {
         self.durable = self.issued;
     }
 
+    /// The flush in flight failed: it made nothing durable.
+    pub(crate) fn failed(&mut self) {
+        self.in_flight = false;
+    }
+
+    /// The leg is given up, or there again: what it had flushed by then is forgotten.
+    pub(crate) fn set_absent(&mut self, absent: bool) {
+        self.reset();
+        self.absent = absent;
+    }
+
+    /// A flush is on its way.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight
+    }
+
     /// The leg is gone; nothing of it is waited for any more.
     pub(crate) fn reset(&mut self) {
         self.in_flight = false;
@@ -51,7 +69,7 @@ impl FlushLine {
 
     /// Has flush `number` completed?
     pub(crate) fn reached(&self, number: u64) -> bool {
-        self.durable >= number
+        self.absent || self.durable >= number
     }
 
     /// The stamp of a mutation that completes now.
@@ -61,12 +79,12 @@ impl FlushLine {
 
     /// Is a mutation with this stamp durable?
     pub(crate) fn covers(&self, stamp: u64) -> bool {
-        self.durable > stamp
+        self.absent || self.durable > stamp
     }
 
     /// A flush is in flight or asked for.
     pub(crate) fn is_busy(&self) -> bool {
-        self.in_flight || self.wanted > self.issued
+        !self.absent && (self.in_flight || self.wanted > self.issued)
     }
 }
 

@@ -9,11 +9,14 @@
 //! - **I3** A dirty bit is cleared only after a durable copy of that block with no newer write to it.
 //! - **I4** A degraded reply comes only after the dirty mark is covered and the new generation is durable.
 //! - **I5** A flush covers every write answered before it arrived, on every connection, on every leg its mode names.
-//! - **I6** A leg that is not UpToDate serves no read of a dirty range. (Reads are served by the local leg, which is
-//!   always UpToDate here.)
-//! - **I7** Two primaries never write under one generation.
+//! - **I6** A leg that is not UpToDate serves no read of a dirty range: [`Mirror::read_from`] says who does.
+//! - **I7** Two primaries never write under one generation: every promotion names the data anew, durably here and on
+//!   every partner in step, before a host may write.
 //! - **I8** Every queue, window, retry and wait has a named bound: see [`config`].
 //! - **I9** A non-empty bitmap is never dropped because identifiers look equal: it is compared or copied.
+//! - **I10** A change of identity (generation, role, state of the image, what is known of a peer) is durable before
+//!   anything depends on it: before another node hears of it, before an order is done, before what it announces happens.
+//! - **I11** A request of an older connection, or of an older Primary, never lands after a newer one.
 
 #![no_std]
 #![forbid(unsafe_code)]

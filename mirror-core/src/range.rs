@@ -38,6 +38,12 @@ impl ByteRange {
         self.offset < other.end() && other.offset < self.end()
     }
 
+    /// The part of it that lies within another range.
+    pub fn within(self, other: Self) -> Option<Self> {
+        let (start, end) = (self.offset.max(other.offset), self.end().min(other.end()));
+        (start < end).then(|| Self::new(start, end - start))
+    }
+
     /// Indexes of the blocks touched, the first and last perhaps in part.
     pub const fn blocks(self) -> Range<u64> {
         self.offset / BLOCK_BYTES..self.end().div_ceil(BLOCK_BYTES)

@@ -1,7 +1,11 @@
 //! Which invariant, if any, is broken on purpose: the simulator's proof that it would notice. Without the feature
 //! `sabotage` every invariant is always kept, and the compiler sees it.
 
-/// The invariants that can be removed one at a time.
+use core::fmt;
+
+use crate::identity::Rule;
+
+/// The invariants and rules that can be removed one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sabotage {
     /// Writes go to the legs while their extent is still being made durable in the activity log.
@@ -14,6 +18,139 @@ pub enum Sabotage {
     I4,
     /// A flush is answered by one that was already in flight when it arrived.
     I5,
+    /// A read of what the leg here lacks is served by it.
+    I6,
+    /// Verify counts what a first look finds, which may be a write on its way.
+    Recheck,
+    /// Bitmap pages move to the places of a larger volume before the superblock says that everything is dirty.
+    ResizeOrder,
+    /// A promotion keeps the generation of before.
+    I7,
+    /// Dirty bits are dropped when a handshake finds the same generation on both sides.
+    I9,
+    /// What is said to others of this node's identity is said before it is durable.
+    I10,
+    /// Requests of a new connection are started while some of an older one are still in progress.
+    I11,
+    /// A gap in the numbers of a stream's requests is not seen.
+    SequenceChecked,
+    /// What is behind a barrier is started while what is in front of it is still in progress.
+    BarrierHeld,
+    /// A barrier is passed without making what is in front of it durable.
+    BarrierFlushed,
+    /// A new generation counts as soon as it is durable here, whoever else is in step.
+    GenerationAlone,
+    /// No other generation for a partner that was lost after it had been told of the last one.
+    LostAfterTold,
+    /// A partner that comes back while another is away is taken to have given its data to nobody meanwhile.
+    PassedOn,
+    /// Data that were given up still count as an earlier state of those that replaced them.
+    OtherLine,
+    /// Peers whose differences nobody knows keep the dirty bits they have.
+    Doubt,
+    /// An `async` peer is not waited for while the leg here is not complete.
+    ForcedSync,
+    /// The target of a resync stays UpToDate while it is overwritten.
+    BeginTarget,
+    /// The target of a resync that no handshake announced is not told before it is overwritten.
+    SyncBegin,
+    /// An `async` partner gets no barrier for a flush of the host.
+    Barrier,
+    /// What a Secondary applied on an earlier connection is not made durable when the next one begins.
+    MetDurable,
+    /// Nothing is flushed when the role moves from one node to another.
+    Handover,
+    /// A resource listens to control frames of a connection that is gone.
+    OldConnectionIgnored,
+    /// A change of identity during a handshake is not told.
+    IdentityRevised,
+    /// A verdict on an earlier identity counts for the present one.
+    VerdictOfRevision,
+    /// Data that an operator or a policy gave up are overwritten without being saved.
+    BranchBeforeOverwrite,
+    /// The target of a resync sends its dirty bits before it is durably Inconsistent.
+    BeginBeforeBits,
+    /// A resync begins before the dirty bits of the other side have been taken over.
+    MergeBeforeUp,
+    /// A forced promotion does not ask for the loss to be quoted back.
+    LossQuotedBack,
+    /// A node becomes Primary without telling the nodes it is connected to.
+    ConsentBeforePromotion,
+    /// A switchover does not wait for the old Primary.
+    DemotedBeforePromotion,
+    /// A node becomes Secondary while hosts still write.
+    DrainedBeforeDemotion,
+    /// Hosts are let in while a promotion is under way.
+    PromotedBeforeHosts,
+    /// A volume is overwritten from two sides at a time.
+    OneSource,
+    /// A node whose data is about to be overwritten goes on with others as if it were not.
+    OthersHearOfTarget,
+    /// Data is given up in one volume of a resource and kept in another.
+    VolumesTogether,
+    /// After a copy between two Secondaries, the dirty bits for a third node are taken for the whole truth.
+    DoubtAfterCopy,
+    /// Two Secondaries of which one has fallen behind since they met go on as if they were in step.
+    BehindMeetsAnew,
+    /// A volume grows here before the other nodes' volumes have.
+    OthersGrowFirst,
+    /// A rule of the decision at a handshake is left out.
+    Decision(Rule),
+}
+
+impl Sabotage {
+    /// All of them but the rules of the decision, which are [`Rule`].
+    pub const ALL: &[Self] = &[
+        Self::I1,
+        Self::I2,
+        Self::I3,
+        Self::I4,
+        Self::I5,
+        Self::I6,
+        Self::Recheck,
+        Self::ResizeOrder,
+        Self::I7,
+        Self::I9,
+        Self::I10,
+        Self::I11,
+        Self::SequenceChecked,
+        Self::BarrierHeld,
+        Self::BarrierFlushed,
+        Self::GenerationAlone,
+        Self::LostAfterTold,
+        Self::PassedOn,
+        Self::OtherLine,
+        Self::Doubt,
+        Self::ForcedSync,
+        Self::BeginTarget,
+        Self::SyncBegin,
+        Self::Barrier,
+        Self::MetDurable,
+        Self::Handover,
+        Self::OldConnectionIgnored,
+        Self::IdentityRevised,
+        Self::VerdictOfRevision,
+        Self::BranchBeforeOverwrite,
+        Self::BeginBeforeBits,
+        Self::MergeBeforeUp,
+        Self::LossQuotedBack,
+        Self::ConsentBeforePromotion,
+        Self::DemotedBeforePromotion,
+        Self::DrainedBeforeDemotion,
+        Self::PromotedBeforeHosts,
+        Self::OneSource,
+        Self::OthersHearOfTarget,
+        Self::VolumesTogether,
+        Self::DoubtAfterCopy,
+        Self::BehindMeetsAnew,
+        Self::OthersGrowFirst,
+    ];
+}
+
+impl fmt::Display for Sabotage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
 }
 
 /// Holds the one that is broken.

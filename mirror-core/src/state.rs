@@ -20,6 +20,8 @@ pub enum ReplicationState {
     Established,
     /// Every write, and resync of what is dirty.
     SyncSource,
+    /// Every write, and resync from the peer to the leg here.
+    SyncTarget,
     /// Nothing: the queue was full, writes only mark blocks dirty until what is in flight has ended.
     Behind,
 }
@@ -56,9 +58,11 @@ pub enum DiskState {
 /// ```text
 ///                      PeerUp, clean                       queue full
 ///  StandAlone <-> Connecting ----------> Established <--------+-------> Behind
-///                      |  PeerUp, dirty      ^  |             |            |
+///                      |  PeerUp, dirty   ^  |  ^  |          |            |
 ///                      +----------------> SyncSource <--------+------------+
-///                                            finished        in flight ended
+///                      |                  |  |  |  |         in flight ended
+///                      |  PeerUp, target  |  v  |  v
+///                      +----------------> SyncTarget -> Established (finished)
 ///  every connected state -> Connecting (connection lost) or StandAlone (operator)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +75,8 @@ pub enum PeerState {
     Established,
     /// Connected, resync runs.
     SyncSource,
+    /// Connected, resync from the peer to here runs.
+    SyncTarget,
     /// Connected, but only marking blocks dirty.
     Behind,
 }
@@ -81,7 +87,7 @@ impl PeerState {
         match self {
             Self::StandAlone => ConnectionState::StandAlone,
             Self::Connecting => ConnectionState::Connecting,
-            Self::Established | Self::SyncSource | Self::Behind => ConnectionState::Connected,
+            Self::Established | Self::SyncSource | Self::SyncTarget | Self::Behind => ConnectionState::Connected,
         }
     }
 
@@ -91,6 +97,7 @@ impl PeerState {
             Self::StandAlone | Self::Connecting => ReplicationState::Off,
             Self::Established => ReplicationState::Established,
             Self::SyncSource => ReplicationState::SyncSource,
+            Self::SyncTarget => ReplicationState::SyncTarget,
             Self::Behind => ReplicationState::Behind,
         }
     }
@@ -102,16 +109,17 @@ impl PeerState {
 
     /// Writes are sent to the peer in this state.
     pub const fn replicates(self) -> bool {
-        matches!(self, Self::Established | Self::SyncSource)
+        matches!(self, Self::Established | Self::SyncSource | Self::SyncTarget)
     }
 
     /// Go to `to`; a step that is not in the diagram is a bug and stops here.
     pub(crate) fn transition(&mut self, to: Self) {
         let legal = match (*self, to) {
             (Self::StandAlone, Self::Connecting) => true,
-            (Self::Connecting, Self::StandAlone | Self::Established | Self::SyncSource) => true,
-            (Self::Established, Self::SyncSource | Self::Behind) => true,
-            (Self::SyncSource, Self::Established | Self::Behind) => true,
+            (Self::Connecting, Self::StandAlone | Self::Established | Self::SyncSource | Self::SyncTarget) => true,
+            (Self::Established, Self::SyncSource | Self::SyncTarget | Self::Behind) => true,
+            (Self::SyncSource, Self::Established | Self::SyncTarget | Self::Behind) => true,
+            (Self::SyncTarget, Self::Established | Self::SyncSource) => true,
             (Self::Behind, Self::SyncSource) => true,
             (from, Self::Connecting | Self::StandAlone) => from.is_connected(),
             _ => false,

@@ -40,6 +40,13 @@ pub const MAX_STRING: usize = 4096;
 ///
 /// Room for the longest name and more information requests than there are kinds of information.
 pub const MAX_OPTION_DATA: usize = 8192;
+/// The vendor option by which one blockmirror asks another for a replication stream: `bmrs` as a number. Every other
+/// server answers it with `NBD_REP_ERR_UNSUP`.
+pub const UPGRADE_OPTION: u32 = 0x626d_7273;
+/// The type of the reply that grants it. The handshake is over with it, and with the option's answer nothing else comes.
+pub const UPGRADE_REPLY: u32 = 0x626d_7273;
+/// Most bytes of what the two say to each other in the option and its reply.
+pub const MAX_UPGRADE_DATA: usize = 64 * 1024;
 /// Most options one client may send in a handshake before the server gives up on it.
 pub const MAX_OPTIONS: u32 = 1024;
 /// The server stops reading options once one call has produced this many reply bytes, so that a client which sends

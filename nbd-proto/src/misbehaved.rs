@@ -27,6 +27,9 @@ pub enum PeerMisbehaved {
     /// EXPORT_NAME for an export that is not there. Only closing can answer that option.
     #[error("there is no export {0:?}, and EXPORT_NAME leaves no other answer than closing")]
     NoSuchExport(String),
+    /// EXPORT_NAME for an export that may not be opened now. Only closing can answer that option.
+    #[error("{0}; EXPORT_NAME leaves no other answer than closing")]
+    NotAdmitted(String),
     /// EXPORT_NAME with a name that is too long. Only closing can answer that option.
     #[error("EXPORT_NAME carries a name of {0} bytes; the limit is {MAX_STRING}")]
     ExportNameTooLong(u32),

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::constants::{MAX_STRING, OPTION_MAGIC, OPTION_REPLY_MAGIC};
+use crate::constants::{MAX_STRING, OPTION_MAGIC, OPTION_REPLY_MAGIC, UPGRADE_OPTION, UPGRADE_REPLY};
 use crate::reader::truncated;
 
 /// What a client can ask for during the handshake.
@@ -21,6 +21,8 @@ pub enum OptionCode {
     Go,
     /// Answer READ in chunks from now on.
     StructuredReply,
+    /// Leave NBD for a replication stream between two blockmirrors; a vendor's option.
+    Upgrade,
     /// Any option this crate does not speak.
     Other(u32),
 }
@@ -35,6 +37,7 @@ impl OptionCode {
             6 => Self::Info,
             7 => Self::Go,
             8 => Self::StructuredReply,
+            UPGRADE_OPTION => Self::Upgrade,
             other => Self::Other(other),
         }
     }
@@ -48,6 +51,7 @@ impl OptionCode {
             Self::Info => 6,
             Self::Go => 7,
             Self::StructuredReply => 8,
+            Self::Upgrade => UPGRADE_OPTION,
             Self::Other(value) => value,
         }
     }
@@ -62,6 +66,7 @@ impl fmt::Display for OptionCode {
             Self::Info => f.write_str("INFO"),
             Self::Go => f.write_str("GO"),
             Self::StructuredReply => f.write_str("STRUCTURED_REPLY"),
+            Self::Upgrade => f.write_str("the upgrade to a replication stream"),
             Self::Other(value) => write!(f, "option {value}"),
         }
     }
@@ -144,6 +149,8 @@ pub(crate) enum ReplyType {
     Ack,
     Server,
     Info,
+    /// Grants [`OptionCode::Upgrade`]; a vendor's type.
+    Upgrade,
     Error(OptionError),
     /// Not an error, and not a type this crate speaks.
     Unknown(u32),
@@ -155,6 +162,7 @@ impl ReplyType {
             1 => Self::Ack,
             2 => Self::Server,
             3 => Self::Info,
+            UPGRADE_REPLY => Self::Upgrade,
             value if value & ERROR_BIT != 0 => Self::Error(OptionError::from_wire(value)),
             other => Self::Unknown(other),
         }
@@ -165,6 +173,7 @@ impl ReplyType {
             Self::Ack => 1,
             Self::Server => 2,
             Self::Info => 3,
+            Self::Upgrade => UPGRADE_REPLY,
             Self::Error(error) => error.to_wire(),
             Self::Unknown(value) => value,
         }
@@ -213,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_number_maps_back_to_itself() {
-        for value in (0..64).chain([u32::MAX, ERROR_BIT, ERROR_BIT - 1]) {
+        for value in (0..64).chain([UPGRADE_OPTION, UPGRADE_REPLY, u32::MAX, ERROR_BIT, ERROR_BIT - 1]) {
             assert_eq!(OptionCode::from_wire(value).to_wire(), value);
             assert_eq!(ReplyType::from_wire(value).to_wire(), value);
             let error = value | ERROR_BIT;

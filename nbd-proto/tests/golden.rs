@@ -3,7 +3,8 @@
 
 use nbd_proto::reply::{error_chunk, hole_chunk, none_chunk, offset_data_header, simple_reply};
 use nbd_proto::{
-    BlockSizes, Command, CommandFlags, ExportInfo, NbdError, ReplyFlags, Request, TransmissionFlags, client, server,
+    BlockSizes, Command, CommandFlags, ExportInfo, NbdError, OptionError, ReplyFlags, Request, TransmissionFlags,
+    client, server,
 };
 
 struct OneExport;
@@ -25,6 +26,11 @@ impl server::Exports for OneExport {
 
     fn list(&self) -> Vec<(String, String)> {
         vec![("db".into(), "disk".into()), ("log".into(), String::new())]
+    }
+
+    fn upgrade(&self, hello: &[u8]) -> Result<Vec<u8>, (OptionError, String)> {
+        assert_eq!(hello, b"HELLO");
+        Ok(b"hello yourself".to_vec())
     }
 }
 
@@ -54,6 +60,10 @@ const ASK_ABORT: &[u8] = b"IHAVEOPT\x00\x00\x00\x02\x00\x00\x00\x00";
 const ACK_ABORT: &[u8] = b"\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x00";
 const ASK_EXPORT_NAME: &[u8] = b"IHAVEOPT\x00\x00\x00\x01\x00\x00\x00\x02db";
 const ANSWER_EXPORT_NAME: &[u8] = b"\x00\x00\x01\x02\x03\x04\x05\x06\x01\x0d";
+
+/// The vendor option is `bmrs`, and so is the type of its reply.
+const ASK_UPGRADE: &[u8] = b"IHAVEOPTbmrs\x00\x00\x00\x05HELLO";
+const ANSWER_UPGRADE: &[u8] = b"\x00\x03\xe8\x89\x04\x55\x65\xa9bmrsbmrs\x00\x00\x00\x0ehello yourself";
 
 /// Gives the server `input`, expects it all consumed and `expected` sent.
 fn serve(handshake: &mut server::Handshake, input: &[u8], expected: &[u8]) -> server::Step {
@@ -111,6 +121,22 @@ fn the_servers_refusal_of_an_unknown_option() {
         this server does not know this option";
     let starttls = b"IHAVEOPT\x00\x00\x00\x05\x00\x00\x00\x00";
     assert_eq!(serve(&mut handshake, starttls, refusal), server::Step::NeedMore);
+}
+
+#[test]
+fn both_ends_of_an_upgrade() {
+    let mut handshake = server::Handshake::new();
+    serve(&mut handshake, CLIENT_FLAGS, b"");
+    let hello = b"HELLO".to_vec();
+    assert_eq!(
+        serve(&mut handshake, ASK_UPGRADE, ANSWER_UPGRADE),
+        server::Step::Upgraded { hello: hello.clone() }
+    );
+    let mut handshake = client::Handshake::upgrade(hello);
+    let step = ask(&mut handshake, GREETING, &[CLIENT_FLAGS, ASK_UPGRADE]);
+    assert_eq!(step, client::Step::NeedMore);
+    let step = ask(&mut handshake, ANSWER_UPGRADE, &[]);
+    assert_eq!(step, client::Step::Upgraded(b"hello yourself".to_vec()));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use mirror_core::Mirror;
 use mirror_core::config::{MirrorConfig, OnIoError, PeerConfig, PeerKind, ResyncRate};
-use mirror_core::event::{Failure, Input, MetadataWrite, Output, Transaction, TransactionId};
+use mirror_core::event::{Failure, Input, LinkKind, MetadataWrite, Output, Transaction, TransactionId};
 use mirror_core::identity::Role;
 use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, PeerSlotConfig, Restored, SECTOR_BYTES};
 use mirror_core::range::{BLOCK_BYTES, EXTENT_BYTES};
@@ -340,6 +340,7 @@ impl World {
         let slot = |(at, peer): (usize, &Peer)| PeerSlotConfig {
             name: format!("peer{at}"),
             skip_initial_sync: peer.plan.equal,
+            kind: Some(LinkKind::Nbd),
         };
         self.configured().map(slot).collect()
     }

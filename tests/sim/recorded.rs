@@ -59,7 +59,7 @@ impl World {
     pub fn note_recorded(&mut self, peer: usize, state: PeerState) {
         let Some(mirror) = &self.primary.mirror else { return };
         let blocks = self.scenario.layout.size.div_ceil(BLOCK_BYTES);
-        if state == PeerState::SyncSource {
+        if matches!(state, PeerState::SyncSource | PeerState::Behind) {
             let before = self.peers[peer].recorded.take();
             let recorded = |block: u64| before.as_ref().is_some_and(|dirty| dirty[block as usize]);
             let dirty = |block: u64| mirror.is_dirty(PeerIndex(peer as u8), block);

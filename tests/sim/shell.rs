@@ -344,7 +344,11 @@ impl World {
                 self.judge_stopped()?;
                 self.after(1, Event::Strike(crate::faults::Fault::PrimaryKilled { down_us: 500 }));
             }
-            MirrorEvent::PeerState { .. } | MirrorEvent::Degraded { .. } => {}
+            MirrorEvent::PeerState { .. }
+            | MirrorEvent::Degraded { .. }
+            | MirrorEvent::Different { .. }
+            | MirrorEvent::VerifyFinished { .. }
+            | MirrorEvent::Disk(_) => {}
         }
         Ok(())
     }

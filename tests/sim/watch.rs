@@ -130,7 +130,7 @@ impl World {
         let policy = self.peers[peer].plan.on_disconnect;
         let allowed = match state {
             PeerState::Established => false,
-            PeerState::SyncSource | PeerState::Behind => true,
+            PeerState::SyncSource | PeerState::SyncTarget | PeerState::Behind => true,
             // A stop ends every wait.
             PeerState::Connecting | PeerState::StandAlone => policy == OnDisconnect::Continue || self.primary.stopping,
         };

@@ -5,19 +5,23 @@
 //! - [`foreign`]: other people's NBD servers, as remote legs.
 //! - [`relay`]: a link between two sockets that can be cut, stalled, delayed and throttled.
 //! - [`raw`]: NBD spoken by hand, byte by byte, independent of the project's own codec.
-//! - [`crash`]: rounds of kill -9 under that load.
+//! - [`partners`]: two daemons that are partners, by Unix sockets or in network namespaces ([`namespaces`]).
+//! - [`crash`]: rounds of kill -9 under that load. [`chaos`]: of every trouble, with takeovers, between partners.
 //! - [`load`]: a verifying load of versioned blocks.
 //! - [`process`], [`tool`], [`wait`], [`scratch`], [`compare`]: what these stand on.
 //!
 //! Every wait is bounded, and every process dies with the test that started it, however the test ends.
 
+pub mod chaos;
 pub mod compare;
 pub mod config;
 pub mod crash;
 pub mod foreign;
 pub mod load;
+pub mod namespaces;
 pub mod node;
 pub mod pair;
+pub mod partners;
 pub mod process;
 pub mod raw;
 pub mod relay;

@@ -18,6 +18,7 @@ static ZEROES: [u8; BLOCK as usize] = [0; BLOCK as usize];
 const MAGIC: u64 = 0x626c_6f63_6b6d_6972;
 
 /// A deterministic stream of numbers: one seed, one run (xorshift64*).
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
@@ -46,6 +47,7 @@ struct Block {
 }
 
 /// The load and its memory of what was promised.
+#[derive(Clone)]
 pub struct Load {
     random: Random,
     blocks: Vec<Block>,
@@ -61,6 +63,7 @@ pub struct Load {
     touched: BTreeSet<u64>,
 }
 
+#[derive(Clone)]
 enum Asked {
     Write {
         first: u64,
@@ -127,6 +130,18 @@ impl Load {
             }
         }
         Ok(behind)
+    }
+
+    /// What `other`, an earlier or parallel history of this volume, has asked for may be there as well.
+    pub fn may_hold(&mut self, other: &Self) {
+        for (block, other) in self.blocks.iter_mut().zip(&other.blocks) {
+            block.asked = block.asked.max(other.asked);
+        }
+    }
+
+    /// Versions from here on are this much larger.
+    pub fn skip_versions(&mut self, count: u64) {
+        self.next_version += count;
     }
 
     /// Bytes of the distinct blocks asked to change since [`Load::forget_touched`].

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use blockmirror_client::admin::{
-    AdminClient, ConnectionState, PeerCommand, PeerStatus, ReplicationState, ResyncStatus, StatusReport, VolumeStatus,
+    AdminClient, AdminError, ConnectionState, Order, OrderDone, PeerCommand, PeerStatus, ReplicationState,
+    ResourceStatus, ResyncStatus, StatusReport, VolumeStatus, WhyReport,
 };
 use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
@@ -22,6 +23,8 @@ pub struct Node {
     name: String,
     folder: PathBuf,
     binary: PathBuf,
+    /// The network namespace it runs in.
+    namespace: Option<String>,
     process: Option<Process>,
     runtime: Runtime,
 }
@@ -42,11 +45,24 @@ impl Node {
             name: config.name.clone(),
             folder: folder.to_owned(),
             binary,
+            namespace: None,
             process: None,
             runtime,
         };
         node.configure(config)?;
         Ok(node)
+    }
+
+    /// Run in this network namespace from the next start on.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Writes another configuration, for the next start.
@@ -70,8 +86,14 @@ impl Node {
     /// Starts it without waiting; for daemons that are expected to refuse.
     pub fn launch(&mut self) -> Result<()> {
         self.kill();
-        let arguments = ["--config".to_owned(), self.config_path().display().to_string()];
-        self.process = Some(Process::start(&self.name, &self.binary, &arguments, &self.log_path())?);
+        let mut arguments = vec!["--config".to_owned(), self.config_path().display().to_string()];
+        let mut program = self.binary.clone();
+        if let Some(namespace) = &self.namespace {
+            let inside = ["netns", "exec", namespace].map(str::to_owned);
+            arguments.insert(0, std::mem::replace(&mut program, "ip".into()).display().to_string());
+            arguments.splice(0..0, inside);
+        }
+        self.process = Some(Process::start(&self.name, &program, &arguments, &self.log_path())?);
         Ok(())
     }
 
@@ -210,6 +232,24 @@ impl Node {
     /// The last resync that ended; an error when there was none.
     pub fn last_resync(&self, export: &str) -> Result<ResyncStatus> {
         self.peer(export)?.last_resync.context("no resync has ended")
+    }
+
+    /// Give an operator's order.
+    pub fn order(&self, order: &Order) -> Result<OrderDone, AdminError> {
+        self.runtime.block_on(self.admin().order(order))
+    }
+
+    /// Why a resource is as it is.
+    pub fn why(&self, resource: &str) -> Result<WhyReport> {
+        Ok(self.runtime.block_on(self.admin().why(resource))?)
+    }
+
+    /// The state of a resource.
+    pub fn resource(&self, name: &str) -> Result<ResourceStatus> {
+        let mut resources = self.status()?.resources.into_iter();
+        resources
+            .find(|resource| resource.name == name)
+            .with_context(|| format!("no resource {name}"))
     }
 
     fn admin(&self) -> AdminClient {

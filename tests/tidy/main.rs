@@ -7,6 +7,7 @@
 mod promises;
 mod purity;
 mod rust_rules;
+mod scenarios;
 mod size;
 mod source;
 mod text_rules;

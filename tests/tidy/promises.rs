@@ -84,7 +84,8 @@ fn promise_rows(text: &str) -> Vec<(String, Vec<String>)> {
     rows
 }
 
-fn script_paths(files: &[Source]) -> BTreeSet<&str> {
+/// Paths of all scripts.
+pub fn script_paths(files: &[Source]) -> BTreeSet<&str> {
     files
         .iter()
         .map(|f| f.path.as_str())
@@ -93,7 +94,7 @@ fn script_paths(files: &[Source]) -> BTreeSet<&str> {
 }
 
 /// Names of all `#[test]` functions and property tests of the tree.
-fn test_names(files: &[Source]) -> BTreeSet<String> {
+pub fn test_names(files: &[Source]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in files.iter().filter(|f| f.is_rust()) {
         let mut attribute = false;

@@ -8,16 +8,21 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ErrorBody, PeerCommand, STATUS_PATH, StatusReport};
+use super::order::encoded;
+use super::{
+    BRANCHES_PATH, BranchReport, ErrorBody, NeedsAccept, Order, OrderDone, PeerCommand, RELOAD_PATH, ReloadReport,
+    STATUS_PATH, StatusReport, WhyReport,
+};
 
 /// Longest answer read, in bytes.
 pub const MAX_RESPONSE: usize = 16 << 20;
 /// Longest wait for one answer.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for an order to be carried out: a switchover drains what is in flight, a resize asks every node.
+const ORDER_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Asks a daemon over its admin socket.
 #[derive(Clone, Debug)]
@@ -76,6 +81,8 @@ pub enum AdminError {
         status: u16,
         /// The daemon's words.
         error: String,
+        /// It would be done if this were quoted back.
+        needs_accept: Option<Box<NeedsAccept>>,
     },
 }
 
@@ -104,30 +111,60 @@ impl AdminClient {
 
     /// Asks something of the peer `peer` of the volume exported as `volume`; returns when the daemon has accepted it.
     pub async fn command(&self, volume: &str, peer: &str, command: PeerCommand) -> Result<(), AdminError> {
-        let encode = |name| utf8_percent_encode(name, NON_ALPHANUMERIC);
         let path = format!(
             "/v1/volumes/{}/peers/{}/{}",
-            encode(volume),
-            encode(peer),
+            encoded(volume),
+            encoded(peer),
             command.path()
         );
         self.request::<serde_json::Value>(Method::POST, &path).await.map(|_| ())
     }
 
+    /// Gives an order; returns when it has been carried out, or could not be.
+    pub async fn order(&self, order: &Order) -> Result<OrderDone, AdminError> {
+        self.within(Method::POST, &order.path(), ORDER_DEADLINE).await
+    }
+
+    /// The reasons behind the present state of `resource`.
+    pub async fn why(&self, resource: &str) -> Result<WhyReport, AdminError> {
+        let path = format!("/v1/resources/{}/why", encoded(resource));
+        self.request(Method::GET, &path).await
+    }
+
+    /// What was saved before it was overwritten.
+    pub async fn branches(&self) -> Result<BranchReport, AdminError> {
+        self.request(Method::GET, BRANCHES_PATH).await
+    }
+
+    /// Has the configuration read again.
+    pub async fn reload(&self) -> Result<ReloadReport, AdminError> {
+        self.within(Method::POST, RELOAD_PATH, ORDER_DEADLINE).await
+    }
+
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, AdminError> {
-        let (status, body) = tokio::time::timeout(REQUEST_DEADLINE, self.exchange(method, path))
+        self.within(method, path, REQUEST_DEADLINE).await
+    }
+
+    async fn within<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<T, AdminError> {
+        let (status, body) = tokio::time::timeout(deadline, self.exchange(method, path))
             .await
             .map_err(|_| AdminError::Timeout {
                 socket: self.socket.clone(),
-                after: REQUEST_DEADLINE,
+                after: deadline,
             })??;
         if !status.is_success() {
             // A proxy or another program may answer something else than our JSON: show what it says, not how it failed.
-            let error = serde_json::from_slice::<ErrorBody>(&body)
-                .map_or_else(|_| format!("the daemon answered {status}"), |body| body.error);
+            let body = serde_json::from_slice::<ErrorBody>(&body)
+                .unwrap_or_else(|_| ErrorBody::new(format!("the daemon answered {status}")));
             return Err(AdminError::Refused {
                 status: status.as_u16(),
-                error,
+                error: body.error,
+                needs_accept: body.needs_accept.map(Box::new),
             });
         }
         let body = if body.is_empty() { &b"null"[..] } else { &body[..] };

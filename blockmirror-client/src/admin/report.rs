@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::roles::{BranchStatus, HostAccess, LinkKind, Loss, PartnerStatus, ResyncLimit, Role, VerifyStatus};
+
 /// Everything `blockmirror status` shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -20,16 +22,31 @@ pub struct StatusReport {
 }
 
 /// One resource.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResourceStatus {
     /// Its name.
     pub name: String,
     /// In the order of the configuration.
     pub volumes: Vec<VolumeStatus>,
+    /// Its role; `None`: it is not mirrored, and serves hosts as it is.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// What hosts may do now.
+    #[serde(default)]
+    pub hosts: HostAccess,
+    /// The other nodes it is shared with, as far as they are, or may be, blockmirrors.
+    #[serde(default)]
+    pub partners: Vec<PartnerStatus>,
+    /// What needs somebody: a split brain, a missing Primary. In words, with the remedy.
+    #[serde(default)]
+    pub alerts: Vec<String>,
+    /// What was saved before it was overwritten.
+    #[serde(default)]
+    pub branches: Vec<BranchStatus>,
 }
 
 /// One volume.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VolumeStatus {
     /// What NBD clients open.
     pub export: String,
@@ -55,10 +72,13 @@ pub struct VolumeStatus {
     pub failed: Option<String>,
     /// In the order of the configuration.
     pub peers: Vec<PeerStatus>,
+    /// How far its own image can be trusted; `None` for a volume served plain.
+    #[serde(default)]
+    pub disk_state: Option<DiskState>,
 }
 
 /// One peer of one volume.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Its name.
     pub name: String,
@@ -88,10 +108,19 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// Attempts to connect since the last success.
     pub attempts: u64,
+    /// What is spoken with it.
+    #[serde(default)]
+    pub link: LinkKind,
+    /// The comparison under way.
+    #[serde(default)]
+    pub verify: Option<VerifyStatus>,
+    /// The latest comparison that ended.
+    #[serde(default)]
+    pub last_verify: Option<VerifyStatus>,
 }
 
 /// How far a resync is, or how it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResyncStatus {
     /// Dirty when it began.
     pub dirty_at_start_bytes: u64,
@@ -109,30 +138,60 @@ pub struct ResyncStatus {
     pub bytes_per_second: f64,
     /// Until it ends at this rate; `None` when there is no rate yet.
     pub eta_seconds: Option<f64>,
+    /// Of what is done: found equal by digests, and not sent.
+    #[serde(default)]
+    pub equal_bytes: u64,
+    /// What keeps it from being faster; `None` when it is over.
+    #[serde(default)]
+    pub limit: Option<ResyncLimit>,
 }
 
 /// The body of a refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// What was refused, why, and what to do.
     pub error: String,
+    /// It would be done if this were quoted back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_accept: Option<NeedsAccept>,
+}
+
+/// What an operator has to know, and to quote, before something is lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeedsAccept {
+    /// What would be lost.
+    pub loss: Loss,
+    /// To be quoted back.
+    pub token: String,
+}
+
+impl ErrorBody {
+    /// A refusal in words.
+    pub fn new(error: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            needs_accept: None,
+        }
+    }
 }
 
 /// When a WRITE is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// When it is applied here and on the peer.
+    #[default]
     Sync,
     /// When it is applied here.
     Async,
 }
 
 /// What happens to writes while a peer is not connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDisconnect {
     /// Mark them dirty and go on alone.
+    #[default]
     Continue,
     /// Hold them.
     Suspend,
@@ -201,6 +260,8 @@ macro_rules! display {
     )+};
 }
 
+pub(super) use display;
+
 display! {
     Mode { Sync => "sync", Async => "async" }
     OnDisconnect { Continue => "continue", Suspend => "suspend", Fail => "fail" }
@@ -225,6 +286,11 @@ display! {
 }
 
 impl StatusReport {
+    /// The resource called `name`.
+    pub fn resource(&self, name: &str) -> Option<&ResourceStatus> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+
     /// The peer called `peer` of the volume exported as `export`.
     pub fn peer(&self, export: &str, peer: &str) -> Option<&PeerStatus> {
         let mut volumes = self.resources.iter().flat_map(|resource| &resource.volumes);

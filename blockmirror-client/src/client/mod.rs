@@ -1,5 +1,6 @@
 //! An asynchronous NBD client over one connection, for tools and tests: many requests in flight, long ones split.
 
+mod failover;
 mod task;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use nbd_proto::{Command, NbdError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use failover::{Access, FailoverClient, Patience};
 use task::{Answer, Outgoing, Shared, Waiting};
 
 use crate::connect::{ConnectError, Connected, Stream, connect};
@@ -61,14 +63,27 @@ pub enum ClientError {
     /// The connection is gone; whether the request was done is not known.
     #[error("the connection is lost: {0}")]
     Lost(String),
+    /// None of several nodes has answered.
+    #[error("no node has answered within {:.0} s: {last}", after.as_secs_f64())]
+    Exhausted {
+        /// How long it was tried.
+        after: Duration,
+        /// What was wrong with each of them, the last time.
+        last: String,
+    },
 }
 
 impl Client {
     /// Dials, negotiates, and starts the connection's task. A URI without a path opens the server's default
     /// export.
     pub async fn connect(uri: &NbdUri) -> Result<Self, ClientError> {
+        Self::connect_within(uri, CONNECT_DEADLINE).await
+    }
+
+    /// As [`connect`](Self::connect), with a deadline of one's own.
+    pub async fn connect_within(uri: &NbdUri, deadline: Duration) -> Result<Self, ClientError> {
         let export = uri.export.as_deref().unwrap_or_default();
-        Self::over(connect(&uri.address, export, CONNECT_DEADLINE).await?)
+        Self::over(connect(&uri.address, export, deadline).await?)
     }
 
     /// Takes over a negotiated connection.

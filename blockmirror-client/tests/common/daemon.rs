@@ -78,6 +78,7 @@ pub fn report(peer: PeerStatus) -> StatusReport {
         generation: None,
         failed: None,
         peers: vec![peer],
+        disk_state: Some(DiskState::UpToDate),
     };
     StatusReport {
         name: "alpha".to_owned(),
@@ -87,6 +88,7 @@ pub fn report(peer: PeerStatus) -> StatusReport {
         resources: vec![ResourceStatus {
             name: "db".to_owned(),
             volumes: vec![volume],
+            ..ResourceStatus::default()
         }],
     }
 }
@@ -108,5 +110,6 @@ pub fn bravo(connection_state: ConnectionState, replication_state: ReplicationSt
         last_resync: None,
         last_error: None,
         attempts: 0,
+        ..PeerStatus::default()
     }
 }

@@ -2,8 +2,10 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 pub mod daemon;
+pub mod scene;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use blockmirror_client::uri::{Address, NbdUri};
@@ -28,6 +30,8 @@ pub struct Toy {
     pub repeats_after: Option<usize>,
     /// After so many answers the connection is dropped.
     pub drops_after: Option<usize>,
+    /// It is Secondary: clients are refused, and requests are answered with ESHUTDOWN.
+    pub shut: Arc<AtomicBool>,
 }
 
 /// What a toy has seen and holds.
@@ -53,6 +57,7 @@ impl Default for Toy {
             fails_at_bad_byte: false,
             repeats_after: None,
             drops_after: None,
+            shut: Arc::default(),
         }
     }
 }
@@ -66,6 +71,13 @@ impl Exports for Toy {
             flags: self.flags,
             block_sizes: self.block_sizes,
         })
+    }
+
+    fn admit(&self, _export: &ExportInfo) -> Result<(), String> {
+        if self.shut.load(Ordering::SeqCst) {
+            return Err("the Primary is another node".to_owned());
+        }
+        Ok(())
     }
 
     fn list(&self) -> Vec<(String, String)> {
@@ -137,6 +149,10 @@ impl Toy {
     /// The bytes of the reply; `None` after DISC.
     fn answer(&self, request: &Request, payload: &[u8], negotiated: &Negotiated, seen: &Shared) -> Option<Vec<u8>> {
         let mut seen = seen.lock().unwrap();
+        if self.shut.load(Ordering::SeqCst) {
+            let text = "it is Secondary now";
+            return Some(error_chunk(request.cookie, nbd_proto::NbdError::Shutdown, text, None));
+        }
         seen.requests.push(*request);
         let range = request.offset as usize..request.offset as usize + request.length as usize;
         let cookie = request.cookie;

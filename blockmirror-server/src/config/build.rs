@@ -11,6 +11,7 @@ use super::listen::{self, Listen};
 use super::names::{Unique, check_name};
 use super::peer::{self, ReadPeer};
 use super::problem::{ConfigError, Problems, Span};
+use super::resource;
 use super::section::Section;
 use super::volume::{self, ReadVolume};
 use super::{Config, Engine, ImageSource, Limits, Resource};
@@ -33,7 +34,6 @@ const LIMIT_KEYS: [&str; 7] = [
     "bytes_in_flight",
     "shutdown_timeout",
 ];
-const RESOURCE_KEYS: [&str; 5] = ["name", "mirror", "hot_extents", "volume", "peer"];
 
 /// Peers one resource can have.
 const PEERS_MAX: usize = mirror_core::config::PEERS_MAX;
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
     }
 
     fn resource(&mut self, table: &'a DeTable<'a>, span: Span) -> Option<Resource> {
-        let section = Section::new(table, span, "a resource", &RESOURCE_KEYS, self.problems);
+        let section = Section::new(table, span, "a resource", &resource::KEYS, self.problems);
         let name = section.required_text("name", "name = \"db\"");
         if let Some(name) = &name {
             check_name("name", name, self.problems);
@@ -202,14 +202,9 @@ impl<'a> Reader<'a> {
         let hot_extents = section
             .count("hot_extents", HOT_EXTENTS_RANGE)
             .and_then(|count| u32::try_from(count).ok());
-        if !mirror {
-            for key in ["peer", "hot_extents"] {
-                section.forbid(
-                    key,
-                    &format!("`{key}` has no meaning with mirror = false"),
-                    "remove it, or set mirror = true",
-                );
-            }
+        let roles = resource::read(&section, mirror);
+        if let Some(dir) = &roles.branch_dir {
+            self.files.branch_dir(dir.value.clone(), dir.span.clone());
         }
         let volumes = self.volumes(&section, mirror);
         let peers = self.peers(&section);
@@ -218,6 +213,16 @@ impl<'a> Reader<'a> {
             name: name?.value,
             mirror,
             hot_extents,
+            role_after_restart: roles.role_after_restart,
+            read_only_secondary: roles.read_only_secondary,
+            split_brain: roles.split_brain,
+            on_io_error: roles.on_io_error,
+            resync_min: roles.resync_min,
+            resync_max: roles.resync_max,
+            verify: roles.verify,
+            verify_repair: roles.verify_repair,
+            branch_dir: roles.branch_dir.map(|dir| dir.value),
+            branch_keep: roles.branch_keep,
             volumes: volumes.into_iter().map(|read| read.volume).collect(),
             peers: peers.into_iter().map(|read| read.peer).collect(),
         })

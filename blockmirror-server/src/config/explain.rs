@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Write as _};
 
-use super::value::show_size;
-use super::{Config, Engine, ImageSource, Io, Mode, OnDisconnect, Peer, Resource, Volume};
+use super::value::{show_duration, show_size};
+use super::{
+    BranchKeep, Config, Engine, ImageSource, Io, Mode, OnDisconnect, OnIoError, Peer, Protocol, Resource,
+    RoleAfterRestart, SplitBrain, VerifySchedule, Volume,
+};
 
 /// The whole text, ending with a newline.
 pub(super) fn explain(config: &Config) -> String {
@@ -52,6 +55,13 @@ fn write_resource(out: &mut String, resource: &Resource) -> fmt::Result {
         (true, count) => format!("mirrored to {count} peers"),
     };
     writeln!(out, "Resource \"{}\": {how}.", resource.name)?;
+    // Without a partner there is no role, and nobody to disagree with.
+    if resource.peers.iter().any(|peer| peer.protocol != Protocol::Nbd) {
+        write_role(out, resource)?;
+    }
+    if !resource.peers.is_empty() {
+        write_care(out, resource)?;
+    }
     for volume in &resource.volumes {
         write_volume(out, volume)?;
         for peer in &resource.peers {
@@ -59,6 +69,67 @@ fn write_resource(out: &mut String, resource: &Resource) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_role(out: &mut String, resource: &Resource) -> fmt::Result {
+    let restart = match resource.role_after_restart {
+        RoleAfterRestart::Resume => {
+            "it is Primary again if it was, once every partner is connected and none has newer data"
+        }
+        RoleAfterRestart::Secondary => "it is Secondary until somebody promotes it",
+    };
+    let hosts = if resource.read_only_secondary {
+        "hosts may read"
+    } else {
+        "hosts are sent to the Primary"
+    };
+    writeln!(out, "  After a restart {restart}. While it is Secondary {hosts}.")?;
+    let split = match resource.split_brain {
+        SplitBrain::Manual => "an operator decides whose data is given up",
+        SplitBrain::DiscardYounger => {
+            "the data of the node that became Primary later is given up, if it is not Primary now"
+        }
+        SplitBrain::DiscardLeastChanges => {
+            "the data of the node that changed less is given up, if it is not Primary now"
+        }
+        SplitBrain::DiscardZeroChanges => {
+            "a node that changed nothing takes the other's data; when both changed something, an operator decides"
+        }
+    };
+    let place = match &resource.branch_dir {
+        Some(dir) => format!("in {}", dir.display()),
+        None => "beside the image".to_owned(),
+    };
+    let keep = match resource.branch_keep {
+        BranchKeep::Forever => "until it is removed".to_owned(),
+        BranchKeep::For(time) => format!("for {}", show_duration(time)),
+    };
+    writeln!(
+        out,
+        "  After a split brain {split}; what is overwritten is saved {place} first, and kept {keep}."
+    )
+}
+
+fn write_care(out: &mut String, resource: &Resource) -> fmt::Result {
+    let errors = match resource.on_io_error {
+        OnIoError::Detach => "gives the image up where a peer that has everything can serve in its place",
+        OnIoError::Pass => "goes to the host",
+    };
+    let cap = match resource.resync_max {
+        Some(cap) => format!("at most {}/s", show_size(cap)),
+        None => "as fast as it can".to_owned(),
+    };
+    let verify = match (resource.verify, resource.verify_repair) {
+        (VerifySchedule::Never, _) => "only when asked".to_owned(),
+        (VerifySchedule::Every(time), false) => format!("every {}", show_duration(time)),
+        (VerifySchedule::Every(time), true) => format!("every {}, and what differs is copied", show_duration(time)),
+    };
+    writeln!(
+        out,
+        "  An I/O error of an image {errors}. Resync goes {cap}, and makes way for hosts down to {}/s. The legs are \
+         compared {verify}.",
+        show_size(resource.resync_min)
+    )
 }
 
 fn write_volume(out: &mut String, volume: &Volume) -> fmt::Result {
@@ -107,9 +178,14 @@ fn write_peer(out: &mut String, peer: &Peer, volume: &Volume) -> fmt::Result {
         OnDisconnect::Fail => "writes fail until it is back",
     };
     let export = peer.export_for(&volume.export);
+    let spoken = match peer.protocol {
+        Protocol::Auto => format!("as a partner, or as export \"{export}\" of a plain NBD server"),
+        Protocol::Nbd => format!("as export \"{export}\" of a plain NBD server"),
+        Protocol::Blockmirror => "as a partner".to_owned(),
+    };
     writeln!(
         out,
-        "    Peer \"{}\" at {}, export \"{export}\": {mode}. While it is gone {gone}.",
+        "    Peer \"{}\" at {}, {spoken}: {mode}. While it is gone {gone}.",
         peer.name, peer.uri
     )?;
     if peer.skip_initial_sync {

@@ -16,6 +16,7 @@ use super::{ImageSource, Resource, Volume};
 #[derive(Default)]
 pub(super) struct Files {
     sockets: Vec<(PathBuf, Span)>,
+    branch_dirs: Vec<(PathBuf, Span)>,
     volumes: Vec<NamedFiles>,
 }
 
@@ -29,6 +30,11 @@ impl Files {
     /// A Unix socket that will be made.
     pub(super) fn socket(&mut self, path: PathBuf, span: Span) {
         self.sockets.push((path, span));
+    }
+
+    /// A directory in which branches will be made.
+    pub(super) fn branch_dir(&mut self, path: PathBuf, span: Span) {
+        self.branch_dirs.push((path, span));
     }
 
     /// A volume that will be opened.
@@ -54,6 +60,9 @@ impl Files {
                     "choose another path, or move that file away",
                 );
             }
+        }
+        for (path, span) in &self.branch_dirs {
+            check_dir(path, "for branches", span, &problems);
         }
         for named in &self.volumes {
             if let ImageSource::Path(path) = &named.volume.image {
@@ -120,8 +129,11 @@ fn check_never_mirrored(named: &NamedFiles, image: &Path, problems: &Problems) {
 }
 
 fn check_regular(named: &NamedFiles, path: &Path, found: u64, problems: &Problems) {
+    // `blockmirror resize` has made it larger: its metadata file knows, and refuses what is not it.
+    let may_have_grown = named.volume.metadata.as_ref().is_some_and(|metadata| metadata.exists());
     if let Some(wanted) = named.volume.size
         && wanted != found
+        && !(may_have_grown && found > wanted)
     {
         problems.add(
             named.image_span.clone(),
@@ -131,7 +143,7 @@ fn check_regular(named: &NamedFiles, path: &Path, found: u64, problems: &Problem
                 show_size(found),
                 show_size(wanted)
             ),
-            "remove `size` to serve the image as it is, or correct one of the two: an image is never resized here",
+            "remove `size` to serve the image as it is, or correct one of the two (`blockmirror resize` makes a volume larger)",
         );
     }
     if found == 0 && named.volume.size.is_none() {
@@ -218,10 +230,14 @@ fn check_parent(path: &Path, what: &str, span: &Span, problems: &Problems) {
     let Some(parent) = path.parent() else {
         return;
     };
-    let message = match fs::metadata(parent) {
+    check_dir(parent, &format!("of {what}"), span, problems);
+}
+
+fn check_dir(dir: &Path, what: &str, span: &Span, problems: &Problems) {
+    let message = match fs::metadata(dir) {
         Ok(found) if found.is_dir() => return,
-        Ok(_) => format!("the directory of {what}, {}, is not a directory", parent.display()),
-        Err(error) => format!("the directory of {what}, {}, cannot be used: {error}", parent.display()),
+        Ok(_) => format!("the directory {what}, {}, is not a directory", dir.display()),
+        Err(error) => format!("the directory {what}, {}, cannot be used: {error}", dir.display()),
     };
-    problems.add(span.clone(), message, format!("make it: mkdir -p {}", parent.display()));
+    problems.add(span.clone(), message, format!("make it: mkdir -p {}", dir.display()));
 }

@@ -10,6 +10,7 @@ mod listen;
 mod names;
 mod peer;
 mod problem;
+mod resource;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -96,10 +97,79 @@ pub struct Resource {
     pub mirror: bool,
     /// Extents of 4 MiB per volume that may be hot at once; `None`: the mirror's own default.
     pub hot_extents: Option<u32>,
+    /// What it is after a restart of the daemon.
+    pub role_after_restart: RoleAfterRestart,
+    /// Hosts may read from it while it is Secondary.
+    pub read_only_secondary: bool,
+    /// Whose data is given up when the histories of two nodes have diverged.
+    pub split_brain: SplitBrain,
+    /// What becomes of an I/O error of an image.
+    pub on_io_error: OnIoError,
+    /// Bytes per second below which resync does not go for the sake of hosts.
+    pub resync_min: u64,
+    /// Bytes per second above which resync does not go; `None`: no cap.
+    pub resync_max: Option<u64>,
+    /// How often every volume is compared with its peers.
+    pub verify: VerifySchedule,
+    /// A scheduled comparison copies what differs.
+    pub verify_repair: bool,
+    /// Where branches are kept; `None`: beside the images.
+    pub branch_dir: Option<PathBuf>,
+    /// How long branches are kept.
+    pub branch_keep: BranchKeep,
     /// Never empty.
     pub volumes: Vec<Volume>,
     /// Where its writes are replicated to.
     pub peers: Vec<Peer>,
+}
+
+/// What a resource is after a restart of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleAfterRestart {
+    /// What it was before, once it is certain that nobody else has become Primary.
+    Resume,
+    /// Secondary, until somebody promotes it.
+    Secondary,
+}
+
+/// Whose data is given up when the histories of two nodes have diverged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitBrain {
+    /// Nobody's, before an operator says whose.
+    Manual,
+    /// Of the node that became Primary later.
+    DiscardYounger,
+    /// Of the node that changed less.
+    DiscardLeastChanges,
+    /// Of the node that changed nothing; an operator decides when both changed something.
+    DiscardZeroChanges,
+}
+
+/// What becomes of an I/O error of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnIoError {
+    /// The image is given up, and a peer that has everything serves in its place.
+    Detach,
+    /// The host gets it.
+    Pass,
+}
+
+/// How often every volume is compared with its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifySchedule {
+    /// Only when an operator asks.
+    Never,
+    /// This often.
+    Every(Duration),
+}
+
+/// How long a branch is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BranchKeep {
+    /// Until an operator removes it.
+    Forever,
+    /// So long.
+    For(Duration),
 }
 
 /// One device of a resource.
@@ -143,13 +213,15 @@ pub enum Io {
     Direct,
 }
 
-/// One peer of a resource: a plain NBD server holding the remote legs of its volumes.
+/// One peer of a resource: the remote legs of its volumes, on a plain NBD server or another blockmirror.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Peer {
     /// Its name, unique in the resource.
     pub name: String,
     /// Where it is. Without an export in it, each volume's own export name is used.
     pub uri: NbdUri,
+    /// What is spoken with it.
+    pub protocol: Protocol,
     /// When a write is acknowledged.
     pub mode: Mode,
     /// What happens to host writes while it is gone.
@@ -162,6 +234,21 @@ pub struct Peer {
     pub request_timeout: Duration,
     /// How long a connection that failed is waited out before the next one is made (zombie writes).
     pub fence_timeout: Duration,
+    /// A partner is told this often that we live.
+    pub heartbeat: Duration,
+    /// A partner that says nothing for this long is lost.
+    pub dead_after: Duration,
+}
+
+/// What is spoken with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A replication stream with another blockmirror, plain NBD with anything else.
+    Auto,
+    /// Plain NBD, whatever it is.
+    Nbd,
+    /// A replication stream, or nothing.
+    Blockmirror,
 }
 
 /// When a write is acknowledged.

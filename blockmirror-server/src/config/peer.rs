@@ -7,18 +7,21 @@ use blockmirror_client::uri::NbdUri;
 use super::names::check_name;
 use super::problem::Span;
 use super::section::{Located, Section};
-use super::{Mode, OnDisconnect, Peer};
+use super::{Mode, OnDisconnect, Peer, Protocol};
 
 /// Keys of a peer.
-pub(super) const KEYS: [&str; 8] = [
+pub(super) const KEYS: [&str; 11] = [
     "name",
     "uri",
+    "protocol",
     "mode",
     "on_disconnect",
     "skip_initial_sync",
     "queue",
     "request_timeout",
     "fence_timeout",
+    "heartbeat",
+    "dead_after",
 ];
 
 const DEFAULT_QUEUE: u64 = 64 << 20;
@@ -27,6 +30,13 @@ const QUEUE_RANGE: std::ops::RangeInclusive<u64> = 32 << 20..=16 << 30;
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_FENCE_TIMEOUT: Duration = Duration::from_secs(120);
 const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+const DEFAULT_HEARTBEAT: Duration = Duration::from_millis(500);
+const DEFAULT_DEAD_AFTER: Duration = Duration::from_secs(3);
+const HEARTBEAT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(60);
+const DEAD_AFTER_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(600);
+/// One heartbeat that is late must not end a connection.
+const HEARTBEATS_UNTIL_DEAD: u32 = 2;
 
 /// A peer read, with the places later checks speak of.
 pub(super) struct ReadPeer {
@@ -64,17 +74,22 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReadPeer> {
     };
     let request_timeout = timeout("request_timeout", DEFAULT_REQUEST_TIMEOUT);
     let fence_timeout = timeout("fence_timeout", DEFAULT_FENCE_TIMEOUT);
+    let protocol = read_protocol(section);
+    let (heartbeat, dead_after) = read_heartbeat(section, protocol);
     let (name, uri) = (name?, uri?);
     Some(ReadPeer {
         peer: Peer {
             name: name.value,
             uri: uri.value,
+            protocol,
             mode,
             on_disconnect,
             skip_initial_sync,
             queue,
             request_timeout,
             fence_timeout,
+            heartbeat,
+            dead_after,
         },
         name_span: name.span,
         uri_span: uri.span,
@@ -84,6 +99,48 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReadPeer> {
 fn read_mode(section: &Section<'_>) -> Mode {
     let choices = [("sync", Mode::Sync), ("async", Mode::Async)];
     section.choice("mode", &choices).map_or(Mode::Sync, |mode| mode.value)
+}
+
+fn read_protocol(section: &Section<'_>) -> Protocol {
+    let choices = [
+        ("auto", Protocol::Auto),
+        ("nbd", Protocol::Nbd),
+        ("blockmirror", Protocol::Blockmirror),
+    ];
+    section
+        .choice("protocol", &choices)
+        .map_or(Protocol::Auto, |protocol| protocol.value)
+}
+
+fn read_heartbeat(section: &Section<'_>, protocol: Protocol) -> (Duration, Duration) {
+    if protocol == Protocol::Nbd {
+        for key in ["heartbeat", "dead_after"] {
+            section.forbid(
+                key,
+                &format!("`{key}` has no meaning with protocol = \"nbd\": a plain NBD server is asked, it says nothing itself"),
+                "remove it (request_timeout says how long an answer may take), or set protocol = \"blockmirror\"",
+            );
+        }
+    }
+    let heartbeat = section
+        .duration("heartbeat", HEARTBEAT_RANGE)
+        .map_or(DEFAULT_HEARTBEAT, |heartbeat| heartbeat.value);
+    let dead_after = section.duration("dead_after", DEAD_AFTER_RANGE);
+    let place = dead_after
+        .as_ref()
+        .map(|dead_after| dead_after.span.clone())
+        .or_else(|| section.key_span("heartbeat"));
+    let dead_after = dead_after.map_or(DEFAULT_DEAD_AFTER, |dead_after| dead_after.value);
+    if let Some(place) = place
+        && dead_after < heartbeat.saturating_mul(HEARTBEATS_UNTIL_DEAD)
+    {
+        section.problems().add(
+            place,
+            format!("a peer would be lost after {dead_after:?}, with a heartbeat every {heartbeat:?}"),
+            format!("make dead_after at least {HEARTBEATS_UNTIL_DEAD} times heartbeat"),
+        );
+    }
+    (heartbeat, dead_after)
 }
 
 fn read_on_disconnect(section: &Section<'_>, mode: Mode) -> OnDisconnect {

@@ -125,7 +125,7 @@ impl<'a> Section<'a> {
         let value = self.value(key)?;
         let span = value.span();
         let parsed = match value.get_ref() {
-            DeValue::String(text) => value::parse_size(text),
+            DeValue::String(text) => blockmirror_client::size::parse(text),
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
                 .map_err(|_| format!("`{number}` is not a size in bytes")),
             other => return self.wrong_type(key, span, other, "a size such as \"10GiB\""),

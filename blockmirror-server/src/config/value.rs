@@ -1,21 +1,6 @@
-//! Sizes, durations, and the nearest known word to a misspelt one.
+//! Durations, sizes for people, and the nearest known word to a misspelt one.
 
 use std::time::Duration;
-
-const SIZE_UNITS: [(&str, u64); 12] = [
-    ("", 1),
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("PiB", 1 << 50),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("PB", 1_000_000_000_000_000),
-];
 
 const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
@@ -24,21 +9,6 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("h", 3_600_000),
     ("d", 86_400_000),
 ];
-
-/// Bytes of "4096", "64MiB", "10 GiB", "10GB". A bare letter ("10G") is refused: people read it in two ways.
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    let (digits, unit) = split(text);
-    let number: u64 = digits
-        .replace('_', "")
-        .parse()
-        .map_err(|_| format!("\"{text}\" is not a size"))?;
-    let Some((_, factor)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
-        return Err(unknown_size_unit(text, digits, unit));
-    };
-    number
-        .checked_mul(*factor)
-        .ok_or_else(|| format!("\"{text}\" is more than 64 bits can count"))
-}
 
 /// "500ms", "10s", "2m", "1h", "1d".
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -68,6 +38,17 @@ pub(super) fn show_size(bytes: u64) -> String {
     format!("{number} {}", UNITS[unit])
 }
 
+/// A duration for people, in the largest unit that divides it.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let unit = DURATION_UNITS
+        .iter()
+        .rev()
+        .find(|(_, factor)| millis.is_multiple_of(u128::from(*factor)));
+    let (name, factor) = unit.copied().unwrap_or(("ms", 1));
+    format!("{}{name}", millis / u128::from(factor))
+}
+
 /// The known word nearest to `word`, when one is near enough to be meant.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase();
@@ -86,17 +67,6 @@ fn split(text: &str) -> (&str, &str) {
         .find(|c: char| !c.is_ascii_digit() && c != '_')
         .unwrap_or(text.len());
     (&text[..end], text[end..].trim_start())
-}
-
-fn unknown_size_unit(text: &str, digits: &str, unit: &str) -> String {
-    let letter = unit.to_uppercase();
-    let letter = letter.trim_end_matches(['B', 'I']);
-    if matches!(letter, "K" | "M" | "G" | "T" | "P") {
-        return format!(
-            "\"{text}\" can be read in two ways: {digits}{letter}iB (powers of 1024) or {digits}{letter}B (powers of 1000)"
-        );
-    }
-    format!("\"{unit}\" is not a unit of size (B, KiB, MiB, GiB, TiB, PiB, KB, MB, GB, TB, PB)")
 }
 
 /// Levenshtein distance, with a swap of neighbours counted as one.
@@ -132,30 +102,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("64MiB"), Ok(64 << 20));
-        assert_eq!(parse_size("10 GiB"), Ok(10 << 30));
-        assert_eq!(parse_size("1_000KB"), Ok(1_000_000));
-        assert_eq!(parse_size("0"), Ok(0));
-        for wrong in [
-            "",
-            "GiB",
-            "-1",
-            "1.5GiB",
-            "10G",
-            "10gb",
-            "10 bananas",
-            "99999999PiB",
-            "99999999999999999999",
-        ] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-        let two_ways = parse_size("10G").err().unwrap_or_default();
-        assert!(two_ways.contains("10GiB") && two_ways.contains("10GB"), "{two_ways}");
-    }
-
-    #[test]
     fn durations() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
@@ -182,6 +128,14 @@ mod tests {
         assert_eq!(show_size(1023), "1023 B");
         assert_eq!(show_size(10 << 30), "10 GiB");
         assert_eq!(show_size((10 << 30) + 1), "10737418241 B");
+    }
+
+    #[test]
+    fn durations_for_people_are_exact() {
+        for text in ["500ms", "90s", "2m", "36h", "7d"] {
+            assert_eq!(parse_duration(text).map(show_duration), Ok(text.to_owned()));
+        }
+        assert_eq!(show_duration(Duration::from_secs(86_400)), "1d");
     }
 
     #[test]

@@ -9,18 +9,19 @@ use nbd_proto::server::Negotiated;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::exports::ExportTable;
-use super::handshake::{HandshakeEnd, negotiate};
+use super::handshake::{Granted, HandshakeEnd, negotiate};
 use super::listener::{Listener, Stream};
+use super::roster::{Place, Roster};
 use super::shutdown::Shutdown;
-use crate::data::{ClientHandover, DataSender, ToData};
+use super::stream::{Accepted, Door};
+use crate::data::{ClientHandover, DataSender, StreamHandover, ToData};
 
 /// Rest after accept() failed for want of files or memory: it would fail again at once.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What every accepting task shares.
 pub(super) struct Acceptor {
-    exports: ExportTable,
+    roster: Roster,
     threads: Vec<DataSender>,
     /// Connections the daemon may still have.
     slots: Arc<Semaphore>,
@@ -37,13 +38,13 @@ struct Permit {
 
 impl Acceptor {
     pub(super) fn new(
-        exports: ExportTable,
+        roster: Roster,
         threads: Vec<DataSender>,
         max_connections: usize,
         handshake_timeout: Duration,
     ) -> Self {
         Self {
-            exports,
+            roster,
             threads,
             slots: Arc::new(Semaphore::new(max_connections)),
             handshake_timeout,
@@ -86,21 +87,27 @@ impl Acceptor {
     }
 
     async fn serve(self: Arc<Self>, stream: Stream, address: String, slot: OwnedSemaphorePermit) {
-        let exports = &self.exports;
+        let door = Door::new(&self.roster);
         let (stream, outcome) = match stream {
             Stream::Tcp(mut stream) => {
-                let outcome = negotiate(&mut stream, exports, self.handshake_timeout).await;
+                let outcome = negotiate(&mut stream, &door, self.handshake_timeout).await;
                 (Stream::Tcp(stream), outcome)
             }
             Stream::Unix(mut stream) => {
-                let outcome = negotiate(&mut stream, exports, self.handshake_timeout).await;
+                let outcome = negotiate(&mut stream, &door, self.handshake_timeout).await;
                 (Stream::Unix(stream), outcome)
             }
         };
         match outcome {
-            Ok((negotiated, unread)) => {
+            Ok((Granted::Export(negotiated), unread)) => {
                 if let Err(error) = self.hand_over(stream, &address, slot, negotiated, unread) {
                     tracing::warn!(client = %address, %error, "a client could not be served");
+                }
+            }
+            // A partner does not take the place of a client.
+            Ok((Granted::Stream, unread)) => {
+                if let Err(error) = self.hand_over_stream(stream, door.into_accepted(), unread) {
+                    tracing::warn!(client = %address, %error, "a replication stream could not be taken over");
                 }
             }
             Err(HandshakeEnd::Aborted | HandshakeEnd::Closed) => {
@@ -120,13 +127,14 @@ impl Acceptor {
     ) -> io::Result<()> {
         let export = negotiated.export.name.clone();
         let gone = || io::Error::other(format!("export \"{export}\" is not served any more"));
-        let entry = self.exports.entry(&export).ok_or_else(gone)?;
-        let Ok(slot) = Arc::clone(&entry.slots).try_acquire_owned() else {
+        let served = self.served(&export).ok_or_else(gone)?;
+        let (place, slots) = served;
+        let Ok(slot) = slots.try_acquire_owned() else {
             let text = format!("export \"{export}\" has max_connections_per_export clients already");
             return Err(io::Error::other(text));
         };
         let handover = ClientHandover {
-            volume: entry.place.volume,
+            volume: place.volume,
             socket: stream.into_socket()?,
             negotiated,
             unread,
@@ -136,11 +144,37 @@ impl Acceptor {
                 _export: slot,
             }),
         };
-        let thread = self.threads.get(entry.place.thread).ok_or_else(gone)?;
+        let thread = self.threads.get(place.thread).ok_or_else(gone)?;
         if thread.send(ToData::Client(handover)) {
             Ok(())
         } else {
             Err(gone())
         }
+    }
+    /// Where a volume or a branch is, and the connections it may still have.
+    fn served(&self, export: &str) -> Option<(Place, Arc<Semaphore>)> {
+        let present = self.roster.look();
+        if let Some(view) = present.volume(export) {
+            return Some((view.served.place, Arc::clone(&view.served.slots)));
+        }
+        let branch = present.branch(export)?;
+        Some((branch.place, Arc::clone(&branch.slots)))
+    }
+
+    fn hand_over_stream(&self, stream: Stream, accepted: Option<Accepted>, unread: Vec<u8>) -> io::Result<()> {
+        let accepted = accepted.ok_or_else(|| io::Error::other("nobody knows whose it is"))?;
+        let handover = StreamHandover {
+            resource: accepted.place.resource,
+            peer: accepted.peer,
+            socket: stream.into_socket()?,
+            unread,
+            hello: accepted.hello,
+            dialled_by_us: false,
+        };
+        let thread = self.threads.get(accepted.place.thread);
+        if thread.is_some_and(|thread| thread.send(ToData::StreamReady(handover))) {
+            return Ok(());
+        }
+        Err(io::Error::other("its data thread is gone"))
     }
 }

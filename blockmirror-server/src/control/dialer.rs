@@ -1,98 +1,148 @@
 //! Reaching peers: backoff, dialling, negotiating, and the check that the peer fits.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use blockmirror_client::connect::connect;
+use blockmirror_client::connect::{ConnectError, connect, upgrade};
 use blockmirror_client::uri::Address;
+use nbd_proto::client::HandshakeError;
+use nbd_proto::{OptionError, PeerMisbehaved};
 use tokio::task::AbortHandle;
 
 use super::backoff;
-use super::exports::Place;
 use super::fit::{self, Leg};
-use crate::data::{DataSender, PeerHandover, ToData};
+use super::roster::{Place, ResourcePlace, Roster};
+use super::stream::Question;
+use crate::config::Protocol;
+use crate::data::{DataSender, PeerHandover, StreamHandover, StreamHello, ToData};
 
-/// Where one peer of one volume is.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    /// Its name, for the log.
-    pub(super) name: String,
-    pub(super) address: Address,
-    /// The export to open there.
-    pub(super) export: String,
-    pub(super) leg: Leg,
+/// Whom an attempt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    /// One volume's leg on a plain server.
+    Leg(Place, usize),
+    /// The stream of a resource to a partner.
+    Stream(ResourcePlace, usize),
 }
-
-/// A peer of a volume.
-pub(super) type PeerKey = (Place, usize);
 
 /// Dials peers when a data thread asks; at most one attempt per peer at a time.
 pub(super) struct Dialer {
-    targets: HashMap<PeerKey, Arc<Target>>,
+    roster: Roster,
     threads: Vec<DataSender>,
     deadline: Duration,
-    attempts: HashMap<PeerKey, AbortHandle>,
+    attempts: HashMap<Key, AbortHandle>,
+}
+
+/// Where one peer of one volume is.
+struct Target {
+    name: String,
+    address: Address,
+    /// The export to open there.
+    export: String,
+    leg: Leg,
+}
+
+/// Where a partner is, and what is said to it.
+struct Partner {
+    name: String,
+    address: Address,
+    protocol: Protocol,
+    question: Question,
+}
+
+/// What an attempt to have a stream came to.
+enum Answered {
+    Stream(std::os::fd::OwnedFd, Vec<u8>, StreamHello),
+    /// It knows nothing of streams.
+    Plain,
 }
 
 impl Dialer {
-    pub(super) fn new(targets: HashMap<PeerKey, Target>, threads: Vec<DataSender>, deadline: Duration) -> Self {
+    pub(super) fn new(roster: Roster, threads: Vec<DataSender>, deadline: Duration) -> Self {
         Self {
-            targets: targets
-                .into_iter()
-                .map(|(key, target)| (key, Arc::new(target)))
-                .collect(),
+            roster,
             threads,
             deadline,
             attempts: HashMap::new(),
         }
     }
 
-    /// Wait out the backoff of this attempt, dial, and tell the data thread what came of it.
+    /// Wait out the backoff of this attempt, dial a leg, and tell the data thread what came of it.
     pub(super) fn connect(&mut self, place: Place, peer: usize, attempt: u32) {
-        let key = (place, peer);
-        let (Some(target), Some(thread)) = (self.targets.get(&key), self.threads.get(place.thread)) else {
-            tracing::error!(?place, peer, "a data thread asked for a peer that is not configured");
+        tracing::debug!(?place, peer, attempt, "a leg is to be reached");
+        let (Some(target), Some(thread)) = (self.target(place, peer), self.threads.get(place.thread)) else {
+            tracing::debug!(
+                ?place,
+                peer,
+                "a data thread asked for a peer that is not configured any more"
+            );
             return;
         };
-        let (target, thread) = (Arc::clone(target), thread.clone());
-        let deadline = self.deadline;
+        let (thread, deadline, volume) = (thread.clone(), self.deadline, place.volume);
         let task = tokio::spawn(async move {
             tokio::time::sleep(backoff::wait(attempt, backoff::random())).await;
             let answer = match dial(&target, deadline).await {
-                Ok((socket, negotiated, unread)) => {
-                    let volume = place.volume;
-                    ToData::PeerReady(PeerHandover {
-                        volume,
-                        peer,
-                        socket,
-                        negotiated,
-                        unread,
-                    })
-                }
+                Ok((socket, negotiated, unread)) => ToData::PeerReady(PeerHandover {
+                    volume,
+                    peer,
+                    socket,
+                    negotiated,
+                    unread,
+                }),
                 Err(error) => {
                     let (name, export) = (&target.name, &target.leg.export);
                     tracing::debug!(peer = %name, %export, attempt, %error, "an attempt to reach the peer failed");
-                    ToData::PeerFailed {
-                        volume: place.volume,
-                        peer,
-                        error,
-                    }
+                    ToData::PeerFailed { volume, peer, error }
                 }
             };
             // A thread that is gone has told so itself.
             thread.send(answer);
         });
-        if let Some(earlier) = self.attempts.insert(key, task.abort_handle()) {
-            earlier.abort();
-        }
+        self.keep(Key::Leg(place, peer), task.abort_handle());
     }
 
-    /// Stop trying.
+    /// Wait out the backoff of this attempt, ask a partner for a stream, and tell the data thread what came of it.
+    pub(super) fn stream(&mut self, place: ResourcePlace, peer: usize, attempt: u32) {
+        let (Some(partner), Some(thread)) = (self.partner(place, peer), self.threads.get(place.thread)) else {
+            tracing::debug!(
+                ?place,
+                peer,
+                "a data thread asked for a partner that is not configured any more"
+            );
+            return;
+        };
+        let (thread, deadline, resource) = (thread.clone(), self.deadline, place.resource);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(backoff::wait_for_partner(attempt, backoff::random())).await;
+            let answer = match ask(&partner, deadline).await {
+                Ok(Answered::Stream(socket, unread, hello)) => ToData::StreamReady(StreamHandover {
+                    resource,
+                    peer,
+                    socket,
+                    unread,
+                    hello,
+                    dialled_by_us: true,
+                }),
+                Ok(Answered::Plain) => ToData::StreamPlain { resource, peer },
+                Err(error) => {
+                    let (name, of) = (&partner.name, partner.question.resource());
+                    tracing::debug!(peer = %name, resource = %of, attempt, %error, "an attempt to reach the peer failed");
+                    ToData::StreamFailed { resource, peer, error }
+                }
+            };
+            thread.send(answer);
+        });
+        self.keep(Key::Stream(place, peer), task.abort_handle());
+    }
+
+    /// Stop trying to reach a leg.
     pub(super) fn cancel(&mut self, place: Place, peer: usize) {
-        if let Some(attempt) = self.attempts.remove(&(place, peer)) {
-            attempt.abort();
-        }
+        self.forget(Key::Leg(place, peer));
+    }
+
+    /// Stop trying to reach a partner.
+    pub(super) fn cancel_stream(&mut self, place: ResourcePlace, peer: usize) {
+        self.forget(Key::Stream(place, peer));
     }
 
     /// Stop trying everywhere.
@@ -100,6 +150,46 @@ impl Dialer {
         for (_, attempt) in self.attempts.drain() {
             attempt.abort();
         }
+    }
+
+    fn keep(&mut self, key: Key, attempt: AbortHandle) {
+        if let Some(earlier) = self.attempts.insert(key, attempt) {
+            earlier.abort();
+        }
+    }
+
+    fn forget(&mut self, key: Key) {
+        if let Some(attempt) = self.attempts.remove(&key) {
+            attempt.abort();
+        }
+    }
+
+    fn target(&self, place: Place, peer: usize) -> Option<Target> {
+        let present = self.roster.look();
+        let view = present.volume_at(place)?;
+        let peer = view.resource.peer_number(peer)?.config;
+        Some(Target {
+            name: peer.name.clone(),
+            address: peer.uri.address.clone(),
+            export: peer.export_for(&view.config.export).to_owned(),
+            leg: Leg {
+                export: view.config.export.clone(),
+                size: view.size()?,
+                minimum_block: view.config.minimum_block,
+            },
+        })
+    }
+
+    fn partner(&self, place: ResourcePlace, peer: usize) -> Option<Partner> {
+        let present = self.roster.look();
+        let served = present.at(place)?;
+        let peer = served.peer_number(peer)?.config;
+        Some(Partner {
+            name: peer.name.clone(),
+            address: peer.uri.address.clone(),
+            protocol: peer.protocol,
+            question: Question::new(served, &peer.name, backoff::random()),
+        })
     }
 }
 
@@ -111,4 +201,45 @@ async fn dial(target: &Target, deadline: Duration) -> Result<Dialled, String> {
         .map_err(|error| error.to_string())?;
     fit::check(&target.leg, &connected.negotiated)?;
     Ok((connected.socket, connected.negotiated, connected.unread))
+}
+
+async fn ask(partner: &Partner, deadline: Duration) -> Result<Answered, String> {
+    match upgrade(&partner.address, &partner.question.encode(), deadline).await {
+        Ok(upgraded) => {
+            let hello = partner.question.check(&upgraded.reply)?;
+            Ok(Answered::Stream(upgraded.socket, upgraded.unread, hello))
+        }
+        Err(error) if knows_no_streams(&error) => match partner.protocol {
+            Protocol::Blockmirror => Err(format!(
+                "the server at {} offers no replication stream: it is no blockmirror, or has mirror = false or no peer \
+                 for resource \"{}\"; with protocol = \"auto\" it would be used as a plain NBD server",
+                partner.address,
+                partner.question.resource()
+            )),
+            Protocol::Auto | Protocol::Nbd => Ok(Answered::Plain),
+        },
+        Err(ConnectError::Handshake {
+            source:
+                HandshakeError::Refused {
+                    error: OptionError::Policy,
+                    message,
+                    ..
+                },
+            ..
+        }) => Err(format!("the peer refuses: {message}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn knows_no_streams(error: &ConnectError) -> bool {
+    let ConnectError::Handshake { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source,
+        HandshakeError::Refused {
+            error: OptionError::Unsupported,
+            ..
+        } | HandshakeError::Misbehaved(PeerMisbehaved::NotFixedNewstyle(_))
+    )
 }

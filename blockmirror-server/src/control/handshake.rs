@@ -4,10 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use nbd_proto::PeerMisbehaved;
-use nbd_proto::server::{Handshake, Negotiated, Step};
+use nbd_proto::server::{Exports, Handshake, Negotiated, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-use super::exports::ExportTable;
 
 /// Bytes received at a time; what a client sends early beyond the handshake is at most this.
 const READ_BYTES: usize = 4096;
@@ -27,12 +25,21 @@ pub(super) enum HandshakeEnd {
     Io(#[from] io::Error),
 }
 
+/// What a client gets.
+#[derive(Debug)]
+pub(super) enum Granted {
+    /// The transmission phase of an export.
+    Export(Negotiated),
+    /// A replication stream; the exports know whose.
+    Stream,
+}
+
 /// Greet the client and negotiate, all within `deadline`. Returns what was agreed and the bytes that came behind it.
 pub(super) async fn negotiate<S>(
     stream: &mut S,
-    exports: &ExportTable,
+    exports: &(dyn Exports + Sync),
     deadline: Duration,
-) -> Result<(Negotiated, Vec<u8>), HandshakeEnd>
+) -> Result<(Granted, Vec<u8>), HandshakeEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -41,7 +48,7 @@ where
         .unwrap_or(Err(HandshakeEnd::TooSlow(deadline)))
 }
 
-async fn converse<S>(stream: &mut S, exports: &ExportTable) -> Result<(Negotiated, Vec<u8>), HandshakeEnd>
+async fn converse<S>(stream: &mut S, exports: &(dyn Exports + Sync)) -> Result<(Granted, Vec<u8>), HandshakeEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -64,7 +71,8 @@ where
             }
             match step {
                 Step::NeedMore => {}
-                Step::Ready(negotiated) => return Ok((negotiated, rest.to_vec())),
+                Step::Ready(negotiated) => return Ok((Granted::Export(negotiated), rest.to_vec())),
+                Step::Upgraded { .. } => return Ok((Granted::Stream, rest.to_vec())),
                 Step::Aborted => return Err(HandshakeEnd::Aborted),
                 Step::Failed(fault) => return Err(fault.into()),
             }
@@ -75,7 +83,7 @@ where
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::exports::tests::table;
+    use super::super::exports::tests::roster;
     use super::*;
     use nbd_proto::client;
     use tokio::io::duplex;
@@ -109,10 +117,12 @@ mod tests {
     #[tokio::test]
     async fn a_client_gets_its_export() {
         let (mut ours, mut theirs) = duplex(64);
-        let exports = table(&["db", "log"]);
+        let exports = roster(&["db", "log"]);
         let (served, connected) = tokio::join!(negotiate(&mut ours, &exports, LONG), connect(&mut theirs, "log", b""));
         assert!(connected);
-        let (negotiated, unread) = served.unwrap();
+        let (Granted::Export(negotiated), unread) = served.unwrap() else {
+            panic!("no stream was asked for");
+        };
         assert_eq!((negotiated.export.name.as_str(), unread.len()), ("log", 0));
         assert!(negotiated.structured_replies);
     }
@@ -120,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_export_is_refused() {
         let (mut ours, mut theirs) = duplex(4096);
-        let exports = table(&["db"]);
+        let exports = roster(&["db"]);
         let client = async {
             let connected = connect(&mut theirs, "nope", b"").await;
             drop(theirs);
@@ -137,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_behind_the_handshake_are_kept() {
         let (mut ours, mut theirs) = duplex(4096);
-        let exports = table(&["db"]);
+        let exports = roster(&["db"]);
         // What connect() sends, and the first request, in one piece.
         let mut sent = Vec::new();
         sent.extend(3_u32.to_be_bytes());
@@ -147,7 +157,9 @@ mod tests {
         sent.extend(b"db");
         sent.extend(b"request");
         theirs.write_all(&sent).await.unwrap();
-        let (negotiated, unread) = negotiate(&mut ours, &exports, LONG).await.unwrap();
+        let (Granted::Export(negotiated), unread) = negotiate(&mut ours, &exports, LONG).await.unwrap() else {
+            panic!("no stream was asked for");
+        };
         assert_eq!((negotiated.export.name.as_str(), &unread[..]), ("db", &b"request"[..]));
     }
 
@@ -155,14 +167,14 @@ mod tests {
     async fn garbage_is_the_clients_fault() {
         let (mut ours, mut theirs) = duplex(4096);
         theirs.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let ended = negotiate(&mut ours, &table(&["db"]), LONG).await;
+        let ended = negotiate(&mut ours, &roster(&["db"]), LONG).await;
         assert!(matches!(ended, Err(HandshakeEnd::Misbehaved(_))), "{ended:?}");
     }
 
     #[tokio::test]
     async fn a_silent_client_is_too_slow() {
         let (mut ours, _theirs) = duplex(4096);
-        let ended = negotiate(&mut ours, &table(&["db"]), Duration::from_millis(5)).await;
+        let ended = negotiate(&mut ours, &roster(&["db"]), Duration::from_millis(5)).await;
         assert!(matches!(ended, Err(HandshakeEnd::TooSlow(_))), "{ended:?}");
     }
 
@@ -170,7 +182,7 @@ mod tests {
     async fn a_client_that_goes_away_is_noticed() {
         let (mut ours, theirs) = duplex(4096);
         drop(theirs);
-        let ended = negotiate(&mut ours, &table(&["db"]), LONG).await;
+        let ended = negotiate(&mut ours, &roster(&["db"]), LONG).await;
         assert!(
             matches!(ended, Err(HandshakeEnd::Closed | HandshakeEnd::Io(_))),
             "{ended:?}"

@@ -3,20 +3,29 @@
 
 mod accept;
 mod admin;
+mod ask;
 mod backoff;
+mod branches;
 mod dialer;
 mod exports;
 mod fit;
 mod handshake;
 mod listener;
 mod notify;
+mod open;
+mod reload;
+mod roster;
+mod schedule;
 mod shutdown;
 mod start;
 mod status;
+mod stream;
+mod why;
+mod words;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,15 +35,16 @@ use tokio::task::JoinSet;
 use self::accept::Acceptor;
 use self::admin::Admin;
 use self::dialer::Dialer;
-use self::exports::{ExportTable, Place};
 use self::listener::{Listener, SocketFile};
+use self::reload::Reloader;
+use self::roster::{Place, ResourcePlace, Roster};
 use self::start::Prepared;
 use crate::config::Config;
 use crate::data::{self, DataHandle, DataSender, FromData, ToData};
 
 pub use listener::ListenError;
+pub use open::StartError;
 pub use shutdown::{Shutdown, ShutdownTrigger, Urgency, shutdown};
-pub use start::StartError;
 
 /// After the deadline of a graceful stop, and in an immediate one, a data thread has this long to let go.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -46,6 +56,10 @@ pub struct Options {
     pub adopt: BTreeSet<String>,
     /// Told the addresses of all listeners once clients are served.
     pub ready: Option<oneshot::Sender<Vec<String>>>,
+    /// Where the configuration came from, to be read again.
+    pub file: Option<PathBuf>,
+    /// Every message has the configuration read again (SIGHUP).
+    pub reload: Option<mpsc::Receiver<()>>,
 }
 
 /// Why a daemon ended other than in order.
@@ -84,36 +98,37 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
     // Addresses first: a taken port must not cost the reading of metadata.
     let listeners = bind_all(&config)?;
     let admin_socket = config.admin.as_deref().map(bind_admin).transpose()?;
-    let Prepared {
-        plans,
-        entries,
-        targets,
-        places,
-    } = tokio::task::block_in_place(|| start::prepare(&config, &options.adopt))?;
+    let Prepared { plans, served } = tokio::task::block_in_place(|| start::prepare(&config, &options.adopt))?;
     let (sender, events) = mpsc::unbounded_channel();
     let threads = spawn_threads(plans, &sender)?;
     drop(sender);
     let senders: Vec<DataSender> = threads.iter().map(DataHandle::sender).collect();
-    let limits = &config.limits;
-    let dialer = Dialer::new(targets, senders.clone(), limits.handshake_timeout);
+    let limits = config.limits.clone();
+    let roster = Roster::new(config, served);
+    let dialer = Dialer::new(roster.clone(), senders.clone(), limits.handshake_timeout);
     let acceptor = Acceptor::new(
-        ExportTable::new(entries),
+        roster.clone(),
         senders.clone(),
         limits.max_connections,
         limits.handshake_timeout,
     );
+    let reloader = Reloader::new(roster.clone(), senders.clone(), options.file);
     let deadline = limits.shutdown_timeout;
     let mut tasks = JoinSet::new();
     let addresses = start_accepting(&mut tasks, Arc::new(acceptor), listeners, &shutdown);
     if let Some(socket) = admin_socket {
         let admin = Admin {
-            config,
-            places,
+            roster: roster.clone(),
+            reloader: reloader.clone(),
             threads: senders.clone(),
             engine: engine(&threads),
             started,
         };
         start_admin(&mut tasks, admin, socket);
+    }
+    tasks.spawn(schedule::run(roster.clone(), senders.clone()));
+    if let Some(asked) = options.reload {
+        tasks.spawn(reload_when_asked(reloader, asked));
     }
     tracing::info!("ready");
     notify::notify(notify::State::Ready);
@@ -125,6 +140,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
         senders,
         events,
         dialer,
+        roster,
         deadline,
         stopped: vec![false; threads.len()],
         failure: None,
@@ -195,11 +211,27 @@ fn start_admin(tasks: &mut JoinSet<()>, admin: Admin, (socket, file): (tokio::ne
     });
 }
 
+/// On SIGHUP. What came of it is in the log.
+async fn reload_when_asked(reloader: Reloader, mut asked: mpsc::Receiver<()>) {
+    while asked.recv().await.is_some() {
+        match reloader.reload().await {
+            Ok(report) => {
+                for change in &report.needs_restart {
+                    tracing::warn!(%change, "a change of the configuration takes effect with a restart only");
+                }
+                tracing::info!("the configuration has been read again");
+            }
+            Err(error) => tracing::error!(%error, "the configuration cannot be read again; nothing has changed"),
+        }
+    }
+}
+
 /// The daemon while it serves.
 struct Daemon {
     senders: Vec<DataSender>,
     events: mpsc::UnboundedReceiver<(usize, FromData)>,
     dialer: Dialer,
+    roster: Roster,
     /// Time a graceful stop may take.
     deadline: Duration,
     /// Which data threads have said their last word.
@@ -282,6 +314,19 @@ impl Daemon {
                 self.dialer.connect(Place { thread, volume }, peer, attempt);
             }
             FromData::CancelConnect { volume, peer } => self.dialer.cancel(Place { thread, volume }, peer),
+            FromData::DialStream {
+                resource,
+                peer,
+                attempt,
+            } => self.dialer.stream(ResourcePlace { thread, resource }, peer, attempt),
+            FromData::CancelStream { resource, peer } => {
+                self.dialer.cancel_stream(ResourcePlace { thread, resource }, peer);
+            }
+            FromData::VolumeAdded {
+                resource,
+                export,
+                volume,
+            } => self.roster.added(ResourcePlace { thread, resource }, &export, volume),
             FromData::Stopped { clean } => {
                 self.last_word(thread);
                 if !clean {

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 
 use mirror_core::event::{Failure, MetadataWrite, Transaction, TransactionId};
 
 use super::outbox::is_transient;
 use super::token::{Kind, Token};
 use super::turn::Turn;
+use crate::metadata_file::space;
 use crate::ring::{FileHandle, Op};
 
 /// Operations of one transaction that are given back undone and tried again, at most. Each try is a turn of the loop.
@@ -51,6 +53,15 @@ impl MetadataFile {
             token,
             running: None,
         })
+    }
+
+    /// Set space of the file aside, where the file system can.
+    pub(crate) fn set_aside(&self, space: &[Range<u64>]) -> Result<(), String> {
+        let why = |error| {
+            let needed = space::bytes(space);
+            format!("the metadata file needs {needed} bytes of its own, and they cannot be set aside: {error}")
+        };
+        space::set_aside(&self.file, space).map(drop).map_err(why)
     }
 
     /// Start a transaction. Completions that come at once are in the turn like all others.
@@ -180,7 +191,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::data::message::Limits;
+    use crate::data::plan::Limits;
     use crate::layers::{Fault, FaultLayer, FaultPlan};
     use crate::ring::{EngineChoice, OpKind, open_driver};
 

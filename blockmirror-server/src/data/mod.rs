@@ -14,15 +14,19 @@
 
 mod budget;
 mod connection;
+mod inbox;
 mod message;
 mod metadata;
 mod outbox;
 mod peer;
+mod plan;
+mod resource;
 mod slab;
 mod snapshot;
 mod socket;
 mod staging;
 mod stop;
+mod stream;
 mod thread;
 mod token;
 mod turn;
@@ -38,9 +42,13 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::message::{
-    ClientHandover, DataPlan, FromData, Limits, MirrorPlan, PeerHandover, PeerPlan, PeerSnapshot, ResyncSnapshot,
-    ToData, VolumePlan, VolumeSnapshot,
+    BranchSnapshot, ClientHandover, FromData, PeerHandover, PeerSnapshot, ResourceOrder, ResourceSnapshot,
+    ResyncSnapshot, StreamHandover, StreamSnapshot, ToData, VolumeSnapshot,
 };
+pub use self::plan::{
+    BranchPlan, DataPlan, Limits, MirrorPlan, PartnerPlan, PeerPlan, ResourcePlan, ViewPlan, VolumePlan,
+};
+pub use self::resource::{Gate, StreamHello};
 use self::thread::DataThread;
 use self::turn::Turn;
 use crate::ring::{Waker, open_driver};

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::{AddressFamily, getsockname};
 
 use crate::ring::Socket;
@@ -24,4 +26,14 @@ pub(crate) fn stream_socket(fd: OwnedFd) -> io::Result<Socket> {
         socket.request_buffers(UNIX_BUFFER)?;
     }
     Ok(socket)
+}
+
+/// Have the kernel break the connection when what was sent stays unacknowledged for this long. Nothing to do on a Unix
+/// socket.
+pub(crate) fn give_up_after(socket: &Socket, patience: Duration) -> io::Result<()> {
+    if getsockname(socket)?.address_family() == AddressFamily::UNIX {
+        return Ok(());
+    }
+    let patience = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    Ok(set_tcp_user_timeout(socket, patience)?)
 }

@@ -43,6 +43,11 @@ impl Staging {
         self.end - self.start
     }
 
+    /// Bytes it can hold; 0 while the buffer is away.
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.as_ref().map_or(0, Buffer::len)
+    }
+
     pub(crate) fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.len());
         self.start += count;

@@ -24,14 +24,22 @@ impl DataThread {
                 self.touched.push(slot);
             }
         }
-        for volume in &mut self.volumes {
+        for at in 0..self.resources.len() {
+            self.stop_resource(at);
+        }
+        for volume in self.volumes.iter_mut().filter(|volume| volume.is_view()) {
             volume.stop(&self.turn);
         }
     }
 
     pub(super) fn check_stop(&mut self) -> Option<After> {
         let deadline = self.stopping.as_ref()?.deadline;
-        let over = self.connections.is_empty() && self.volumes.iter().all(|volume| volume.stopped().is_some());
+        let mut over = self.connections.is_empty();
+        for at in 0..self.resources.len() {
+            over &= self.resource_stopped(at);
+        }
+        let mut views = self.volumes.iter().filter(|volume| volume.is_view());
+        over &= views.all(|view| view.stopped().is_some());
         let late = self.turn.now >= deadline;
         if !over && !late {
             return None;

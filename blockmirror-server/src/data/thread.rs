@@ -1,20 +1,21 @@
 //! The data thread: one loop that owns volumes, host connections and links to peers.
 
 use std::io;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Fate};
-use super::message::{DataPlan, FromData, ToData};
+use super::message::{FromData, ToData};
+use super::plan::DataPlan;
+use super::resource::ResourceSide;
 use super::slab::Slab;
 use super::stop::Stopping;
-use super::token::{INDEX_MAX, Kind, Token};
+use super::stream::StreamEvent;
+use super::token::{Kind, Token};
 use super::turn::Turn;
-use super::volume::{Ended, Volume};
+use super::volume::{Ended, Note, Outward, Volume};
 use crate::ring::Completion;
 
-/// Messages taken in one turn; the rest wait for the next one, so that I/O is never starved.
-const MESSAGES_PER_TURN: usize = 64;
 /// Rounds of completions that finished at once in one turn; the rest wait for the next one.
 const ROUNDS_PER_TURN: usize = 32;
 /// How often timeouts of requests, fences and idle connections are looked at.
@@ -24,13 +25,25 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) struct DataThread {
     pub(super) turn: Turn,
     started: Instant,
-    messages: Receiver<ToData>,
+    pub(super) messages: Receiver<ToData>,
+    pub(super) resources: Vec<ResourceSide>,
+    /// Of all resources.
     pub(super) volumes: Vec<Volume>,
+    /// By volume: its resource, and its place there.
+    pub(super) homes: Vec<(usize, usize)>,
+    /// Of no resource: branches that are served, and volumes that are served no longer and come to their end.
+    pub(super) leaving: Vec<usize>,
     pub(super) connections: Slab<Connection>,
     /// Connections whose send queue or end has to be looked at.
     pub(super) touched: Vec<u32>,
     completions: Vec<Completion>,
     ended: Vec<Ended>,
+    /// Scratch for what streams bring.
+    pub(super) stream_events: Vec<StreamEvent>,
+    /// Scratch for what volumes ask of streams.
+    pub(super) outward: Vec<Outward>,
+    /// Scratch for what volumes tell their resources.
+    pub(super) notes: Vec<Note>,
     next_tick: Duration,
     pub(super) stopping: Option<Stopping>,
 }
@@ -43,20 +56,34 @@ pub(super) enum After {
 
 impl DataThread {
     pub(super) fn new(plan: DataPlan, turn: Turn, messages: Receiver<ToData>) -> io::Result<Self> {
-        let volumes = plan.volumes.into_iter().enumerate();
-        let volumes: io::Result<Vec<_>> = volumes.map(|(at, plan)| Volume::new(at, plan, &turn.limits)).collect();
-        Ok(Self {
+        let mut thread = Self {
             turn,
             started: Instant::now(),
             messages,
-            volumes: volumes?,
+            resources: Vec::new(),
+            volumes: Vec::new(),
+            homes: Vec::new(),
+            leaving: Vec::new(),
             connections: Slab::new(),
             touched: Vec::new(),
             completions: Vec::new(),
             ended: Vec::new(),
+            stream_events: Vec::new(),
+            outward: Vec::new(),
+            notes: Vec::new(),
             next_tick: Duration::ZERO,
             stopping: None,
-        })
+        };
+        for (at, plan) in plan.resources.into_iter().enumerate() {
+            let (resource, volumes) = ResourceSide::new(at, thread.volumes.len(), plan);
+            thread.resources.push(resource);
+            for (place, plan) in volumes.into_iter().enumerate() {
+                let volume = Volume::new(thread.volumes.len(), plan, &thread.turn.limits)?;
+                thread.volumes.push(volume);
+                thread.homes.push((at, place));
+            }
+        }
+        Ok(thread)
     }
 
     /// Run until stopped.
@@ -100,6 +127,8 @@ impl DataThread {
         for volume in &mut self.volumes {
             volume.wake_core(&self.turn);
         }
+        self.wake_resources();
+        self.check_streams();
         if self.turn.now >= self.next_tick {
             self.next_tick = self.turn.now + TICK;
             self.tick();
@@ -119,11 +148,18 @@ impl DataThread {
                     volume.on_image(&mut self.turn, completion);
                 }
             }
+            Kind::Branch => {
+                if let Some(volume) = self.volumes.get_mut(token.index) {
+                    volume.on_branch(&mut self.turn, token, completion.result, completion.op);
+                }
+            }
             Kind::Metadata => {
                 if let Some(volume) = self.volumes.get_mut(token.index) {
                     volume.on_metadata(&mut self.turn, completion.result, completion.op);
                 }
             }
+            // Dispatched by resource.
+            Kind::StreamReceive | Kind::StreamSend => self.on_stream(token, completion.result, completion.op),
             Kind::LinkReceive | Kind::LinkSend => {
                 if let Some(volume) = self.volumes.get_mut(token.index) {
                     volume.on_link(&mut self.turn, token, completion.result, completion.op);
@@ -167,8 +203,11 @@ impl DataThread {
 
     /// Drain the cores, deliver replies, let those in who wait for room, send everything that is queued.
     fn settle(&mut self) {
-        for at in 0..self.volumes.len() {
-            self.drain_volume(at);
+        for at in 0..self.resources.len() {
+            self.settle_resource(at);
+        }
+        for at in 0..self.leaving.len() {
+            self.drain_volume(self.leaving[at]);
         }
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {
@@ -178,31 +217,36 @@ impl DataThread {
         for volume in &mut self.volumes {
             volume.flush_links(&mut self.turn);
         }
+        self.flush_streams();
     }
 
-    fn drain_volume(&mut self, at: usize) {
+    pub(super) fn drain_volume(&mut self, at: usize) {
         loop {
             let Some(volume) = self.volumes.get_mut(at) else { return };
             volume.drain(&mut self.turn);
             let mut ended = std::mem::take(&mut self.ended);
             volume.take_ended(&mut ended);
             for end in ended.drain(..) {
-                self.deliver(end);
+                self.deliver(at, end);
             }
             self.ended = ended;
-            if !self.admit_waiting(at) {
+            let asked = self.volumes.get(at).is_some_and(Volume::has_outward);
+            if asked {
+                self.pump(at);
+            }
+            if !self.admit_waiting(at) && !asked {
                 return;
             }
         }
     }
 
-    fn deliver(&mut self, end: Ended) {
-        let slot = end.connection();
+    fn deliver(&mut self, at: usize, end: Ended) {
+        let (slot, reply) = match end {
+            Ended::Replied(reply) => (reply.connection, Some(reply)),
+            Ended::Dropped { connection } => (connection, None),
+            Ended::Streamed(_) | Ended::Epoch { .. } => return self.deliver_to_stream(at, end),
+        };
         if let Some(connection) = self.connections.get_mut(slot) {
-            let reply = match end {
-                Ended::Replied(reply) => Some(reply),
-                Ended::Dropped { .. } => None,
-            };
             connection.on_reply(reply, &self.turn);
             if self.touched.last() != Some(&slot) {
                 self.touched.push(slot);
@@ -245,106 +289,6 @@ impl DataThread {
         }
     }
 
-    fn take_messages(&mut self) {
-        for _ in 0..MESSAGES_PER_TURN {
-            match self.messages.try_recv() {
-                Ok(message) => self.on_message(message),
-                Err(TryRecvError::Empty) => return,
-                // The control side is gone: nobody will ever ask again.
-                Err(TryRecvError::Disconnected) => return self.stop(Duration::ZERO),
-            }
-        }
-        // There may be more: come back without sleeping.
-        self.turn.driver.waker().wake();
-    }
-
-    fn on_message(&mut self, message: ToData) {
-        match message {
-            ToData::Client(handover) => self.accept(handover),
-            ToData::PeerReady(handover) => {
-                if let Some(volume) = self.volumes.get_mut(handover.volume) {
-                    volume.peer_ready(&self.turn, handover);
-                }
-            }
-            ToData::PeerFailed { volume, peer, error } => {
-                if let Some(volume) = self.volumes.get_mut(volume) {
-                    volume.peer_failed(&self.turn, peer, error);
-                }
-            }
-            ToData::Status(answer) => {
-                let snapshots = self.volumes.iter().map(|volume| volume.snapshot(&self.turn)).collect();
-                // Whoever asked may have given up.
-                let _ = answer.send(snapshots);
-            }
-            ToData::Command {
-                volume,
-                peer,
-                command,
-                answer,
-            } => {
-                let _ = answer.send(self.command(volume, peer, command));
-            }
-            ToData::Stop { deadline } => self.stop(deadline),
-        }
-    }
-
-    fn accept(&mut self, handover: super::message::ClientHandover) {
-        let Some(volume) = self.volumes.get_mut(handover.volume) else {
-            return;
-        };
-        if self.stopping.is_some() || self.connections.len() > INDEX_MAX {
-            tracing::warn!(
-                client = handover.address,
-                "connection refused: stopping, or too many connections"
-            );
-            return;
-        }
-        let address = handover.address.clone();
-        // The slot is known before the connection is made: it is the one freed last, or a new one.
-        let slot = self.connections.next_index();
-        match Connection::new(slot, handover, &self.turn) {
-            Ok(connection) => {
-                volume.connected();
-                let inserted = self.connections.insert(connection);
-                debug_assert_eq!(inserted, slot);
-                if let Some(connection) = self.connections.get_mut(slot) {
-                    connection.proceed(volume, &mut self.turn);
-                }
-                self.touched.push(slot);
-            }
-            Err(error) => tracing::warn!(client = address, error = %error, "cannot use the connection"),
-        }
-    }
-
-    fn command(
-        &mut self,
-        volume: usize,
-        peer: usize,
-        command: blockmirror_client::admin::PeerCommand,
-    ) -> Result<(), String> {
-        use blockmirror_client::admin::PeerCommand;
-        use mirror_core::event::{Command, PeerIndex};
-        if self.stopping.is_some() {
-            return Err("the daemon is stopping".to_owned());
-        }
-        let Some(volume) = self.volumes.get_mut(volume) else {
-            return Err("no such volume".to_owned());
-        };
-        if peer >= volume.peer_count() {
-            return Err(format!("volume {} has no such peer", volume.export()));
-        }
-        let index = PeerIndex(peer as u8);
-        volume.command(
-            &self.turn,
-            match command {
-                PeerCommand::Connect | PeerCommand::Resync { full: false } => Command::Connect(index),
-                PeerCommand::Disconnect => Command::Disconnect(index),
-                PeerCommand::Resync { full: true } => Command::Invalidate(index),
-            },
-        );
-        Ok(())
-    }
-
     fn tick(&mut self) {
         for volume in &mut self.volumes {
             volume.check_time(&mut self.turn);
@@ -378,7 +322,9 @@ impl DataThread {
 
     /// How long to sleep when nothing happens.
     fn timeout(&self) -> Option<Duration> {
-        let core = self.volumes.iter().filter_map(Volume::next_timeout).min();
+        let volumes = self.volumes.iter().filter_map(Volume::next_timeout);
+        let resources = self.resources.iter().filter_map(ResourceSide::next_timeout);
+        let core = volumes.chain(resources).min();
         let ticks =
             self.stopping.is_some() || !self.connections.is_empty() || self.volumes.iter().any(Volume::needs_time);
         let tick = ticks.then_some(self.next_tick);

@@ -24,6 +24,12 @@ pub(crate) enum Kind {
     LinkReceive = 5,
     /// Send of a connection to a peer.
     LinkSend = 6,
+    /// Receive of a replication stream; the index is the resource, the value the peer and the connection.
+    StreamReceive = 7,
+    /// Send of a replication stream.
+    StreamSend = 8,
+    /// I/O of a branch file that is written or served; the index is the volume.
+    Branch = 9,
 }
 
 /// A decoded token.
@@ -55,6 +61,9 @@ impl Token {
             4 => Kind::Metadata,
             5 => Kind::LinkReceive,
             6 => Kind::LinkSend,
+            7 => Kind::StreamReceive,
+            8 => Kind::StreamSend,
+            9 => Kind::Branch,
             _ => return None,
         };
         let index = (token >> INDEX_SHIFT) as usize & INDEX_MAX;
@@ -79,6 +88,9 @@ mod tests {
             Kind::Metadata,
             Kind::LinkReceive,
             Kind::LinkSend,
+            Kind::StreamReceive,
+            Kind::StreamSend,
+            Kind::Branch,
         ] {
             for index in [0, 1, INDEX_MAX] {
                 for value in [0, 1, VALUE_MASK] {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::message::{FromData, Limits};
+use super::message::FromData;
+use super::plan::Limits;
 use super::token::Token;
 use crate::ring::{Completion, Driver, Op};
 

@@ -20,9 +20,9 @@ const RETRIES_MAX: u32 = 64;
 /// An open image. It belongs to one data thread, as does the driver it is used with: always the same one.
 #[derive(Debug)]
 pub struct Image {
-    leg: Leg,
+    pub(super) leg: Leg,
     place: ImagePlace,
-    size: u64,
+    pub(super) size: u64,
     read_only: bool,
     created: bool,
     token_base: u64,

@@ -11,6 +11,7 @@ mod alignment;
 mod edges;
 mod error;
 mod file;
+mod grow;
 mod leg;
 mod open;
 mod patch;

@@ -54,7 +54,7 @@ pub enum ImageRequest {
 
 impl ImageRequest {
     /// First byte and bytes.
-    pub(super) fn range(&self) -> (u64, u64) {
+    pub(crate) fn range(&self) -> (u64, u64) {
         match self {
             ImageRequest::Read { buffer, offset } => (*offset, buffer.len() as u64),
             ImageRequest::Write { payload, offset, .. } => (*offset, payload.len() as u64),
@@ -65,7 +65,7 @@ impl ImageRequest {
         }
     }
 
-    pub(super) fn is_change(&self) -> bool {
+    pub(crate) fn is_change(&self) -> bool {
         matches!(
             self,
             ImageRequest::Write { .. } | ImageRequest::Zero { .. } | ImageRequest::Trim { .. }

@@ -1,7 +1,7 @@
 //! Space set aside for everything a metadata file will ever hold.
 
-use std::fs::File;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FallocateFlags, fallocate, fstat, fstatvfs};
 use rustix::io::Errno;
@@ -13,7 +13,8 @@ const STAT_BLOCK: u64 = 512;
 /// not enough left.
 ///
 /// Looks at the free space before the large parts: an attempt that must fail would fill the filesystem before it does.
-pub(super) fn set_aside(file: &File, space: &[Range<u64>]) -> Result<bool, Errno> {
+pub(crate) fn set_aside(file: impl AsFd, space: &[Range<u64>]) -> Result<bool, Errno> {
+    let file = file.as_fd();
     let Some((first, rest)) = space.split_first() else {
         return Ok(true);
     };
@@ -39,11 +40,11 @@ pub(super) fn set_aside(file: &File, space: &[Range<u64>]) -> Result<bool, Errno
 }
 
 /// Bytes of all parts.
-pub(super) fn bytes(space: &[Range<u64>]) -> u64 {
+pub(crate) fn bytes(space: &[Range<u64>]) -> u64 {
     space.iter().map(|part| part.end - part.start).sum()
 }
 
-fn allocate(file: &File, part: &Range<u64>) -> Result<bool, Errno> {
+fn allocate(file: BorrowedFd<'_>, part: &Range<u64>) -> Result<bool, Errno> {
     loop {
         // The length of the file goes on to tell how far pages were ever written.
         match fallocate(file, FallocateFlags::KEEP_SIZE, part.start, part.end - part.start) {

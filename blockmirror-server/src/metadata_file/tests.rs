@@ -18,6 +18,7 @@ impl Scratch {
         let peer = |name: &&str| PeerSlotConfig {
             name: (*name).to_owned(),
             skip_initial_sync: false,
+            kind: None,
         };
         let dir = tempfile::tempdir().unwrap();
         let image_path = dir.path().join("db.img");
@@ -109,6 +110,7 @@ fn its_space_is_set_aside() {
     scratch.peers.push(PeerSlotConfig {
         name: "charlie".to_owned(),
         skip_initial_sync: false,
+        kind: None,
     });
     drop(file);
     assert_eq!(scratch.open().unwrap().restored.dirty_blocks(1), SIZE / 4096);
@@ -156,6 +158,7 @@ fn a_peer_taken_to_be_equal_is_told_and_only_when_the_file_is_made() {
     scratch.peers.push(PeerSlotConfig {
         name: "delta".to_owned(),
         skip_initial_sync: true,
+        kind: None,
     });
     let read = logged(|| {
         let restored = scratch.open().unwrap().restored;
@@ -307,13 +310,13 @@ fn a_file_of_a_newer_release_is_refused() {
         sector[4092..],
         "the test knows the checksum"
     );
-    sector[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    sector[8..12].copy_from_slice(&999_u32.to_le_bytes());
     let sum = crc(&sector[..4092]);
     sector[4092..].copy_from_slice(&sum.to_le_bytes());
     scratch.damage(4096, &sector);
     let text = scratch.refused();
     assert!(
-        text.contains("newer release (format 2") && text.contains("upgrade this node"),
+        text.contains("newer release (format 999") && text.contains("upgrade this node"),
         "{text}"
     );
 }

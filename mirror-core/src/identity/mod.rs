@@ -4,8 +4,26 @@
 //! and before it acknowledges the first write that a peer does not get. What it had before goes into its history, and,
 //! for every peer that stays behind, into that peer's record.
 
+pub mod decide;
+mod explain;
+mod lineage;
+pub mod meeting;
+mod policy;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod together;
+
 use alloc::string::String;
 use alloc::vec::Vec;
+
+pub use decide::{Decision, Newer, Rule, Side, Verdict};
+pub use explain::{Explanation, explain};
+pub use meeting::{Meeting, NextMeeting, next_meeting};
+pub use policy::SplitBrainPolicy;
+pub use together::decide_together;
+#[cfg(feature = "sabotage")]
+pub use together::decide_together_without;
 
 use crate::state::LocalDisk;
 
@@ -48,6 +66,14 @@ pub struct VolumeIdentity {
     pub crashed_primary: bool,
     /// Bytes in blocks marked here as different on the peer that is spoken to.
     pub dirty_bytes: u64,
+    /// Of `crashed_primary`: every write it had answered was on the peer before (`sync`). When in doubt: false.
+    pub acks_wait: bool,
+    /// The token of a resync between the two that has begun and has not ended; 0: there is none.
+    pub sync: u64,
+    /// The last meeting with the peer that is spoken to, as far as it is durable here.
+    pub met: Meeting,
+    /// The one before it, which counts as well until the next.
+    pub met_before: Meeting,
 }
 
 /// What a node says of itself at a handshake.

@@ -9,6 +9,7 @@
 //! All integers are little-endian. Every record carries the volume's random id, so that bytes of another file are
 //! never taken for ours, and a CRC-32 over all of itself. docs/ON_DISK.md gives every field.
 
+mod facts;
 mod log_record;
 mod page;
 mod restore;
@@ -22,18 +23,19 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 pub use restore::Restored;
-pub(crate) use restore::make_all_dirty;
+pub(crate) use restore::{RestoredPeer, make_all_clean, make_all_dirty};
 
 pub(crate) use log_record::encode as encode_log;
 pub(crate) use page::{PageKey, encode as encode_page};
-pub(crate) use superblock::{PeerRecord, Superblock};
+pub(crate) use superblock::{NAME_MAX as PEER_NAME_MAX, PeerRecord, Superblock};
 
 use crate::bitmap::PAGE_BLOCKS;
 use crate::config::PEERS_MAX;
+use crate::event::LinkKind;
 use crate::range::BLOCK_BYTES;
 
 /// The version this build writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// A superblock slot, and a side of a bitmap page.
 pub const SECTOR_BYTES: usize = 4096;
 /// A slot of the activity-log ring.
@@ -58,6 +60,17 @@ pub struct ImageIdentity {
     pub born_ns: u64,
 }
 
+impl ImageIdentity {
+    /// The same image, larger now.
+    fn is_grown_into(&self, now: &Self) -> bool {
+        let same = Self {
+            size: now.size,
+            ..*self
+        };
+        same == *now && now.size > self.size
+    }
+}
+
 /// A peer as the configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSlotConfig {
@@ -65,6 +78,8 @@ pub struct PeerSlotConfig {
     pub name: String,
     /// Its image is known to be equal when the metadata file is created. Ignored for a peer that joins later.
     pub skip_initial_sync: bool,
+    /// What is there, if the configuration says so; `None`: what an earlier connection has found.
+    pub kind: Option<LinkKind>,
 }
 
 /// Why a metadata file is refused.
@@ -150,7 +165,7 @@ impl Geometry {
     }
 
     /// Both sides of every page of a peer slot.
-    fn slot_space(self, slot: u32) -> Range<u64> {
+    pub(crate) fn slot_space(self, slot: u32) -> Range<u64> {
         self.page_offset(slot, 0, 0)..self.page_offset(slot + 1, 0, 0)
     }
 
@@ -213,6 +228,7 @@ pub fn read_any(bytes: &[u8]) {
     let slot = PeerSlotConfig {
         name: String::from("bravo"),
         skip_initial_sync: true,
+        kind: None,
     };
     let Ok((_, writes)) = Restored::create(image, core::slice::from_ref(&slot), 7) else {
         return;

@@ -12,9 +12,11 @@ use super::{
 };
 use crate::bitmap::{Bitmap, PageWords};
 use crate::config::PEERS_MAX;
-use crate::event::MetadataWrite;
+use crate::event::{LinkKind, MetadataWrite};
+use crate::identity::{Meeting, Role};
 use crate::range::{BLOCK_BYTES, EXTENT_BLOCKS};
 use crate::rng::Rng;
+use crate::state::LocalDisk;
 
 /// Metadata read back, on its way into a mirror.
 ///
@@ -28,9 +30,11 @@ pub struct Restored {
     /// In the order of the configuration; filled by `create` and `finish`.
     pub(crate) peers: Vec<RestoredPeer>,
     pub(crate) hot: Vec<u32>,
-    was_clean: bool,
+    pub(super) was_clean: bool,
     /// The image is not the one the file names: nothing it says of the peers counts.
     adopted: bool,
+    /// The image has grown since: no bitmap page is where it was.
+    grown: bool,
     /// There was no file before.
     created: bool,
     loaded: BTreeMap<(u32, u32), LoadedPage>,
@@ -64,6 +68,14 @@ impl Restored {
             volume: rng.identifier(),
             image,
             generation: rng.identifier(),
+            history: Vec::new(),
+            disk: LocalDisk::UpToDate,
+            left_at: 0,
+            fresh: true,
+            primary: false,
+            resume: false,
+            acks_wait: false,
+            whole: false,
             clean: true,
             peers: [const { None }; PEERS_MAX],
         };
@@ -74,6 +86,7 @@ impl Restored {
             hot: Vec::new(),
             was_clean: true,
             adopted: false,
+            grown: false,
             created: true,
             loaded: BTreeMap::new(),
         };
@@ -83,16 +96,17 @@ impl Restored {
     }
 
     /// Read the first [`HEADER_BYTES`] of a file. `adopt`: take it for `expected` whatever image it names; every peer
-    /// is then dirty all over.
+    /// is then dirty all over. So it is when the image has grown while nobody looked.
     pub fn open(header: &[u8], expected: &ImageIdentity, adopt: bool) -> Result<Self, MetadataError> {
         if header.len() < HEADER_BYTES {
             return Err(MetadataError::Short { found: header.len() });
         }
         let mut superblock = newest_superblock(header)?;
         let was_clean = superblock.clean;
-        let adopted = superblock.image != *expected;
-        if adopted {
-            if !adopt {
+        let grown = superblock.image.is_grown_into(expected);
+        let adopted = superblock.image != *expected && !grown;
+        if adopted || grown {
+            if !adopt && !grown {
                 return Err(MetadataError::OtherImage {
                     recorded: superblock.image,
                     found: *expected,
@@ -112,6 +126,7 @@ impl Restored {
             hot,
             was_clean,
             adopted,
+            grown,
             created: false,
             loaded: BTreeMap::new(),
         })
@@ -119,6 +134,10 @@ impl Restored {
 
     /// Read one sector behind the header. Sectors of other volumes, peers and instances are stale and ignored.
     pub fn load_page(&mut self, offset: u64, bytes: &[u8; SECTOR_BYTES]) -> Result<(), MetadataError> {
+        if self.adopted || self.grown {
+            // Everything is dirty: a damaged page does no harm.
+            return Ok(());
+        }
         let geometry = Geometry::new(self.superblock.image.size);
         let Some((slot, page)) = geometry.page_at(offset) else {
             return Ok(());
@@ -173,7 +192,7 @@ impl Restored {
             }
         }
         let mut rng = Rng::new(entropy ^ self.superblock.generation);
-        if self.adopted {
+        if self.adopted || self.grown {
             self.loaded.clear();
             for peer in self.superblock.peers.iter_mut().flatten() {
                 make_all_dirty(peer, rng.identifier() as u32);
@@ -181,10 +200,14 @@ impl Restored {
         }
         for peer in config {
             let slot = self.slot_for(peer, &mut rng);
+            self.note_kind(slot, peer.kind);
             let restored = self.restore_peer(slot);
             self.peers.push(restored);
         }
-        self.note_outdated(&mut rng);
+        self.note_end();
+        if self.start_role() == Role::Primary {
+            self.note_outdated(&mut rng);
+        }
         self.loaded.clear();
         let mut writes = self.page_writes();
         self.superblock.sequence += 1;
@@ -196,24 +219,31 @@ impl Restored {
         Ok((self, writes))
     }
 
-    /// Blocks dirty for the peer at this place of the configuration.
-    pub fn dirty_blocks(&self, peer: usize) -> u64 {
-        self.peers[peer].dirty.count()
+    fn note_kind(&mut self, slot: u32, configured: Option<LinkKind>) {
+        if let Some(record) = &mut self.superblock.peers[slot as usize] {
+            record.kind = configured.or(record.kind);
+        }
     }
 
-    /// Extents that were hot when the file was last written; none after a stop in order.
-    pub fn hot_extents(&self) -> &[u32] {
-        &self.hot
-    }
-
-    /// The daemon stopped in order when it last ran, or has never run.
-    pub fn was_clean(&self) -> bool {
-        self.was_clean
-    }
-
-    /// The generation identifier of this node's data.
-    pub fn generation(&self) -> u64 {
-        self.superblock.generation
+    /// What the flags say from here on of the life that has ended, and of the one that begins.
+    fn note_end(&mut self) {
+        let role = self.start_role();
+        let superblock = &mut self.superblock;
+        if role == Role::Primary {
+            superblock.fresh = false;
+            superblock.primary = true;
+            superblock.resume = true;
+            return;
+        }
+        if self.adopted {
+            // Nobody knows what this image holds: it must not overwrite a partner's.
+            superblock.fresh = true;
+        }
+        if superblock.disk == LocalDisk::Diskless {
+            // The image is there again; what it lacks is in the bitmaps.
+            superblock.disk = superblock.taken_again();
+        }
+        superblock.fall_back();
     }
 
     fn slot_for(&mut self, wanted: &PeerSlotConfig, rng: &mut Rng) -> u32 {
@@ -234,6 +264,10 @@ impl Restored {
             instance: rng.identifier() as u32,
             base_dirty: !equal,
             synced: equal,
+            kind: None,
+            verify_cursor: 0,
+            met: [Meeting::NEVER; 2],
+            sync: 0,
         });
         slot as u32
     }
@@ -270,7 +304,7 @@ impl Restored {
                 && !peer.dirty.is_empty()
             {
                 record.generation = current;
-                self.superblock.generation = rng.identifier_after(current);
+                self.superblock.rename(rng.identifier_after(current));
             }
         }
     }
@@ -313,6 +347,12 @@ impl Restored {
 pub(crate) fn make_all_dirty(peer: &mut PeerRecord, instance: u32) {
     peer.instance = if instance == peer.instance { !instance } else { instance };
     peer.base_dirty = true;
+}
+
+/// Nothing of this peer is dirty from here on; its old pages are stale.
+pub(crate) fn make_all_clean(peer: &mut PeerRecord, instance: u32) {
+    make_all_dirty(peer, instance);
+    peer.base_dirty = false;
 }
 
 fn newest_superblock(header: &[u8]) -> Result<Superblock, MetadataError> {

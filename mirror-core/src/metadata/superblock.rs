@@ -7,6 +7,9 @@ use alloc::vec::Vec;
 use super::field::{put_u32, put_u64, u32_at, u64_at};
 use super::{ImageIdentity, MetadataError, SECTOR_BYTES, VERSION};
 use crate::config::PEERS_MAX;
+use crate::event::LinkKind;
+use crate::identity::{Generation, HISTORY_MAX, Meeting};
+use crate::state::LocalDisk;
 
 const MAGIC: &[u8; 8] = b"BMIRMETA";
 const PEERS_AT: usize = 128;
@@ -15,11 +18,26 @@ const PEER_BYTES: usize = 128;
 pub(crate) const NAME_MAX: usize = 63;
 const CRC_AT: usize = SECTOR_BYTES - 4;
 
+const HISTORY_AT: usize = PEERS_AT + PEERS_MAX * PEER_BYTES;
+
+const SYNC_AT: usize = HISTORY_AT + HISTORY_MAX * 8;
+
+const _: () = assert!(SYNC_AT + PEERS_MAX * 8 <= CRC_AT, "history and resyncs fit");
+
 const FLAG_CLEAN: u32 = 1;
+const FLAG_FRESH: u32 = 2;
+const FLAG_PRIMARY: u32 = 4;
+const FLAG_RESUME: u32 = 8;
+const FLAG_ACKS_WAIT: u32 = 16;
+const FLAG_WHOLE: u32 = 32;
 
 const PEER_IN_USE: u32 = 1;
 const PEER_BASE_DIRTY: u32 = 2;
 const PEER_SYNCED: u32 = 4;
+
+const KIND_UNKNOWN: u8 = 0;
+const KIND_PLAIN: u8 = 1;
+const KIND_PARTNER: u8 = 2;
 
 /// What is durably known of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +52,31 @@ pub(crate) struct PeerRecord {
     pub(crate) base_dirty: bool,
     /// It once held everything.
     pub(crate) synced: bool,
+    /// What is there; `None`: never reached.
+    pub(crate) kind: Option<LinkKind>,
+    /// The block at which an interrupted comparison goes on; 0: at the first.
+    pub(crate) verify_cursor: u64,
+    /// The last meeting with it, and the one before.
+    pub(crate) met: [Meeting; 2],
+    /// The meeting at which a resync between the two began that has not ended; 0: none.
+    pub(crate) sync: u64,
+}
+
+impl PeerRecord {
+    /// A peer that has nothing yet. `known` false: no data was declared here, so that it cannot be behind.
+    pub(crate) fn new(name: String, known: bool, current: Generation) -> Self {
+        Self {
+            name,
+            generation: if known { current } else { 0 },
+            instance: 0,
+            base_dirty: true,
+            synced: false,
+            kind: None,
+            verify_cursor: 0,
+            met: [Meeting::NEVER; 2],
+            sync: 0,
+        }
+    }
 }
 
 /// The superblock.
@@ -43,7 +86,23 @@ pub(crate) struct Superblock {
     pub(crate) volume: u64,
     pub(crate) image: ImageIdentity,
     /// Names the data of this node.
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
+    /// Earlier names, the latest first.
+    pub(crate) history: Vec<Generation>,
+    /// State of the image.
+    pub(crate) disk: LocalDisk,
+    /// What the image was left behind with, while a Primary goes on without it; 0: `generation`.
+    pub(crate) left_at: Generation,
+    /// No data was ever declared.
+    pub(crate) fresh: bool,
+    /// It is Primary, or was when it ended, and not in order.
+    pub(crate) primary: bool,
+    /// It was Primary when it last ran.
+    pub(crate) resume: bool,
+    /// Of `primary`: every write it answered was on every partner before.
+    pub(crate) acks_wait: bool,
+    /// Diskless, and the image was complete when a Secondary gave it up: what it lacks is known to its Primary.
+    pub(crate) whole: bool,
     /// The daemon stopped in order: nothing was in flight.
     pub(crate) clean: bool,
     pub(crate) peers: [Option<PeerRecord>; PEERS_MAX],
@@ -55,11 +114,49 @@ impl Superblock {
         (self.sequence & 1) * SECTOR_BYTES as u64
     }
 
+    /// The data has a new name; the old one is remembered.
+    pub(crate) fn rename(&mut self, generation: Generation) {
+        let old = core::mem::replace(&mut self.generation, generation);
+        if old != generation && !self.fresh {
+            self.remember(old);
+        }
+    }
+
+    /// The node is no longer Primary, and its image was left behind: the image is all the data there is here, and what
+    /// was written without it is not in it.
+    pub(crate) fn fall_back(&mut self) {
+        let left_at = core::mem::replace(&mut self.left_at, 0);
+        if left_at == 0 || left_at == self.generation {
+            return;
+        }
+        self.generation = left_at;
+        if let Some(at) = self.history.iter().position(|&generation| generation == left_at) {
+            self.history.drain(..=at);
+        }
+    }
+
+    /// What an image is when it is there again.
+    pub(crate) fn taken_again(&self) -> LocalDisk {
+        if self.whole {
+            LocalDisk::Outdated
+        } else {
+            LocalDisk::Inconsistent
+        }
+    }
+
+    /// An earlier name of the data.
+    pub(crate) fn remember(&mut self, generation: Generation) {
+        if self.history.first() != Some(&generation) && generation != 0 {
+            self.history.insert(0, generation);
+            self.history.truncate(HISTORY_MAX);
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; SECTOR_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         put_u32(&mut bytes, 8, VERSION);
-        put_u32(&mut bytes, 12, if self.clean { FLAG_CLEAN } else { 0 });
+        put_u32(&mut bytes, 12, self.flags());
         put_u64(&mut bytes, 16, self.sequence);
         put_u64(&mut bytes, 24, self.volume);
         put_u64(&mut bytes, 32, self.image.size);
@@ -67,15 +164,36 @@ impl Superblock {
         put_u64(&mut bytes, 48, self.image.inode);
         put_u64(&mut bytes, 56, self.image.born_ns);
         put_u64(&mut bytes, 64, self.generation);
+        bytes[72] = disk_code(self.disk);
+        put_u64(&mut bytes, 80, self.left_at);
+        put_u32(&mut bytes, 76, self.history.len() as u32);
+        for (at, &generation) in self.history.iter().enumerate() {
+            put_u64(&mut bytes, HISTORY_AT + at * 8, generation);
+        }
         for (slot, peer) in self.peers.iter().enumerate() {
             if let Some(peer) = peer {
                 let at = PEERS_AT + slot * PEER_BYTES;
                 encode_peer(peer, &mut bytes[at..at + PEER_BYTES]);
+                put_u64(&mut bytes, SYNC_AT + slot * 8, peer.sync);
             }
         }
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         put_u32(&mut bytes, CRC_AT, crc);
         bytes
+    }
+
+    fn flags(&self) -> u32 {
+        let all = [
+            (FLAG_CLEAN, self.clean),
+            (FLAG_FRESH, self.fresh),
+            (FLAG_PRIMARY, self.primary),
+            (FLAG_RESUME, self.resume),
+            (FLAG_ACKS_WAIT, self.acks_wait),
+            (FLAG_WHOLE, self.whole),
+        ];
+        all.iter()
+            .filter(|(_, set)| *set)
+            .fold(0, |flags, (flag, _)| flags | flag)
     }
 
     /// Read one slot. `Foreign` and `Torn` are about this slot alone.
@@ -93,7 +211,10 @@ impl Superblock {
         let mut peers = [const { None }; PEERS_MAX];
         for (slot, peer) in peers.iter_mut().enumerate() {
             let at = PEERS_AT + slot * PEER_BYTES;
-            *peer = decode_peer(&bytes[at..at + PEER_BYTES])?;
+            *peer = decode_peer(&bytes[at..at + PEER_BYTES], version)?;
+            if let Some(peer) = peer {
+                peer.sync = u64_at(bytes, SYNC_AT + slot * 8);
+            }
         }
         let size = u64_at(bytes, 32);
         if size == 0 {
@@ -101,6 +222,13 @@ impl Superblock {
                 what: "the image size is 0",
             });
         }
+        let flags = u32_at(bytes, 12);
+        let (disk, history) = if version == 1 {
+            // A release that knew plain peers only: this node was what is Primary now, all the time.
+            (LocalDisk::UpToDate, Vec::new())
+        } else {
+            (decode_disk(bytes[72])?, decode_history(bytes)?)
+        };
         Ok(Self {
             sequence: u64_at(bytes, 16),
             volume: u64_at(bytes, 24),
@@ -111,7 +239,15 @@ impl Superblock {
                 born_ns: u64_at(bytes, 56),
             },
             generation: u64_at(bytes, 64),
-            clean: u32_at(bytes, 12) & FLAG_CLEAN != 0,
+            history,
+            disk,
+            left_at: u64_at(bytes, 80),
+            fresh: flags & FLAG_FRESH != 0,
+            primary: flags & FLAG_PRIMARY != 0 || version == 1,
+            resume: flags & FLAG_RESUME != 0 || version == 1,
+            acks_wait: flags & FLAG_ACKS_WAIT != 0,
+            whole: flags & FLAG_WHOLE != 0,
+            clean: flags & FLAG_CLEAN != 0,
             peers,
         })
     }
@@ -130,9 +266,19 @@ fn encode_peer(peer: &PeerRecord, bytes: &mut [u8]) {
     put_u64(bytes, 8, peer.generation);
     bytes[16] = peer.name.len() as u8;
     bytes[17..17 + peer.name.len()].copy_from_slice(peer.name.as_bytes());
+    bytes[80] = match peer.kind {
+        None => KIND_UNKNOWN,
+        Some(LinkKind::Nbd) => KIND_PLAIN,
+        Some(LinkKind::Stream) => KIND_PARTNER,
+    };
+    put_u64(bytes, 88, peer.verify_cursor);
+    for (at, meeting) in peer.met.iter().enumerate() {
+        put_u64(bytes, 96 + at * 16, meeting.count);
+        put_u64(bytes, 104 + at * 16, meeting.token);
+    }
 }
 
-fn decode_peer(bytes: &[u8]) -> Result<Option<PeerRecord>, MetadataError> {
+fn decode_peer(bytes: &[u8], version: u32) -> Result<Option<PeerRecord>, MetadataError> {
     let flags = u32_at(bytes, 0);
     if flags & PEER_IN_USE == 0 {
         return Ok(None);
@@ -146,11 +292,64 @@ fn decode_peer(bytes: &[u8]) -> Result<Option<PeerRecord>, MetadataError> {
     let name = core::str::from_utf8(&bytes[17..17 + length]).map_err(|_| MetadataError::Inconsistent {
         what: "a peer name is not UTF-8",
     })?;
+    let kind = match bytes[80] {
+        // The release that wrote version 1 knew plain peers only.
+        _ if version == 1 => Some(LinkKind::Nbd),
+        KIND_UNKNOWN => None,
+        KIND_PLAIN => Some(LinkKind::Nbd),
+        KIND_PARTNER => Some(LinkKind::Stream),
+        _ => {
+            return Err(MetadataError::Inconsistent {
+                what: "the kind of a peer is not known",
+            });
+        }
+    };
+    let meeting = |at: usize| Meeting {
+        count: u64_at(bytes, at),
+        token: u64_at(bytes, at + 8),
+    };
     Ok(Some(PeerRecord {
         name: String::from(name),
         generation: u64_at(bytes, 8),
         instance: u32_at(bytes, 4),
         base_dirty: flags & PEER_BASE_DIRTY != 0,
         synced: flags & PEER_SYNCED != 0,
+        kind,
+        verify_cursor: u64_at(bytes, 88),
+        met: [meeting(96), meeting(112)],
+        sync: 0,
     }))
+}
+
+fn disk_code(disk: LocalDisk) -> u8 {
+    match disk {
+        LocalDisk::Diskless => 1,
+        LocalDisk::Inconsistent => 2,
+        LocalDisk::Outdated => 3,
+        LocalDisk::UpToDate => 4,
+    }
+}
+
+fn decode_disk(code: u8) -> Result<LocalDisk, MetadataError> {
+    Ok(match code {
+        1 => LocalDisk::Diskless,
+        2 => LocalDisk::Inconsistent,
+        3 => LocalDisk::Outdated,
+        4 => LocalDisk::UpToDate,
+        _ => {
+            return Err(MetadataError::Inconsistent {
+                what: "the state of the image is not known",
+            });
+        }
+    })
+}
+
+fn decode_history(bytes: &[u8]) -> Result<Vec<Generation>, MetadataError> {
+    let count = u32_at(bytes, 76) as usize;
+    if count > HISTORY_MAX {
+        return Err(MetadataError::Inconsistent {
+            what: "the history of generations is too long",
+        });
+    }
+    Ok((0..count).map(|at| u64_at(bytes, HISTORY_AT + at * 8)).collect())
 }

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::MetadataWrite;
+use crate::identity::{Meeting, Role};
+use crate::state::LocalDisk;
 
 const IMAGE: ImageIdentity = ImageIdentity {
     size: 1 << 30,
@@ -24,8 +26,17 @@ fn peers(names: &[&str]) -> Vec<PeerSlotConfig> {
         .map(|name| PeerSlotConfig {
             name: name.to_string(),
             skip_initial_sync: true,
+            kind: Some(LinkKind::Nbd),
         })
         .collect()
+}
+
+fn partners(names: &[&str]) -> Vec<PeerSlotConfig> {
+    let mut all = peers(names);
+    for peer in &mut all {
+        peer.kind = Some(LinkKind::Stream);
+    }
+    all
 }
 
 /// A file with everything a mirror wrote.
@@ -52,12 +63,19 @@ fn golden_superblock_and_log() {
     let superblock = &writes[0].bytes;
     assert_eq!(
         (writes[0].offset, &superblock[..12]),
-        (4096, &b"BMIRMETA\x01\0\0\0"[..])
+        (4096, &b"BMIRMETA\x02\0\0\0"[..])
     );
     assert_eq!(superblock[16..24], 1u64.to_le_bytes(), "sequence");
     assert_eq!(superblock[24..32], restored.superblock.volume.to_le_bytes());
     assert_eq!(superblock[32..40], (1u64 << 30).to_le_bytes());
     assert_eq!(superblock[48..56], 4711u64.to_le_bytes());
+    assert_eq!(superblock[12..16], 12u32.to_le_bytes(), "Primary, and will be again");
+    assert_eq!(
+        (superblock[72], &superblock[76..80]),
+        (4, &[0; 4][..]),
+        "UpToDate, no history"
+    );
+    assert_eq!(superblock[208], 1, "a plain server");
     assert_eq!(
         &superblock[128..150],
         b"\x05\0\0\0\xc1\xf0\xab\x59\0\0\0\0\0\0\0\0\x05bravo".as_slice()
@@ -72,6 +90,109 @@ fn golden_superblock_and_log() {
     );
     assert_eq!(log.bytes[32..40], [3, 0, 0, 0, 0x70, 0x11, 1, 0]);
     assert_eq!(log.bytes[4..8], crc32fast::hash(&log.bytes[8..40]).to_le_bytes());
+}
+
+/// Everything that version 2 added, at its place.
+#[test]
+fn golden_identity() {
+    let (restored, _) = Restored::create(IMAGE, &partners(&["bravo"]), 7).unwrap();
+    let mut superblock = restored.superblock.clone();
+    assert!(superblock.fresh && !superblock.primary);
+    (superblock.fresh, superblock.primary, superblock.acks_wait) = (false, true, true);
+    superblock.disk = LocalDisk::Inconsistent;
+    superblock.generation = 0x0102_0304_0506_0708;
+    superblock.rename(0x1112);
+    let mut record = superblock.peers[0].clone().unwrap();
+    (record.verify_cursor, record.sync) = (0x77, 0x66);
+    record.met = [Meeting { count: 3, token: 4 }, Meeting { count: 2, token: 5 }];
+    superblock.peers[0] = Some(record);
+    let bytes = superblock.encode();
+    assert_eq!(bytes[12..16], [4 | 16, 0, 0, 0]);
+    assert_eq!(bytes[64..80], [0x12, 0x11, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(bytes[1152..1160], [8, 7, 6, 5, 4, 3, 2, 1], "the history");
+    assert_eq!(bytes[1408..1416], 0x66u64.to_le_bytes(), "a resync that has not ended");
+    assert_eq!(bytes[208..216], [2, 0, 0, 0, 0, 0, 0, 0], "a partner");
+    assert_eq!(bytes[216], 0x77);
+    let words = [3u64, 4, 2, 5].map(u64::to_le_bytes).concat();
+    assert_eq!(bytes[224..256], words);
+    assert_eq!(Superblock::decode(&bytes).unwrap(), superblock);
+}
+
+/// What an earlier release left: plain peers only, Primary all the time.
+#[test]
+fn version_1_is_read_and_written_back_as_version_2() {
+    let (_, writes) = Restored::create(IMAGE, &peers(&["bravo"]), 7).unwrap();
+    let mut bytes = file(&writes);
+    let old = &mut bytes[4096..8192];
+    old[8] = 1;
+    old[12] = 0;
+    old[72..128].fill(0);
+    old[208..256].fill(0);
+    old[1152..4092].fill(0);
+    let crc = crc32fast::hash(&old[..4092]);
+    old[4092..].copy_from_slice(&crc.to_le_bytes());
+    let mut auto = peers(&["bravo"]);
+    auto[0].kind = None;
+    let restored = Restored::open(&bytes[..HEADER_BYTES], &IMAGE, false).unwrap();
+    let (restored, writes) = restored.finish(&auto, 5).unwrap();
+    assert_eq!(
+        (restored.kind(0), restored.start_role()),
+        (Some(LinkKind::Nbd), Role::Primary)
+    );
+    assert!(!restored.is_fresh() && restored.was_primary() && restored.disk() == LocalDisk::UpToDate);
+    assert_eq!(writes.last().unwrap().bytes[8], 2);
+}
+
+#[test]
+fn a_partner_makes_a_start_as_secondary_and_a_crash_keeps_the_generation() {
+    let (restored, writes) = Restored::create(IMAGE, &partners(&["bravo"]), 7).unwrap();
+    assert_eq!(restored.start_role(), Role::Secondary);
+    assert!(restored.is_fresh() && !restored.was_primary());
+    let mut bytes = file(&writes);
+    let mut superblock = restored.superblock.clone();
+    (superblock.fresh, superblock.primary, superblock.resume) = (false, true, true);
+    superblock.sequence += 1;
+    let log = encode_log(superblock.volume, 2, &[1]);
+    for (offset, written) in [(superblock.offset(), superblock.encode()), (log.offset, log.bytes)] {
+        bytes[offset as usize..][..written.len()].copy_from_slice(&written);
+    }
+    let opened = Restored::open(&bytes[..HEADER_BYTES], &IMAGE, false).unwrap();
+    let (back, _) = opened.finish(&partners(&["bravo"]), 5).unwrap();
+    assert_eq!(back.dirty_blocks(0), 1024);
+    assert_eq!(
+        (back.generation(), back.recorded("bravo")),
+        (superblock.generation, Some(0))
+    );
+    assert!(back.was_primary() && back.superblock.primary, "crashed");
+    superblock.sequence += 2;
+    (superblock.clean, superblock.primary) = (true, false);
+    let at = superblock.offset() as usize;
+    bytes[at..at + SECTOR_BYTES].copy_from_slice(&superblock.encode());
+    let opened = Restored::open(&bytes[..HEADER_BYTES], &IMAGE, false).unwrap();
+    let (back, _) = opened.finish(&partners(&["bravo"]), 5).unwrap();
+    assert!(back.was_primary() && !back.superblock.primary, "stopped in order");
+}
+
+#[test]
+fn an_image_that_grew_is_the_same_image_with_everything_dirty() {
+    let (_, writes) = Restored::create(IMAGE, &peers(&["bravo"]), 7).unwrap();
+    let bytes = file(&writes);
+    let grown = ImageIdentity { size: 2 << 30, ..IMAGE };
+    let opened = Restored::open(&bytes[..HEADER_BYTES], &grown, false).unwrap();
+    let (back, _) = opened.finish(&peers(&["bravo"]), 5).unwrap();
+    assert_eq!(back.dirty_blocks(0), (2 << 30) / 4096);
+    let shrunk = ImageIdentity { size: 1 << 20, ..IMAGE };
+    let refused = Restored::open(&bytes[..HEADER_BYTES], &shrunk, false);
+    assert!(matches!(refused, Err(MetadataError::OtherImage { .. })));
+}
+
+#[test]
+fn an_adopted_image_does_not_overwrite_a_partner() {
+    let (_, writes) = Restored::create(IMAGE, &partners(&["bravo"]), 7).unwrap();
+    let bytes = file(&writes);
+    let other = ImageIdentity { inode: 1, ..IMAGE };
+    let opened = Restored::open(&bytes[..HEADER_BYTES], &other, true).unwrap();
+    assert!(opened.finish(&partners(&["bravo"]), 5).unwrap().0.is_fresh());
 }
 
 #[test]
@@ -108,11 +229,11 @@ fn each_refusal_has_its_reason() {
     assert_eq!(reason(&|bytes| bytes[4096] = b'X'), MetadataError::Foreign);
     assert_eq!(reason(&|bytes| bytes[4200] ^= 1), MetadataError::Torn);
     let newer = |bytes: &mut Vec<u8>| {
-        bytes[4104] = 2;
+        bytes[4104] = 3;
         let crc = crc32fast::hash(&bytes[4096..8188]);
         bytes[8188..8192].copy_from_slice(&crc.to_le_bytes());
     };
-    assert_eq!(reason(&newer), MetadataError::TooNew { found: 2 });
+    assert_eq!(reason(&newer), MetadataError::TooNew { found: 3 });
     let all_logs = |bytes: &mut Vec<u8>| bytes[LOG_OFFSET as usize..HEADER_BYTES].fill(0xff);
     assert_eq!(reason(&all_logs), MetadataError::LogDamaged);
     let both_sides = |bytes: &mut Vec<u8>| bytes[HEADER_BYTES..HEADER_BYTES + 2 * SECTOR_BYTES].fill(1);

@@ -3,8 +3,12 @@
 use super::request::{FlushRequest, bit};
 use super::{Admission, Mirror};
 use crate::config::{OnDisconnect, PEERS_MAX};
-use crate::event::{ConnectionId, DisconnectReason, Event, Failure, Output, PeerIndex, Refusal, RequestId};
+use crate::event::{
+    ConnectionId, DisconnectReason, Event, Failure, LinkKind, OrderRefusal, Output, PeerIndex, Refusal, RequestId,
+};
+use crate::identity::Role;
 use crate::sabotage::Sabotage;
+use crate::state::LocalDisk;
 
 impl Mirror {
     pub(super) fn host_flush(&mut self, id: RequestId) {
@@ -28,7 +32,9 @@ impl Mirror {
             failed_by: None,
         };
         for peer in 0..self.peers.len() {
-            self.cover(peer, &mut flush);
+            if self.role == Role::Primary && !self.peers[peer].removed {
+                self.cover(peer, &mut flush);
+            }
         }
         self.flushes.push(flush);
         self.issue_flushes();
@@ -37,6 +43,10 @@ impl Mirror {
 
     /// Add what this peer's mode asks of the flush.
     fn cover(&mut self, peer: usize, flush: &mut FlushRequest) {
+        if self.holds_for_data(peer) {
+            flush.held |= bit(peer);
+            return;
+        }
         let link = &mut self.peers[peer];
         if link.state.replicates() {
             if link.is_sync() {
@@ -47,6 +57,10 @@ impl Mirror {
             }
         } else if link.state.is_connected() {
             flush.degraded |= bit(peer);
+            if link.link == LinkKind::Stream {
+                // What was sent before it fell Behind is part of what this flush promises to the other volumes.
+                self.enqueue_barrier(peer);
+            }
         } else if link.is_sync() && link.config.on_disconnect == OnDisconnect::Suspend {
             flush.held |= bit(peer);
         } else {
@@ -57,6 +71,7 @@ impl Mirror {
     /// Issue every flush that is wanted and not in flight.
     pub(super) fn issue_flushes(&mut self) {
         if !self.failed && self.local.issue() {
+            self.start_local_flush();
             self.emit(Output::LocalFlush);
         }
         for peer in 0..self.peers.len() {
@@ -73,16 +88,24 @@ impl Mirror {
     }
 
     pub(super) fn local_flush_done(&mut self, outcome: Result<(), Failure>) {
-        if self.failed {
+        if self.is_flush_of_old_image() || self.failed {
             return;
         }
         if outcome.is_err() {
+            self.local.failed();
+            if self.local_leg_failed() || self.superblock.disk == LocalDisk::Diskless {
+                return;
+            }
             // What the page cache held may be gone for good: never tried again, never ignored.
             return self.fail_volume();
         }
         self.local.completed();
+        self.finish_local_flush();
         self.issue_flushes();
         self.advance_flushes();
+        for peer in 0..self.peers.len() {
+            self.fetch(peer);
+        }
     }
 
     pub(super) fn peer_flush_done(&mut self, peer: PeerIndex, connection: ConnectionId, outcome: Result<(), Failure>) {
@@ -102,24 +125,25 @@ impl Mirror {
 
     /// Answer every flush that has all it waits for.
     pub(super) fn advance_flushes(&mut self) {
-        let closed_gates = self.closed_gates();
+        let gates = self.reply_gates();
         let mut at = 0;
         while at < self.flushes.len() {
+            let gone = self.flushes[at].failed_by.map(|peer| self.refusal_without(peer));
             let flush = &mut self.flushes[at];
             for peer in 0..self.peers.len() {
                 if flush.waiting & bit(peer) != 0 && self.peers[peer].flush.reached(flush.targets[peer]) {
                     flush.waiting &= !bit(peer);
                 }
             }
-            let outcome = if let Some(peer) = flush.failed_by {
-                Err(Refusal::PeerGone(peer))
+            let outcome = if let Some(refusal) = gone {
+                Err(refusal)
             } else if self.failed {
                 Err(Refusal::VolumeFailed)
             } else {
                 Ok(())
             };
             let legs = self.local.reached(flush.local) && flush.waiting | flush.held == 0;
-            if outcome.is_ok() && (!legs || flush.degraded & closed_gates != 0) {
+            if outcome.is_ok() && (!legs || gates.hold(flush.degraded)) {
                 at += 1;
                 continue;
             }
@@ -131,7 +155,11 @@ impl Mirror {
 
     /// The peer was lost with flushes on their way.
     pub(super) fn lose_flushes(&mut self, peer: usize) {
-        let policy = self.policy_for_lost(peer);
+        let policy = if self.holds_for_data(peer) {
+            OnDisconnect::Suspend
+        } else {
+            self.policy_for_lost(peer)
+        };
         for flush in &mut self.flushes {
             if flush.waiting & bit(peer) == 0 {
                 continue;
@@ -165,6 +193,7 @@ impl Mirror {
         self.failed = true;
         self.local.reset();
         self.event(Event::VolumeFailed);
+        self.fail_orders(OrderRefusal::Failed(Failure::Io));
         for peer in 0..self.peers.len() {
             // What the local leg reads now may be older than what the peer has.
             self.drop_unsent_copies(peer);

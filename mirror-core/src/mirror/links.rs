@@ -3,18 +3,24 @@
 use alloc::vec::Vec;
 
 use super::Mirror;
-use super::peer::Gate;
-use super::request::{PeerMask, Phase, bit};
-use crate::event::{ConnectionId, DisconnectReason, Output, PeerIndex, RequestId};
-use crate::metadata::make_all_dirty;
+use super::peer::{Begun, Told};
+use super::request::{Phase, bit};
+use super::stop::Ending;
+use crate::event::{ConnectionId, DisconnectReason, LinkKind, Output, PeerIndex, RequestId, SyncPlan};
+use crate::identity::Role;
 use crate::order::RangeOrder;
 use crate::sabotage::Sabotage;
 use crate::state::PeerState;
 
 impl Mirror {
-    pub(super) fn peer_up(&mut self, peer: PeerIndex, connection: ConnectionId) {
+    pub(super) fn peer_up(&mut self, peer: PeerIndex, connection: ConnectionId, link: LinkKind, plan: SyncPlan) {
         let at = usize::from(peer.0);
-        if self.peers[at].state != PeerState::Connecting || self.stopping.is_asked() || self.failed {
+        let heard_of = |link: &super::Peer| link.connection.is_none() && link.latest >= Some(connection);
+        if self.peers.get(at).is_some_and(heard_of) {
+            // It was lost before this was said.
+            return;
+        }
+        if !self.takes(peer, link) {
             let reason = DisconnectReason::Operator;
             return self.emit(Output::Disconnect {
                 peer,
@@ -22,21 +28,82 @@ impl Mirror {
                 reason,
             });
         }
-        let link = &mut self.peers[at];
-        link.connection = Some(connection);
+        if self.peers[at].connection.is_some_and(|present| present != connection) {
+            self.lose_peer(at, PeerState::Connecting);
+        }
+        let link_is_new = self.peers[at].connection.is_none();
+        if link_is_new {
+            self.set_peer_state(at, PeerState::Connecting);
+        }
+        let peer = &mut self.peers[at];
+        (peer.connection, peer.latest, peer.link) = (Some(connection), Some(connection), link);
         debug_assert!(
-            link.unstable.is_empty() && link.flushing.is_empty(),
+            !link_is_new || (peer.unstable.is_empty() && peer.flushing.is_empty()),
             "what an old connection left is dirty"
         );
-        if link.dirty.is_empty() {
-            self.set_peer_state(at, PeerState::Established);
-            self.peer_in_step(at);
-        } else {
-            self.start_resync(at);
+        if link_is_new || self.is_plan_news(at, plan) {
+            self.follow_plan(at, link, plan);
         }
-        self.resend_held(at);
-        self.resume_flushes(at);
-        self.resume_suspended();
+        self.refresh_modes();
+        if link_is_new {
+            self.resend_held(at);
+            self.resume_flushes(at);
+            self.resume_suspended();
+        }
+    }
+
+    /// A new connection to the peer is of use now.
+    fn takes(&self, peer: PeerIndex, link: LinkKind) -> bool {
+        let stopping = self.stopping.is_asked() && self.ending == Ending::Life;
+        if !self.knows(peer) || stopping || self.failed {
+            return false;
+        }
+        let wanted = self.peers[usize::from(peer.0)].state == PeerState::Connecting;
+        link == LinkKind::Stream || (wanted && self.role == Role::Primary)
+    }
+
+    /// A handshake that was held again on a connection in use says something that is not under way already.
+    fn is_plan_news(&self, peer: usize, plan: SyncPlan) -> bool {
+        let link = &self.peers[peer];
+        match link.state {
+            // A target is one until the source says that it has everything.
+            PeerState::Behind | PeerState::SyncTarget => false,
+            PeerState::SyncSource => link.passive || !matches!(plan, SyncPlan::Source | SyncPlan::InStep),
+            _ => true,
+        }
+    }
+
+    /// What the handshake has concluded.
+    fn follow_plan(&mut self, peer: usize, link: LinkKind, plan: SyncPlan) {
+        if !self.keeps(Sabotage::I9) && self.peers[peer].record.generation == 0 {
+            self.peers[peer].dirty.reset();
+        }
+        let dirty = !self.peers[peer].dirty.is_empty();
+        self.peers[peer].passive = plan == SyncPlan::Fetched;
+        match (plan, link) {
+            (SyncPlan::Target, _) => {
+                self.set_peer_state(peer, PeerState::SyncTarget);
+                if self.role == Role::Primary {
+                    self.refresh_modes();
+                    self.partner_is_back(peer);
+                    self.start_fetch(peer);
+                }
+            }
+            (SyncPlan::Fetched, _) => self.set_peer_state(peer, PeerState::SyncSource),
+            // A Secondary's bits are the business of who sees to the resync.
+            (SyncPlan::InStep, _) if !dirty || self.role == Role::Secondary => self.in_step_from_here(peer),
+            (SyncPlan::Source, LinkKind::Nbd) if !dirty => self.in_step_from_here(peer),
+            (SyncPlan::InStep | SyncPlan::Source, _) => self.start_resync(peer),
+        }
+    }
+
+    fn in_step_from_here(&mut self, peer: usize) {
+        self.set_peer_state(peer, PeerState::Established);
+        if self.peers[peer].dirty.is_empty() {
+            self.peer_in_step(peer);
+        }
+        self.partner_is_back(peer);
+        self.verify(peer);
     }
 
     /// Mutations lost on the way to the peer go again; they hold their range, so nothing newer is there yet.
@@ -51,7 +118,7 @@ impl Mirror {
     }
 
     /// Changes that waited for a peer start, in order, while the policies let them.
-    fn resume_suspended(&mut self) {
+    pub(super) fn resume_suspended(&mut self) {
         for id in core::mem::take(&mut self.suspended) {
             self.start(id);
         }
@@ -59,6 +126,7 @@ impl Mirror {
 
     pub(super) fn peer_down(&mut self, peer: PeerIndex, connection: ConnectionId) {
         let at = usize::from(peer.0);
+        self.peers[at].latest = self.peers[at].latest.max(Some(connection));
         if self.peers[at].connection == Some(connection) {
             self.lose_peer(at, PeerState::Connecting);
             self.reconnect(at);
@@ -66,9 +134,9 @@ impl Mirror {
     }
 
     fn reconnect(&mut self, peer: usize) {
-        if self.stopping.is_asked() {
+        if self.stopping.is_asked() && self.ending == Ending::Life {
             self.set_peer_state(peer, PeerState::StandAlone);
-        } else {
+        } else if self.peers[peer].link == LinkKind::Nbd {
             self.emit(Output::Connect(PeerIndex(peer as u8)));
         }
     }
@@ -90,6 +158,7 @@ impl Mirror {
     pub(super) fn operator_disconnect(&mut self, peer: PeerIndex) {
         let at = usize::from(peer.0);
         let connection = self.peers[at].connection;
+        self.peers[at].parted = true;
         if self.peers[at].state == PeerState::StandAlone {
             return;
         }
@@ -107,22 +176,26 @@ impl Mirror {
 
     pub(super) fn operator_connect(&mut self, peer: PeerIndex) {
         let at = usize::from(peer.0);
+        self.peers[at].parted = false;
+        let plain = self.peers[at].link == LinkKind::Nbd;
+        if plain && self.role == Role::Secondary {
+            return;
+        }
         if self.peers[at].state == PeerState::StandAlone && !self.stopping.is_asked() {
             self.set_peer_state(at, PeerState::Connecting);
-            self.emit(Output::Connect(peer));
+            if plain {
+                self.emit(Output::Connect(peer));
+            }
         }
     }
 
     pub(super) fn invalidate(&mut self, peer: PeerIndex) {
         let at = usize::from(peer.0);
         let instance = self.rng.identifier() as u32;
-        let link = &mut self.peers[at];
-        make_all_dirty(&mut link.record, instance);
-        link.dirty.fill();
-        link.reset_resync_pass();
+        self.peers[at].fill(instance);
         self.persisting.superblock_wanted = true;
         self.need_generation(at);
-        if self.peers[at].state.replicates() {
+        if self.role == Role::Primary && self.peers[at].state.replicates() {
             self.start_resync(at);
         }
     }
@@ -131,6 +204,7 @@ impl Mirror {
     pub(super) fn lose_peer(&mut self, peer: usize, to: PeerState) {
         let link = &mut self.peers[peer];
         link.connection = None;
+        (link.begun, link.ended, link.passive) = (Begun::No, None, false);
         link.queue.clear();
         link.queue_bytes = 0;
         link.barrier = None;
@@ -141,7 +215,8 @@ impl Mirror {
         self.set_peer_state(peer, to);
         self.drop_copies(peer);
         self.lose_flushes(peer);
-        if outdated {
+        self.refresh_modes();
+        if outdated || self.peers[peer].told != Told::Known {
             self.need_generation(peer);
         }
         let lost = self.ids(|request| (request.queued | request.in_flight) & bit(peer) != 0);
@@ -151,39 +226,23 @@ impl Mirror {
         for id in lost {
             self.advance(id);
         }
+        self.open_gates();
+    }
+
+    /// The peer is out of the configuration: nothing waits for it to come back.
+    pub(super) fn end_waiting_for(&mut self, peer: usize) {
+        for flush in &mut self.flushes {
+            flush.held &= !bit(peer);
+        }
+        for id in self.ids(|request| request.held & bit(peer) != 0) {
+            if let Some(request) = self.request(id) {
+                request.held &= !bit(peer);
+                request.degraded |= bit(peer);
+            }
+            self.advance(id);
+        }
         self.advance_flushes();
-    }
-
-    /// A peer that lacks something holds an earlier generation; the data here gets a new name before a reply that the
-    /// peer's data does not back (I4).
-    pub(super) fn need_generation(&mut self, peer: usize) {
-        let link = &mut self.peers[peer];
-        if link.record.generation != 0 {
-            return;
-        }
-        link.record.generation = self.superblock.generation;
-        link.gate = Gate::Wanted;
-        self.superblock.generation = self.rng.identifier_after(self.superblock.generation);
-        self.persisting.superblock_wanted = true;
-    }
-
-    /// The peer has everything, durably: it holds this generation.
-    pub(super) fn peer_in_step(&mut self, peer: usize) {
-        let link = &mut self.peers[peer];
-        if link.record.generation == 0 && link.record.synced && !link.record.base_dirty {
-            return;
-        }
-        link.record.generation = 0;
-        link.record.synced = true;
-        self.persisting.superblock_wanted = true;
-    }
-
-    /// Peers whose new generation is not durable yet.
-    pub(super) fn closed_gates(&self) -> PeerMask {
-        if self.failed || !self.keeps(Sabotage::I4) {
-            return 0;
-        }
-        super::peer::mask(&self.peers, |peer| peer.gate != Gate::Open)
+        self.resume_suspended();
     }
 
     /// Started mutations that satisfy `test`, by id.

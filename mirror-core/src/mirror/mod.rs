@@ -1,16 +1,29 @@
 //! The mirror: every replication decision of one volume.
 
+mod background;
+mod copies;
+mod detach;
+mod fetch;
 mod flushes;
+mod generation;
+mod identity;
 mod links;
+mod local;
+mod messages;
+mod orders;
 mod peer;
 mod persist;
 mod queue;
+mod rate;
 mod request;
+mod resize;
 mod resync;
+mod roles;
 pub mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writes;
 
 use alloc::collections::VecDeque;
@@ -18,10 +31,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::activity_log::{ActivityLog, LEGS_MAX, LegStamps};
-use crate::bitmap::Bitmap;
 use crate::config::{MirrorConfig, OnDisconnect, PEERS_MAX, REQUESTS_MAX};
-use crate::event::{Command, Event, HostOp, Input, Output, PeerIndex, Refusal, RequestId};
+use crate::event::{Command, Event, HostOp, Input, Output, PeerIndex, Refusal, RequestId, Ticket};
 use crate::flush_line::FlushLine;
+use crate::identity::Role;
 use crate::metadata::{Geometry, Restored, Superblock};
 use crate::order::RangeOrder;
 use crate::range::BLOCK_BYTES;
@@ -29,10 +42,14 @@ use crate::rng::Rng;
 use crate::sabotage::{Kept, Sabotage};
 use crate::state::PeerState;
 
-use peer::{Gate, Peer, Resync, Volume};
+use local::Leg;
+use peer::{Gate, Peer, Volume};
 use persist::Persisting;
+use rate::latency::Latency;
 use request::{FlushRequest, PeerMask, Request};
-use stop::Stopping;
+use resize::Resizing;
+use roles::Promotion;
+use stop::{Ending, Stopping};
 
 /// Ids of resync requests in the range order have this bit set; host request ids do not.
 const COPY_ID: u32 = 1 << 31;
@@ -57,12 +74,22 @@ pub struct Mirror {
     config: MirrorConfig,
     kept: Kept,
     now: Duration,
+    role: Role,
+    promotion: Promotion,
+    /// What ends, when something does.
+    ending: Ending,
+    /// Replies wait for a generation that no peer stays behind for.
+    leg_gate: Gate,
+    /// Times this leg is about to be overwritten and that is not durable yet: what comes in the stream waits.
+    beginning: u32,
     outputs: VecDeque<Output>,
     /// Mutations by id.
     requests: Vec<Option<Request>>,
     /// Mutations in the table.
     mutations: usize,
     flushes: Vec<FlushRequest>,
+    /// Meetings that wait for a local flush.
+    meetings: Vec<(u64, Ticket)>,
     order: RangeOrder,
     /// Ids whose range has become active.
     ready: Vec<u32>,
@@ -79,6 +106,10 @@ pub struct Mirror {
     rng: Rng,
     /// Names of resync requests.
     copies: u64,
+    leg: Leg,
+    /// Of the application's writes.
+    latency: Latency,
+    resizing: Option<Resizing>,
     failed: bool,
     stopping: Stopping,
 }
@@ -95,52 +126,37 @@ impl Mirror {
             "metadata was matched with this configuration"
         );
         assert_eq!(config.size, restored.superblock.image.size, "metadata is of this image");
+        let blocks = config.size.div_ceil(BLOCK_BYTES);
         let mut peers = Vec::with_capacity(PEERS_MAX);
         for (peer, restored_peer) in config.peers.iter().zip(restored.peers) {
             let record = restored.superblock.peers[restored_peer.slot as usize].clone();
             let Some(record) = record else {
                 unreachable!("a matched peer has a slot")
             };
-            let blocks = config.size.div_ceil(BLOCK_BYTES);
-            peers.push(Peer {
-                config: peer.clone(),
-                state: PeerState::Connecting,
-                connection: None,
-                slot: restored_peer.slot,
-                record,
-                sequences: restored_peer.sequences,
-                gate: Gate::Open,
-                dirty: restored_peer.dirty,
-                unstable: Bitmap::new(blocks),
-                flushing: Bitmap::new(blocks),
-                flush: FlushLine::default(),
-                queue: VecDeque::new(),
-                queue_bytes: 0,
-                barrier: None,
-                window: 0,
-                order: RangeOrder::new(),
-                resync: Resync::new(),
-            });
+            peers.push(Peer::new(peer.clone(), record, restored_peer, blocks));
         }
         let log = (!peers.is_empty()).then(|| ActivityLog::new(config.size, config.hot_extents));
-        let outputs = (0..peers.len())
-            .map(|at| Output::Connect(PeerIndex(at as u8)))
-            .collect();
         let mut persisting = Persisting::default();
         persisting.log_wanted = !restored.hot.is_empty();
         let mut mirror = Self {
             kept: Kept::default(),
             now: Duration::ZERO,
-            outputs,
+            outputs: VecDeque::new(),
+            role: config.role,
+            promotion: Promotion::No,
+            ending: Ending::Life,
+            leg_gate: Gate::Open,
+            beginning: 0,
             requests: Vec::new(),
             mutations: 0,
             flushes: Vec::new(),
+            meetings: Vec::new(),
             order: RangeOrder::new(),
             ready: Vec::new(),
             suspended: VecDeque::new(),
             log,
             local: FlushLine::default(),
-            sync_mask: peer::mask(&peers, Peer::is_sync),
+            sync_mask: 0,
             peers,
             volume: Volume {
                 geometry: Geometry::new(config.size),
@@ -150,10 +166,17 @@ impl Mirror {
             persisting,
             rng: Rng::new(config.entropy),
             copies: 0,
+            leg: Leg::default(),
+            latency: Latency::new(),
+            resizing: None,
             failed: false,
             stopping: Stopping::No,
             config,
         };
+        mirror.refresh_modes();
+        for peer in 0..mirror.peers.len() {
+            mirror.start_link(peer);
+        }
         mirror.persist();
         mirror
     }
@@ -162,6 +185,23 @@ impl Mirror {
     pub fn handle(&mut self, now: Duration, input: Input) {
         debug_assert!(now >= self.now, "time never goes back");
         self.now = now;
+        self.happened(input);
+        loop {
+            self.run_ready();
+            self.promotion_step();
+            self.advance_meetings();
+            self.leg_watch();
+            self.leaving_step();
+            self.persist();
+            self.stop_step();
+            // What was started or refused there may have readied more.
+            if self.ready.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn happened(&mut self, input: Input) {
         match input {
             Input::Host {
                 id,
@@ -189,27 +229,38 @@ impl Mirror {
                 outcome,
             } => self.copy_done(peer, connection, copy, outcome),
             Input::Persisted { id, outcome } => self.persisted(id, outcome),
-            Input::PeerUp { peer, connection, .. } => self.peer_up(peer, connection),
+            Input::PeerUp {
+                peer,
+                connection,
+                link,
+                plan,
+            } => self.peer_up(peer, connection, link, plan),
             Input::PeerDown { peer, connection } => self.peer_down(peer, connection),
             Input::Command(Command::Connect(peer)) => self.operator_connect(peer),
             Input::Command(Command::Disconnect(peer)) => self.operator_disconnect(peer),
             Input::Command(Command::Invalidate(peer)) => self.invalidate(peer),
+            Input::Command(Command::FallBehind(peer)) => self.fall_behind_too(peer),
             Input::Command(Command::Stop) => self.stop(),
-            Input::Timeout => self.resync_timeout(),
-            Input::Order { .. }
-            | Input::FromPeer { .. }
-            | Input::FetchDone { .. }
-            | Input::CompareDone { .. }
-            | Input::LocalReadFailed { .. } => {}
-        }
-        loop {
-            self.run_ready();
-            self.persist();
-            self.stop_step();
-            // What was started or refused there may have readied more.
-            if self.ready.is_empty() {
-                break;
-            }
+            Input::Timeout => self.timeout(),
+            Input::Order { ticket, order } => self.order(ticket, order),
+            Input::FromPeer {
+                peer,
+                connection,
+                message,
+            } => self.hear(peer, connection, message),
+            Input::FetchDone {
+                peer,
+                connection,
+                copy,
+                outcome,
+            } => self.fetch_done(peer, connection, copy, outcome),
+            Input::CompareDone {
+                peer,
+                connection,
+                copy,
+                outcome,
+            } => self.compare_done(peer, connection, copy, outcome),
+            Input::LocalReadFailed { range, failure } => self.local_read_failed(range, failure),
         }
     }
 
@@ -220,11 +271,14 @@ impl Mirror {
 
     /// When `Input::Timeout` is wanted.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.peers
-            .iter()
-            .flat_map(|peer| [peer.resync.retry_at, peer.resync.persist_at])
-            .flatten()
-            .min()
+        let peers = self.peers.iter().flat_map(Peer::timers);
+        peers.chain(self.leg_timeout_at()).min()
+    }
+
+    fn timeout(&mut self) {
+        self.resync_timeout();
+        self.verify_timeout();
+        self.leg_timeout();
     }
 
     /// Is the block dirty for the peer? A block that the peer answered but has not flushed is not dirty yet.
@@ -291,9 +345,20 @@ impl Mirror {
 
     /// Why a change can not start now.
     fn admission(&self) -> Admission {
+        if self.role == Role::Secondary {
+            return if self.beginning > 0 {
+                Admission::Suspended
+            } else {
+                self.leg_admission()
+            };
+        }
+        match self.leg_admission() {
+            Admission::Open => {}
+            closed => return closed,
+        }
         let mut suspended = false;
         for (at, peer) in self.peers.iter().enumerate() {
-            if peer.state.is_connected() {
+            if peer.state.is_connected() || peer.removed {
                 continue;
             }
             match peer.config.on_disconnect {

@@ -4,13 +4,16 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::background::Resync;
 use super::request::PeerMask;
-use super::status::ResyncStatus;
+use super::status::VerifyStatus;
+use super::verify::Verify;
 use crate::bitmap::Bitmap;
-use crate::config::{AckMode, COPY_BYTES_MIN, PeerConfig};
-use crate::event::{ConnectionId, CopyId, Mutation, RequestId};
+use crate::config::{AckMode, PeerConfig, PeerKind};
+use crate::event::{ConnectionId, CopyId, LinkKind, Mutation, RequestId};
 use crate::flush_line::FlushLine;
-use crate::metadata::{Geometry, PeerRecord};
+use crate::identity::{Generation, Meeting};
+use crate::metadata::{Geometry, PeerRecord, RestoredPeer, make_all_clean, make_all_dirty};
 use crate::order::RangeOrder;
 use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::state::PeerState;
@@ -37,6 +40,36 @@ pub(crate) enum Gate {
     Wanted,
     /// It is being written.
     InTransaction,
+    /// It is durable here; partners that are in step have been told, and not all have it durably yet.
+    Told,
+}
+
+/// Does a partner that is in step know the newest generation?
+///
+/// ```text
+///  Known --new generation--> Unsent --superblock put out--> Saving --durable here--> Sent --durable there--> Known
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It has it, or it is not in step.
+    Known,
+    /// To be told once it is durable here.
+    Unsent,
+    /// It is being made durable here.
+    Saving,
+    /// Told: it may hold this one from here on.
+    Sent(Generation),
+}
+
+/// Has the target of a resync noted that it is one?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// It has not been told.
+    No,
+    /// It has been told.
+    Asked,
+    /// Durably; or it is a plain server, which notes nothing.
+    Yes,
 }
 
 /// One peer.
@@ -45,6 +78,26 @@ pub(crate) struct Peer {
     pub(crate) config: PeerConfig,
     pub(crate) state: PeerState,
     pub(crate) connection: Option<ConnectionId>,
+    /// The latest connection that was heard of.
+    pub(crate) latest: Option<ConnectionId>,
+    /// What is at its other end, or will be.
+    pub(crate) link: LinkKind,
+    /// StandAlone by an operator's word, not by this node's role.
+    pub(crate) parted: bool,
+    /// Out of the configuration: nothing is kept track of, its index is not used again.
+    pub(crate) removed: bool,
+    /// A write waits for it whatever its mode: the leg here is not complete.
+    pub(crate) forced_sync: bool,
+    /// SyncSource, and the peer fetches, or another Primary copies: nothing is pushed from here.
+    pub(crate) passive: bool,
+    pub(crate) begun: Begun,
+    /// Told that its resync has ended, under this name; not answered yet.
+    pub(crate) ended: Option<Generation>,
+    pub(crate) told: Told,
+    /// The last two meetings, as far as they are durable.
+    pub(crate) met: [Meeting; 2],
+    /// The same, once the superblock in flight is durable.
+    pub(crate) saving_met: [Meeting; 2],
     /// Metadata.
     pub(crate) slot: u32,
     pub(crate) record: PeerRecord,
@@ -68,53 +121,78 @@ pub(crate) struct Peer {
     /// `async`: what left the queue, so that overlapping entries keep their order; sent when active.
     pub(crate) order: RangeOrder,
     pub(crate) resync: Resync,
-}
-
-/// Resync of one peer.
-#[derive(Clone, Debug)]
-pub(crate) struct Resync {
-    /// Next block to look at.
-    pub(crate) cursor: u64,
-    /// Bytes of the next resync request.
-    pub(crate) step: u64,
-    pub(crate) copies: Vec<CopyRequest>,
-    /// Copied, not covered by a flush yet.
-    pub(crate) copied: Vec<ByteRange>,
-    /// Copied, the flush in flight covers them.
-    pub(crate) flushing: Vec<ByteRange>,
-    /// The local leg could not be read somewhere: another pass not before this.
-    pub(crate) retry_at: Option<Duration>,
-    /// Write the bitmap's progress down not later than this.
-    pub(crate) persist_at: Option<Duration>,
-    pub(crate) progress: Option<ResyncStatus>,
-    pub(crate) started_at: Duration,
-    pub(crate) last: Option<ResyncStatus>,
-}
-
-/// A resync request from the moment its range is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CopyRequest {
-    pub(crate) id: CopyId,
-    pub(crate) range: ByteRange,
-    pub(crate) phase: CopyPhase,
-    /// The host changed its blocks in the dark meanwhile: they stay dirty whatever it copied.
-    pub(crate) stale: bool,
-}
-
-/// Life of a resync request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CopyPhase {
-    /// Waits for host mutations on its range.
-    Ordering,
-    /// In the peer's queue or window, its range closed to the host.
-    Queued,
-    /// Sent.
-    InFlight,
+    /// The comparison that goes on.
+    pub(crate) verify: Option<Verify>,
+    pub(crate) last_verify: Option<VerifyStatus>,
 }
 
 impl Peer {
+    pub(crate) fn new(config: PeerConfig, record: PeerRecord, restored: RestoredPeer, blocks: u64) -> Self {
+        Self {
+            state: PeerState::StandAlone,
+            connection: None,
+            latest: None,
+            link: match config.kind {
+                PeerKind::Plain => LinkKind::Nbd,
+                PeerKind::Partner => LinkKind::Stream,
+            },
+            config,
+            parted: false,
+            removed: false,
+            forced_sync: false,
+            passive: false,
+            begun: Begun::No,
+            ended: None,
+            told: Told::Known,
+            met: record.met,
+            saving_met: record.met,
+            slot: restored.slot,
+            record,
+            sequences: restored.sequences,
+            gate: Gate::Open,
+            dirty: restored.dirty,
+            unstable: Bitmap::new(blocks),
+            flushing: Bitmap::new(blocks),
+            flush: FlushLine::default(),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            barrier: None,
+            window: 0,
+            order: RangeOrder::new(),
+            resync: Resync::new(),
+            verify: None,
+            last_verify: None,
+        }
+    }
+
+    /// A write is answered when it has been applied there too.
     pub(crate) fn is_sync(&self) -> bool {
-        self.config.mode == AckMode::Sync
+        self.config.mode == AckMode::Sync || self.forced_sync
+    }
+
+    /// Requests to it are queued and ordered here: an asynchronous plain server. A partner keeps them in order itself.
+    pub(crate) fn has_order(&self) -> bool {
+        self.config.mode == AckMode::Async && self.link == LinkKind::Nbd
+    }
+
+    /// The host does not wait for it: it may fall Behind.
+    pub(crate) fn goes_ahead(&self) -> bool {
+        matches!(self.state, PeerState::Established | PeerState::SyncSource) && !self.is_sync()
+    }
+
+    /// It is another blockmirror, and connected.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.link == LinkKind::Stream && self.connection.is_some()
+    }
+
+    /// A partner that has everything, or everything that this node lacks: it has to know every new generation.
+    pub(crate) fn is_in_step(&self) -> bool {
+        let known = self.record.generation == 0 || self.told != Told::Known;
+        match self.state {
+            PeerState::Established => self.is_stream() && known,
+            PeerState::SyncTarget => self.is_stream(),
+            _ => false,
+        }
     }
 
     /// What would be lost if the connection went now is dirty: everything that was answered but not flushed.
@@ -128,11 +206,16 @@ impl Peer {
 
     /// The range differs on the peer, or may: no copy of it that is under way counts (I3).
     pub(crate) fn mark_dirty(&mut self, range: ByteRange) {
+        if self.removed {
+            return;
+        }
         self.dirty.set(range.blocks());
         let overlaps =
             |other: &ByteRange| other.blocks().start < range.blocks().end && range.blocks().start < other.blocks().end;
         self.resync.copied.retain(|copied| !overlaps(copied));
         self.resync.flushing.retain(|copied| !overlaps(copied));
+        self.resync.fetched.retain(|copied| !overlaps(copied));
+        self.resync.settling.retain(|copied| !overlaps(copied));
         for copy in &mut self.resync.copies {
             copy.stale |= overlaps(&copy.range);
         }
@@ -166,48 +249,55 @@ impl Peer {
         self.resync.restart_pass();
         self.resync.copied.clear();
         self.resync.flushing.clear();
+        self.resync.fetched.clear();
+        self.resync.settling.clear();
         for copy in &mut self.resync.copies {
             copy.stale = true;
         }
+    }
+
+    /// Every dirty block before the end has been asked for.
+    pub(crate) fn is_pass_asked(&self) -> bool {
+        self.dirty.next_run(self.resync.cursor, 1).is_none()
+    }
+
+    /// Background traffic goes to it, or may any moment.
+    pub(crate) fn is_in_pass(&self) -> bool {
+        let verifies = self.verify.is_some() && self.state == PeerState::Established;
+        self.resync.progress.is_some() || verifies
+    }
+
+    /// When it wants to be looked at.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = Duration> {
+        let resync = &self.resync;
+        let save_at = self.verify.as_ref().map(Verify::save_at);
+        [resync.retry_at, resync.persist_at, resync.wake_at, save_at]
+            .into_iter()
+            .flatten()
     }
 
     pub(crate) fn dirty_bytes(&self, size: u64) -> u64 {
         (self.dirty.count() * BLOCK_BYTES).min(size)
     }
 
+    /// It has, durably, every block that is set: nothing is dirty any more. `instance` is random (see `make_all_dirty`).
+    pub(crate) fn forget_dirty(&mut self, instance: u32) {
+        make_all_clean(&mut self.record, instance);
+        self.dirty.reset();
+        self.reset_resync_pass();
+    }
+
+    /// Every block is dirty.
+    pub(crate) fn fill(&mut self, instance: u32) {
+        make_all_dirty(&mut self.record, instance);
+        self.dirty.fill();
+        self.reset_resync_pass();
+    }
+
     /// Too much is queued for another mutation of this length. An empty queue takes one of any length.
     pub(crate) fn is_full(&self, length: u64) -> bool {
         let bytes = self.queue_bytes > 0 && self.queue_bytes + length > self.config.queue_bytes;
         bytes || self.queue.len() + self.window >= self.config.queue_requests
-    }
-}
-
-impl Resync {
-    pub(crate) fn new() -> Self {
-        Self {
-            cursor: 0,
-            step: COPY_BYTES_MIN,
-            copies: Vec::new(),
-            copied: Vec::new(),
-            flushing: Vec::new(),
-            retry_at: None,
-            persist_at: None,
-            progress: None,
-            started_at: Duration::ZERO,
-            last: None,
-        }
-    }
-
-    /// From the first block again.
-    pub(crate) fn restart_pass(&mut self) {
-        self.cursor = 0;
-        self.step = COPY_BYTES_MIN;
-        self.retry_at = None;
-    }
-
-    /// Nothing under way that the end of the pass would have to wait for.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.copies.is_empty() && self.copied.is_empty() && self.flushing.is_empty()
     }
 }
 

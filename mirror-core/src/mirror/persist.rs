@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 
 use super::Mirror;
-use super::peer::{Gate, Peer};
+use super::orders::Then;
+use super::peer::Peer;
 use crate::bitmap::PAGE_BLOCKS;
 use crate::config::PROGRESS_PAGES_MAX;
-use crate::event::{Event, Failure, MetadataWrite, Output, PeerIndex, RequestId, Transaction, TransactionId};
+use crate::event::{Failure, MetadataWrite, Output, RequestId, Transaction, TransactionId};
 use crate::metadata::{PageKey, encode_log, encode_page};
 use crate::range::EXTENT_BLOCKS;
 use crate::sabotage::Sabotage;
@@ -26,11 +27,32 @@ pub(super) struct Persisting {
     log_in_flight: bool,
     /// Mutations whose extents the transaction in flight makes hot.
     pub(super) reserved: Vec<RequestId>,
+    /// What follows once the superblock as it is now is durable.
+    pub(super) unsaved: Vec<Then>,
+    /// What follows once the superblock in flight is durable.
+    saving: Vec<Then>,
 }
 
 impl Persisting {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && !self.superblock_wanted && !self.progress_wanted
+    }
+
+    /// A transaction is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// A superblock is on its way.
+    pub(super) fn is_saving_superblock(&self) -> bool {
+        self.superblock_in_flight
+    }
+
+    /// Everything that waits for a superblock.
+    pub(super) fn take_waiting(&mut self) -> Vec<Then> {
+        let mut all = core::mem::take(&mut self.saving);
+        all.append(&mut self.unsaved);
+        all
     }
 }
 
@@ -60,9 +82,8 @@ impl Mirror {
         self.put_out(first, then);
     }
 
-    /// The last transaction: no extent is hot, nothing is in flight.
+    /// The last transaction of a life or of a time as Primary: no extent is hot, nothing is in flight.
     pub(super) fn persist_clean(&mut self) {
-        self.superblock.clean = true;
         if let Some(log) = &mut self.log {
             log.clear();
         }
@@ -77,6 +98,10 @@ impl Mirror {
         self.persisting.last += 1;
         let id = TransactionId(self.persisting.last);
         self.persisting.in_flight = Some(id);
+        if self.leg.metadata_dead {
+            // It goes on without: the peers that have everything know all that matters.
+            return self.persisted(id, Ok(()));
+        }
         self.emit(Output::Persist(Transaction { id, first, then }));
         if !self.keeps(Sabotage::I1) {
             if let Some(log) = &mut self.log {
@@ -89,7 +114,7 @@ impl Mirror {
     pub(super) fn persisted(&mut self, id: TransactionId, outcome: Result<(), Failure>) {
         assert_eq!(self.persisting.in_flight, Some(id), "one transaction at a time");
         self.persisting.in_flight = None;
-        if outcome.is_err() {
+        if outcome.is_err() && !self.survives_metadata_failure() {
             return self.fail_volume();
         }
         if core::mem::take(&mut self.persisting.log_in_flight)
@@ -99,32 +124,24 @@ impl Mirror {
         }
         self.start_reserved();
         if core::mem::take(&mut self.persisting.superblock_in_flight) {
-            self.open_gates();
+            for link in &mut self.peers {
+                link.met = link.saving_met;
+            }
+            for then in core::mem::take(&mut self.persisting.saving) {
+                self.after_durable(then);
+            }
+            self.generation_durable();
+            for peer in 0..self.peers.len() {
+                self.go_on_with(peer);
+            }
         }
+        self.resize_pages_written();
     }
 
     fn start_reserved(&mut self) {
         for id in core::mem::take(&mut self.persisting.reserved) {
             self.now_hot(id);
         }
-    }
-
-    /// The new generation is durable: replies that waited for it go out (I4).
-    fn open_gates(&mut self) {
-        let generation = self.superblock.generation;
-        for at in 0..self.peers.len() {
-            if self.peers[at].gate == Gate::InTransaction {
-                self.peers[at].gate = Gate::Open;
-                self.event(Event::Degraded {
-                    peer: PeerIndex(at as u8),
-                    generation,
-                });
-            }
-        }
-        for id in self.ids(|request| request.gated) {
-            self.advance(id);
-        }
-        self.advance_flushes();
     }
 
     /// Queued mutations whose extents have become hot meanwhile need no transaction.
@@ -253,16 +270,25 @@ impl Mirror {
 
     fn superblock_write(&mut self) -> MetadataWrite {
         self.superblock.sequence += 1;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut().filter(|peer| !peer.removed) {
             self.superblock.peers[peer.slot as usize] = Some(peer.record.clone());
-            if peer.gate == Gate::Wanted {
-                peer.gate = Gate::InTransaction;
-            }
+            peer.saving_met = peer.record.met;
         }
+        self.saving_generation();
         self.persisting.superblock_in_flight = true;
+        let mut unsaved = core::mem::take(&mut self.persisting.unsaved);
+        self.persisting.saving.append(&mut unsaved);
+        let bytes = match &self.resizing {
+            None => self.superblock.encode(),
+            Some(resizing) => {
+                let mut superblock = self.superblock.clone();
+                resizing.disguise(&mut superblock, &self.peers);
+                superblock.encode()
+            }
+        };
         MetadataWrite {
             offset: self.superblock.offset(),
-            bytes: self.superblock.encode(),
+            bytes,
         }
     }
 }

@@ -1,11 +1,15 @@
 //! The way of mutations and resync requests to a peer: a queue, a window, and what happens when the queue is full.
 
-use super::peer::{CopyPhase, Entry};
+use super::peer::Entry;
 use super::request::bit;
 use super::{COPY_ID, Mirror};
 use crate::config::PEER_WINDOW;
-use crate::event::{ConnectionId, CopyId, DisconnectReason, Event, Failure, Mutation, Output, PeerIndex, RequestId};
+use crate::event::{
+    ConnectionId, CopyId, DisconnectReason, Event, Failure, LinkKind, Mutation, Output, PeerIndex, RequestId,
+};
+use crate::identity::Role;
 use crate::range::ByteRange;
+use crate::sabotage::Sabotage;
 use crate::state::PeerState;
 
 impl Mirror {
@@ -13,9 +17,15 @@ impl Mirror {
     pub(super) fn enqueue_mutation(&mut self, peer: usize, id: RequestId, mutation: &Mutation) {
         let range = mutation.range;
         if !self.peers[peer].is_sync() && self.peers[peer].is_full(mutation.payload_bytes()) {
+            self.event(Event::FellBehind {
+                peer: PeerIndex(peer as u8),
+            });
             self.fall_behind(peer);
             self.degrade(peer, id);
             return self.caught_up(peer);
+        }
+        if self.peers[peer].link == LinkKind::Stream {
+            return self.stream_mutation(peer, id, mutation);
         }
         if let Some(request) = self.request(id) {
             request.queued |= bit(peer);
@@ -30,14 +40,46 @@ impl Mirror {
         self.pump(peer);
     }
 
+    /// To a partner everything is sent at once: the stream has its own order and bounds, and the other end keeps
+    /// overlaps in order.
+    fn stream_mutation(&mut self, peer: usize, id: RequestId, mutation: &Mutation) {
+        let link = &mut self.peers[peer];
+        link.queue_bytes += mutation.payload_bytes();
+        link.window += 1;
+        self.send_mutation(peer, id);
+        if mutation.fua && !self.peers[peer].is_sync() {
+            // It is durable here when it is answered: what comes after its answer must not be on the peer without it.
+            self.stream_barrier(peer);
+        }
+    }
+
+    fn stream_barrier(&mut self, peer: usize) {
+        let Some(connection) = self.peers[peer].connection else {
+            return;
+        };
+        if self.keeps(Sabotage::Barrier) {
+            self.emit(Output::PeerBarrier {
+                peer: PeerIndex(peer as u8),
+                connection,
+            });
+        }
+    }
+
     /// A resync request whose range is closed to the host.
     pub(super) fn enqueue_copy(&mut self, peer: usize, copy: CopyId, range: ByteRange) {
+        if self.peers[peer].link == LinkKind::Stream {
+            self.peers[peer].window += 1;
+            return self.send_copy(peer, copy);
+        }
         self.peers[peer].queue.push_back(Entry::Copy(copy, range));
         self.pump(peer);
     }
 
     /// Everything queued so far is to be durable on the peer before anything queued later is sent.
     pub(super) fn enqueue_barrier(&mut self, peer: usize) {
+        if self.peers[peer].link == LinkKind::Stream {
+            return self.stream_barrier(peer);
+        }
         let link = &mut self.peers[peer];
         let settled = link.unstable.is_empty() && link.flushing.is_empty();
         let idle = link.queue.is_empty() && link.window == 0 && settled;
@@ -105,7 +147,7 @@ impl Mirror {
         link.queue.pop_front();
         link.window += 1;
         // A synchronous peer is in the range order of the host itself: overlaps never get here together (I2).
-        link.is_sync() || link.order.admit(key, range)
+        !link.has_order() || link.order.admit(key, range)
     }
 
     fn send_mutation(&mut self, peer: usize, id: RequestId) {
@@ -115,34 +157,13 @@ impl Mirror {
         let Some(request) = self.request(id) else { return };
         request.queued &= !bit(peer);
         request.in_flight |= bit(peer);
-        let mutation = request.mutation;
+        let mut mutation = request.mutation;
+        mutation.fua |= self.needs_fua(peer);
         self.emit(Output::Peer {
             peer: PeerIndex(peer as u8),
             connection,
             id,
             mutation,
-        });
-    }
-
-    fn send_copy(&mut self, peer: usize, copy: CopyId) {
-        let Some(connection) = self.peers[peer].connection else {
-            return;
-        };
-        let Some(request) = self.peers[peer]
-            .resync
-            .copies
-            .iter_mut()
-            .find(|request| request.id == copy)
-        else {
-            return;
-        };
-        request.phase = CopyPhase::InFlight;
-        let range = request.range;
-        self.emit(Output::Copy {
-            peer: PeerIndex(peer as u8),
-            connection,
-            copy,
-            range,
         });
     }
 
@@ -176,7 +197,7 @@ impl Mirror {
     pub(super) fn left_window(&mut self, peer: usize, range: ByteRange) {
         let link = &mut self.peers[peer];
         link.window -= 1;
-        if link.is_sync() {
+        if !link.has_order() {
             return;
         }
         let mut ready = alloc::vec::Vec::new();
@@ -194,12 +215,22 @@ impl Mirror {
         }
     }
 
+    /// Another volume's queue was full.
+    pub(super) fn fall_behind_too(&mut self, peer: PeerIndex) {
+        let at = usize::from(peer.0);
+        let together = self.knows(peer);
+        let link = &self.peers[at];
+        if together && self.role == Role::Primary && link.is_stream() && link.goes_ahead() {
+            self.fall_behind(at);
+            self.caught_up(at);
+        }
+    }
+
     /// The queue is full: nothing more is sent, everything not sent is dirty, resync brings it later.
     fn fall_behind(&mut self, peer: usize) {
         self.set_peer_state(peer, PeerState::Behind);
-        self.event(Event::FellBehind {
-            peer: PeerIndex(peer as u8),
-        });
+        // In its place in the stream, before anything newer than what it lacks from here on.
+        self.begin_sync(peer);
         self.drop_queue(peer);
         if !self.peers[peer].resync.copied.is_empty() {
             // What was copied is not to be copied again: a storm must not undo the progress of a resync.

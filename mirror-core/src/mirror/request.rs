@@ -1,5 +1,7 @@
 //! A host request between `Host` and `Release`.
 
+use core::time::Duration;
+
 use crate::config::PEERS_MAX;
 use crate::event::{Failure, Mutation, PeerIndex, RequestId};
 
@@ -35,6 +37,8 @@ pub(crate) enum Phase {
 /// A mutation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
+    /// When it came.
+    pub(crate) since: Duration,
     pub(crate) mutation: Mutation,
     pub(crate) phase: Phase,
     /// Its range is active in the order.
@@ -61,8 +65,9 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(mutation: Mutation) -> Self {
+    pub(crate) fn new(mutation: Mutation, since: Duration) -> Self {
         Self {
+            since,
             mutation,
             phase: Phase::Ordering,
             ordered: false,

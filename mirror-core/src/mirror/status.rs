@@ -4,7 +4,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::Mirror;
-use crate::state::{DiskState, PeerState};
+use crate::identity::Role;
+use crate::state::{DiskState, LocalDisk, PeerState};
+
+pub use super::rate::Limit;
 
 /// Progress of a resync, or the sum of the last one. All in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +20,45 @@ pub struct ResyncStatus {
     pub shipped: u64,
     /// Zeroed on the peer, or found zero there.
     pub zeroed: u64,
+    /// Found equal by digests.
+    pub equal: u64,
     /// Still dirty.
     pub remaining: u64,
     /// Since it began.
     pub elapsed: Duration,
+    /// Bytes per second by which the rest became less lately.
+    pub speed: Option<u64>,
+    /// How long the rest will take at that speed.
+    pub rest: Option<Duration>,
+    /// Bytes per second that are allowed now.
+    pub allowed: u64,
+    /// Bytes that may be in flight now.
+    pub window: u64,
+    /// What keeps it from being faster.
+    pub limit: Limit,
+}
+
+/// Progress of a comparison, or the sum of the last one. All in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyStatus {
+    /// To be compared.
+    pub total: u64,
+    /// Compared so far.
+    pub done: u64,
+    /// Found different, in whole blocks: dirty now.
+    pub different: u64,
+    /// Not compared: not readable, here or there.
+    pub unread: u64,
+    /// What is different will be copied.
+    pub repair: bool,
+    /// Everything was compared.
+    pub finished: bool,
+    /// Since it began.
+    pub elapsed: Duration,
+    /// Bytes per second lately.
+    pub speed: Option<u64>,
+    /// How long the rest will take at that speed.
+    pub rest: Option<Duration>,
 }
 
 /// One peer.
@@ -42,13 +80,23 @@ pub struct PeerStatus {
     pub resync: Option<ResyncStatus>,
     /// The last one that finished.
     pub last_resync: Option<ResyncStatus>,
+    /// The comparison that goes on.
+    pub verify: Option<VerifyStatus>,
+    /// The last one that ended.
+    pub last_verify: Option<VerifyStatus>,
 }
 
 /// One volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// Its role.
+    pub role: Role,
+    /// State of the local image.
+    pub disk: LocalDisk,
     /// Names the data of this node.
     pub generation: u64,
+    /// Earlier names that are remembered.
+    pub history: usize,
     /// Extents in the activity log.
     pub hot_extents: usize,
     /// A local flush or a metadata write failed.
@@ -67,12 +115,19 @@ impl Mirror {
             let running = |progress: ResyncStatus| ResyncStatus {
                 remaining: dirty_bytes,
                 elapsed: now.saturating_sub(peer.resync.started_at),
+                speed: peer.resync.eta.speed(now, dirty_bytes),
+                rest: peer.resync.eta.rest(now, dirty_bytes),
+                allowed: peer.resync.rate.allowed(),
+                window: peer.resync.rate.window(),
+                limit: peer.resync.rate.limit(),
                 ..progress
             };
             PeerStatus {
                 state: peer.state,
                 disk: match peer.state {
-                    PeerState::Established => DiskState::UpToDate,
+                    // Verify has found blocks that differ.
+                    PeerState::Established if dirty_bytes > 0 => DiskState::Inconsistent,
+                    PeerState::Established | PeerState::SyncTarget => DiskState::UpToDate,
                     PeerState::SyncSource => DiskState::Inconsistent,
                     _ if !peer.record.synced => DiskState::Inconsistent,
                     _ if dirty_bytes > 0 => DiskState::Outdated,
@@ -84,9 +139,14 @@ impl Mirror {
                 in_flight: peer.window,
                 resync: peer.resync.progress.map(running),
                 last_resync: peer.resync.last,
+                verify: peer.verify.as_ref().map(|verify| verify.status(now, self.config.size)),
+                last_verify: peer.last_verify,
             }
         });
         Status {
+            role: self.role,
+            disk: self.superblock.disk,
+            history: self.superblock.history.len(),
             generation: self.superblock.generation,
             hot_extents: self.log.as_ref().map_or(0, |log| log.len()),
             failed: self.failed,

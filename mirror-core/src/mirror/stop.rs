@@ -1,11 +1,22 @@
-//! Stopping in order: finish, make everything durable, leave clean metadata.
+//! Ending in order, as a daemon or as a Primary: finish, make everything durable, leave clean metadata.
 
 use super::Mirror;
 use super::request::Phase;
-use crate::event::{DisconnectReason, Event, Output, PeerIndex, Refusal, RequestId};
+use crate::event::{DisconnectReason, Event, LinkKind, OrderRefusal, Output, PeerIndex, Refusal, RequestId, Ticket};
+use crate::identity::Role;
+use crate::sabotage::Sabotage;
 use crate::state::PeerState;
 
-/// How far a stop has come.
+/// What ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The mirror.
+    Life,
+    /// Its time as Primary.
+    Primary(Ticket),
+}
+
+/// How far an end has come.
 ///
 /// ```text
 ///  No --stop--> Draining --nothing in flight--> Flushing --every leg durable--> Persisting --durable--> Done
@@ -27,6 +38,23 @@ impl Stopping {
 
 impl Mirror {
     pub(super) fn stop(&mut self) {
+        if let Ending::Primary(ticket) = core::mem::replace(&mut self.ending, Ending::Life) {
+            self.order_done(ticket, Err(OrderRefusal::Closed));
+        }
+        self.cancel_promotion();
+        self.begin_end();
+    }
+
+    /// Become Secondary.
+    pub(super) fn demote(&mut self, ticket: Ticket) {
+        if self.role != Role::Primary || self.is_changing_role() {
+            return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+        self.ending = Ending::Primary(ticket);
+        self.begin_end();
+    }
+
+    fn begin_end(&mut self) {
         if self.stopping.is_asked() {
             return;
         }
@@ -43,25 +71,44 @@ impl Mirror {
             Stopping::Draining if self.failed => self.stopped(),
             Stopping::Draining if self.is_drained() => {
                 let local = self.local.request();
-                for peer in &mut self.peers {
-                    peer.flush.request();
+                let role = self.role;
+                for peer in self.peers.iter_mut().filter(|peer| peer.connection.is_some()) {
+                    // What a partner holds of a Secondary's copies has been flushed, or is dirty.
+                    if role == Role::Primary || peer.flush.is_busy() {
+                        peer.flush.request();
+                    }
                 }
                 self.issue_flushes();
                 self.stopping = Stopping::Flushing { local };
+                // Nothing to wait for, perhaps: no image, no connection.
+                self.stop_step();
             }
             Stopping::Flushing { .. } if self.failed => self.stopped(),
-            Stopping::Flushing { local } if self.is_durable(local) => {
+            Stopping::Flushing { local } if self.is_durable(local) || self.skips_flush() => {
                 if self.peers.iter().any(|peer| !peer.dirty.changed().is_empty()) {
                     self.persisting.progress_wanted = true;
                     self.persist();
                 } else if self.persisting.is_idle() {
                     self.stopping = Stopping::Persisting;
-                    self.persist_clean();
+                    self.persist_end();
                 }
             }
             Stopping::Persisting if self.failed || self.persisting.is_idle() => self.stopped(),
             _ => {}
         }
+    }
+
+    /// Nothing is in flight and every leg is durable: the metadata may say so.
+    fn persist_end(&mut self) {
+        match self.ending {
+            Ending::Life => {
+                self.superblock.clean = true;
+                // A crash of an earlier life stays to be told until a handshake has dealt with it.
+                self.superblock.primary &= self.role == Role::Secondary;
+            }
+            Ending::Primary(_) => (self.superblock.primary, self.superblock.resume) = (false, false),
+        }
+        self.persist_clean();
     }
 
     /// Answer what waits for a peer to come back; on a failed volume also everything no leg has seen.
@@ -118,6 +165,11 @@ impl Mirror {
         quiet && self.mutations == 0 && self.flushes.is_empty() && self.persisting.is_idle()
     }
 
+    /// The simulator's proof that a handover has to flush.
+    fn skips_flush(&self) -> bool {
+        !self.keeps(Sabotage::Handover) && self.ending != Ending::Life
+    }
+
     /// Every leg that is there has flushed what it had.
     fn is_durable(&self, local: u64) -> bool {
         self.local.reached(local)
@@ -128,6 +180,10 @@ impl Mirror {
     }
 
     fn stopped(&mut self) {
+        if let Ending::Primary(ticket) = core::mem::replace(&mut self.ending, Ending::Life) {
+            self.stopping = Stopping::No;
+            return self.demoted(ticket);
+        }
         self.stopping = Stopping::Done;
         for at in 0..self.peers.len() {
             let (peer, connection) = (PeerIndex(at as u8), self.peers[at].connection);
@@ -146,5 +202,27 @@ impl Mirror {
             }
         }
         self.event(Event::Stopped { clean: !self.failed });
+    }
+
+    fn demoted(&mut self, ticket: Ticket) {
+        if self.failed {
+            return self.order_done(ticket, Err(OrderRefusal::Closed));
+        }
+        self.role = Role::Secondary;
+        self.forget_gates();
+        if self.superblock.left_at != 0 {
+            self.superblock.fall_back();
+            self.persisting.superblock_wanted = true;
+        }
+        for at in 0..self.peers.len() {
+            match self.peers[at].state {
+                _ if self.peers[at].link == LinkKind::Nbd => self.leave_plain(at),
+                // A target that fetched: from here on its source has to push.
+                PeerState::SyncTarget => self.ask_handshake(at),
+                PeerState::SyncSource => self.resync(at),
+                _ => {}
+            }
+        }
+        self.order_done(ticket, Ok(()));
     }
 }

@@ -2,6 +2,13 @@
 #![allow(clippy::unwrap_used)]
 extern crate std;
 
+mod answers;
+mod cluster;
+mod leg;
+mod node;
+mod orders;
+mod resize;
+mod roles;
 mod world;
 
 use super::*;

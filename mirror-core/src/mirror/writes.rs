@@ -1,9 +1,11 @@
 //! The life of a mutation, from the host to its release.
 
 use super::request::{Phase, Request, bit};
+use super::roles::Promotion;
 use super::{Admission, COPY_ID, Mirror};
 use crate::config::{MUTATION_BYTES_MAX, OnDisconnect, REQUESTS_MAX};
 use crate::event::{Failure, Mutation, Output, PeerIndex, Refusal, RequestId};
+use crate::identity::Role;
 use crate::range::ByteRange;
 use crate::sabotage::Sabotage;
 
@@ -21,6 +23,10 @@ impl Mirror {
         if let Some(refusal) = self.closed() {
             return self.refuse(id, refusal);
         }
+        if self.promotion != Promotion::No {
+            // I7: nothing is written while the data get their new name. (Hosts are not there; a copy may be.)
+            return self.refuse(id, Refusal::Stopping);
+        }
         if let Admission::Refused(refusal) = self.admission() {
             return self.refuse(id, refusal);
         }
@@ -32,7 +38,7 @@ impl Mirror {
             self.requests[at].is_none(),
             "an id is not used again before its release"
         );
-        self.requests[at] = Some(Request::new(mutation));
+        self.requests[at] = Some(Request::new(mutation, self.now));
         self.mutations += 1;
         if !self.keeps(Sabotage::I2) {
             return self.heat(id);
@@ -55,8 +61,11 @@ impl Mirror {
 
     /// Nothing earlier overlaps any more (I2).
     fn now_ordered(&mut self, id: RequestId) {
-        if let Some(request) = self.request(id) {
-            request.ordered = true;
+        let Some(request) = self.request(id) else { return };
+        request.ordered = true;
+        if request.pinned {
+            self.start(id);
+        } else {
             self.heat(id);
         }
     }
@@ -66,7 +75,8 @@ impl Mirror {
         let Some(range) = self.request(id).map(|request| request.mutation.range) else {
             return;
         };
-        let Some(log) = &mut self.log else {
+        let primary = self.role == Role::Primary;
+        let Some(log) = self.log.as_mut().filter(|_| primary) else {
             return self.start(id);
         };
         if !log.starving && log.is_hot(range) {
@@ -92,6 +102,9 @@ impl Mirror {
 
     /// Give it to the legs, if the peers' policies let it.
     pub(super) fn start(&mut self, id: RequestId) {
+        if !self.takes_range_again(id) {
+            return;
+        }
         match self.admission() {
             Admission::Open => {}
             Admission::Suspended if self.closed().is_some() => {
@@ -106,7 +119,7 @@ impl Mirror {
                     request.phase = Phase::Suspended;
                     self.suspended.push_back(id);
                 }
-                return;
+                return self.let_range_go(id);
             }
             Admission::Refused(refusal) => {
                 self.emit(Output::Reply {
@@ -119,8 +132,12 @@ impl Mirror {
         let Some(request) = self.request(id) else { return };
         request.phase = Phase::Started;
         let mutation = request.mutation;
+        if self.role == Role::Secondary {
+            // Its Primary keeps track of what reaches this leg.
+            return self.start_local(id, mutation);
+        }
         debug_assert!(self.log.as_ref().is_none_or(|log| log.is_hot(mutation.range)), "I1");
-        self.emit(Output::Local { id, mutation });
+        self.start_local(id, mutation);
         for peer in 0..self.peers.len() {
             if self.peers[peer].state.replicates() {
                 self.enqueue_mutation(peer, id, &mutation);
@@ -144,6 +161,13 @@ impl Mirror {
     /// The peer was lost with the mutation on its way: what its policy says.
     pub(super) fn lose(&mut self, peer: usize, id: RequestId) {
         self.degrade(peer, id);
+        if self.holds_for_data(peer) {
+            if let Some(request) = self.request(id).filter(|request| !request.replied) {
+                request.degraded &= !bit(peer);
+                request.held |= bit(peer);
+            }
+            return;
+        }
         let (is_sync, policy) = (self.peers[peer].is_sync(), self.policy_for_lost(peer));
         let Some(request) = self.request(id) else { return };
         if request.replied || !is_sync {
@@ -159,9 +183,19 @@ impl Mirror {
         }
     }
 
+    /// What a host hears when the loss of this peer fails its change.
+    pub(super) fn refusal_without(&self, peer: PeerIndex) -> Refusal {
+        match self.peers[usize::from(peer.0)].config.on_disconnect {
+            // It could have waited, but for the end.
+            OnDisconnect::Continue if self.stopping.is_asked() => Refusal::Stopping,
+            _ => Refusal::PeerGone(peer),
+        }
+    }
+
     /// What becomes of changes on their way to a peer that is lost. Once the mirror stops nothing can wait for a peer.
     pub(super) fn policy_for_lost(&self, peer: usize) -> OnDisconnect {
         match self.peers[peer].config.on_disconnect {
+            _ if self.closed().is_some() && self.nobody_has_data() => OnDisconnect::Fail,
             OnDisconnect::Suspend if self.closed().is_some() => OnDisconnect::Fail,
             policy => policy,
         }
@@ -172,15 +206,15 @@ impl Mirror {
         assert!(request.local.is_none(), "the local leg answers once");
         request.local = Some(outcome);
         let range = request.mutation.range;
-        if outcome.is_err() {
-            // What the local leg holds now is not known: whatever it is, every peer has to get it.
-            for peer in 0..self.peers.len() {
-                self.peers[peer].mark_dirty(range);
-                self.need_generation(peer);
-            }
+        match outcome {
+            Ok(()) if !self.leg.bad.is_empty() => self.wrote_here(range),
+            Ok(()) => {}
+            Err(Failure::Io) if self.local_leg_failed() => {}
+            Err(_) if self.role == Role::Primary => self.distrust_local(range),
+            Err(_) => {}
         }
         self.advance(id);
-        if outcome.is_err() {
+        if outcome.is_err() && self.role == Role::Primary {
             self.resync_all();
         }
     }
@@ -188,24 +222,32 @@ impl Mirror {
     /// A leg has answered: release the range, reply, release the request, whichever is due.
     pub(super) fn advance(&mut self, id: RequestId) {
         let sync_mask = self.sync_mask;
-        let (closed_gates, failed) = (self.closed_gates(), self.failed);
+        let (gates, failed) = (self.reply_gates(), self.failed);
+        // An error of an image that has been given up means nothing.
+        let diskless = self.lives_on_peers();
+        let failed_by = self.request(id).and_then(|request| request.failed_by);
+        let gone = failed_by.map(|peer| self.refusal_without(peer));
         let Some(request) = self.request(id) else { return };
-        let Some(local) = request.local else { return };
+        let Some(local) = request.local.map(|outcome| if diskless { Ok(()) } else { outcome }) else {
+            return;
+        };
         if request.busy() & sync_mask == 0 {
             let range = request.ordered.then_some(request.mutation.range);
             request.ordered = false;
             if !request.replied {
-                let gated = request.degraded & closed_gates != 0;
+                let gated = gates.hold(request.degraded);
                 request.gated = gated;
                 if !gated {
                     request.replied = true;
-                    let outcome = match (local, request.failed_by) {
+                    let outcome = match (local, gone) {
                         (Err(failure), _) => Err(Refusal::Local(failure)),
                         (Ok(()), _) if failed => Err(Refusal::VolumeFailed),
-                        (Ok(()), Some(peer)) => Err(Refusal::PeerGone(peer)),
+                        (Ok(()), Some(refusal)) => Err(refusal),
                         (Ok(()), None) => Ok(()),
                     };
+                    let since = request.since;
                     self.emit(Output::Reply { id, outcome });
+                    self.note_latency(since);
                 }
             }
             if let Some(range) = range {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
+use crate::config::{PeerConfig, PeerKind};
 use crate::event::{ConnectionId, Order, OrderRefusal, PeerIndex, SyncPlan, Ticket};
 use crate::identity::{Role, VolumeIdentity};
 use crate::state::LocalDisk;
@@ -45,6 +46,9 @@ pub enum Input {
         peer: PeerIndex,
         /// The connection that is gone.
         connection: ConnectionId,
+        /// The other end's process is gone: it closed the connection (end of stream, reset) without a word, and had
+        /// heard from here so recently that it cannot have given the connection up for silence. When in doubt: false.
+        closed_by_peer: bool,
         /// For the operator.
         reason: String,
     },
@@ -82,7 +86,8 @@ pub enum Input {
         /// Its bytes now, or why not.
         outcome: Result<u64, String>,
     },
-    /// What the peer is known to have sent or queued beyond what arrived, when its connection ends.
+    /// What the peer is known to have sent or queued beyond what arrived, when its connection ends; always, right before
+    /// [`Input::Disconnected`].
     Missed {
         /// The peer.
         peer: PeerIndex,
@@ -96,6 +101,8 @@ pub enum Input {
         /// What.
         command: Command,
     },
+    /// The daemon stops and every mirror has stopped in order: say goodbye. The last input.
+    Stop,
     /// The time named by `next_timeout` has come.
     Timeout,
 }
@@ -111,6 +118,9 @@ pub struct Loss {
     pub flushes: u64,
     /// The data here is not even complete: an interrupted resync, this many bytes missing.
     pub inconsistent_bytes: u64,
+    /// More may be missing than the numbers say: the old Primary may still be running, or nothing was heard of it since
+    /// this daemon started.
+    pub unknown: bool,
 }
 
 /// What an operator asks of a resource.
@@ -172,6 +182,23 @@ pub enum Command {
         /// The peer.
         peer: PeerIndex,
     },
+    /// A new peer of all volumes; its index is the next one.
+    AddPeer {
+        /// As the mirrors are to know it.
+        config: PeerConfig,
+        /// What is there, if that is known.
+        kind: Option<PeerKind>,
+    },
+    /// Forget a peer. Its index is not used again before a restart.
+    RemovePeer(PeerIndex),
+    /// A new volume; its index is the next one. Its mirror is there already, Secondary unless the resource mirrors to
+    /// plain servers only.
+    AddVolume {
+        /// Its name.
+        name: String,
+    },
+    /// Forget a volume. Its mirror is stopped once this is done; its index is not used again before a restart.
+    RemoveVolume(usize),
 }
 
 /// The answer to a command.
@@ -291,6 +318,13 @@ pub enum Event {
         /// The peer.
         peer: PeerIndex,
         /// Words: what, and what to do.
+        text: String,
+    },
+    /// The connection was lost.
+    Lost {
+        /// The peer.
+        peer: PeerIndex,
+        /// Words.
         text: String,
     },
     /// The connection ends and is not tried again before an operator says so.

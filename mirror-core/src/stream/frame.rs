@@ -72,7 +72,7 @@ pub enum Request {
     Compare {
         /// Where.
         range: ByteRange,
-        /// CRC-based 64-bit digests, one per block, the last one of a shorter block perhaps.
+        /// One per block ([`digest_blocks`](super::digest::digest_blocks)), the last one of a shorter block perhaps.
         digests: Vec<u64>,
     },
     /// As `Compare`, but answered by the contents of what differs: `Contents`, then payload.
@@ -99,6 +99,48 @@ pub enum Request {
     },
     /// Between the mirrors of the volume; takes its place in the order of the stream.
     Message(VolumeMessage),
+}
+
+/// What a request means for whoever receives it, apart from what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Need {
+    /// Bytes of credit it takes: what it carries, or makes the receiver read.
+    pub cost: u64,
+    /// It changes the volume.
+    pub mutates: bool,
+    /// It is a [`Request::Barrier`]: not answered.
+    pub barrier: bool,
+}
+
+impl Request {
+    /// What it means for its receiver; the same on both nodes.
+    pub fn need(&self) -> Need {
+        let cost = match self {
+            Self::Write { range, .. }
+            | Self::CopyWrite { range }
+            | Self::Compare { range, .. }
+            | Self::Fetch { range, .. }
+            | Self::Read { range } => range.length,
+            _ => 0,
+        };
+        let mutates = matches!(
+            self,
+            Self::Write { .. } | Self::Zero { .. } | Self::Trim { .. } | Self::CopyWrite { .. } | Self::CopyZero { .. }
+        );
+        Need {
+            cost,
+            mutates,
+            barrier: matches!(self, Self::Barrier),
+        }
+    }
+
+    /// Bytes of payload that follow it.
+    pub fn payload_bytes(&self) -> u64 {
+        match self {
+            Self::Write { range, .. } | Self::CopyWrite { range } => range.length,
+            _ => 0,
+        }
+    }
 }
 
 /// An answer to numbered requests.
@@ -196,6 +238,22 @@ pub enum Control {
         /// Why.
         why: String,
     },
+    /// Every image of this volume has the size now: let the volume have it.
+    Resize {
+        /// By its place in the HELLO.
+        volume: u16,
+        /// Bytes.
+        size: u64,
+        /// The new part is known to be zero everywhere.
+        assume_clean: bool,
+    },
+    /// The volume durably has this size here.
+    Resized {
+        /// By its place in the HELLO.
+        volume: u16,
+        /// Bytes.
+        size: u64,
+    },
     /// I live. How much I have asked of you so far, so that you know what you miss when I am gone.
     Heartbeat {
         /// My clock, microseconds, echoed.
@@ -220,6 +278,17 @@ pub enum Control {
         bytes: u64,
         /// Requests.
         requests: u32,
+    },
+    /// Let us meet anew: both write down, for every volume, the meeting after the present one with this salt. Sent by
+    /// the node whose name comes first, one at a time.
+    Meet {
+        /// Random.
+        salt: u64,
+    },
+    /// It is durable here.
+    Met {
+        /// Of the `Meet`.
+        salt: u64,
     },
     /// I close this connection, because.
     Goodbye {

@@ -4,7 +4,7 @@
 //!  Greeting ──► STRUCTURED_REPLY ──► GO ──► Ready                LIST ──► Listed, ABORT sent
 //!     │          (refused: simple)    │ unsupported              INFO ──► Ready,  ABORT sent
 //!     │ not fixed newstyle            ▼
-//!     └─────────────────────────► EXPORT_NAME ──► Ready
+//!     └─────────────────────────► EXPORT_NAME ──► Ready           upgrade ─► Upgraded
 //! ```
 
 mod error;
@@ -37,6 +37,8 @@ pub enum Goal {
     Info,
     /// Learn the names of all exports, then end.
     List,
+    /// Leave NBD for a replication stream with another blockmirror: [`Handshake::upgrade`].
+    Upgrade,
 }
 
 /// The client's end of one handshake, over bytes.
@@ -47,6 +49,8 @@ pub enum Goal {
 pub struct Handshake {
     goal: Goal,
     export: String,
+    /// What is said with the option of [`Goal::Upgrade`].
+    hello: Vec<u8>,
     structured_replies_wanted: bool,
     state: State,
     gather: Gather,
@@ -64,6 +68,8 @@ pub enum Step {
     Ready(Negotiated),
     /// Name and description of every export the server shows. Send what was appended, then close.
     Listed(Vec<(String, String)>),
+    /// NBD ends here: a replication stream begins with the first byte that was not consumed. What the server said.
+    Upgraded(Vec<u8>),
 }
 
 /// What a handshake came to.
@@ -116,12 +122,21 @@ impl Handshake {
         Self {
             goal,
             export: export.to_owned(),
+            hello: Vec::new(),
             structured_replies_wanted: structured_replies,
             state: State::Greeting,
             gather: Gather::default(),
             no_zeroes: false,
             structured_replies: false,
             found: Found::default(),
+        }
+    }
+
+    /// Before the first byte, to ask for a replication stream with these words.
+    pub fn upgrade(hello: Vec<u8>) -> Self {
+        Self {
+            hello,
+            ..Self::new(Goal::Upgrade, "", false)
         }
     }
 
@@ -217,7 +232,7 @@ impl Handshake {
         output.extend_from_slice(&accepted.bits().to_be_bytes());
         if !fixed {
             self.ask_export_name(output);
-        } else if self.structured_replies_wanted && goal != OptionCode::List {
+        } else if self.structured_replies_wanted && matches!(goal, OptionCode::Go | OptionCode::Info) {
             put_option(output, OptionCode::StructuredReply, &[]);
             self.state = State::ReplyHeader(OptionCode::StructuredReply);
         } else {
@@ -231,14 +246,15 @@ impl Handshake {
             Goal::Go => OptionCode::Go,
             Goal::Info => OptionCode::Info,
             Goal::List => OptionCode::List,
+            Goal::Upgrade => OptionCode::Upgrade,
         }
     }
 
     /// Sends the option the handshake is for.
     fn ask_goal(&mut self, output: &mut Vec<u8>) {
         let option = self.goal_option();
-        let mut data = Vec::new();
-        if option != OptionCode::List {
+        let mut data = core::mem::take(&mut self.hello);
+        if matches!(option, OptionCode::Go | OptionCode::Info) {
             let wanted = [info::NAME, info::DESCRIPTION, info::BLOCK_SIZE];
             data.extend_from_slice(&length_of(self.export.as_bytes()).to_be_bytes());
             data.extend_from_slice(self.export.as_bytes());

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use super::{Advance, Goal, Handshake, HandshakeError, Negotiated, State, Step};
 use crate::constants::{
-    MAX_INFO_REPLIES, MAX_INFO_REPLY, MAX_LISTED_BYTES, MAX_LISTED_EXPORTS, MAX_STRING, OPTION_REPLY_MAGIC,
+    MAX_INFO_REPLIES, MAX_INFO_REPLY, MAX_LISTED_BYTES, MAX_LISTED_EXPORTS, MAX_STRING, MAX_UPGRADE_DATA,
+    OPTION_REPLY_MAGIC,
 };
 use crate::export::BlockSizes;
 use crate::flags::TransmissionFlags;
@@ -52,6 +53,7 @@ impl Handshake {
     ) -> Result<Advance, HandshakeError> {
         match reply {
             ReplyType::Ack => self.on_ack(option, output),
+            ReplyType::Upgrade => Ok(Advance::Over(Step::Upgraded(data.to_vec()))),
             ReplyType::Error(error) => self.on_refusal(option, error, data, output),
             ReplyType::Server => {
                 self.found.list(data)?;
@@ -200,16 +202,16 @@ impl Found {
 fn bounded(option: OptionCode, reply: ReplyType, length: u32) -> Result<usize, PeerMisbehaved> {
     let is_info = matches!(option, OptionCode::Info | OptionCode::Go);
     let limit = match reply {
+        // Only the server's own words grant it.
+        ReplyType::Ack if option == OptionCode::Upgrade => return Err(unexpected(option, reply)),
         ReplyType::Ack if length != 0 => return Err(PeerMisbehaved::AckWithData { option, length }),
         ReplyType::Ack => 0,
         ReplyType::Error(_) => MAX_STRING,
         ReplyType::Server if option == OptionCode::List => size_of::<u32>() + 2 * MAX_STRING,
         ReplyType::Info if is_info => MAX_INFO_REPLY,
+        ReplyType::Upgrade if option == OptionCode::Upgrade => MAX_UPGRADE_DATA,
         _ => {
-            return Err(PeerMisbehaved::UnexpectedReplyType {
-                option,
-                reply: reply.to_wire(),
-            });
+            return Err(unexpected(option, reply));
         }
     };
     match usize::try_from(length) {
@@ -218,5 +220,12 @@ fn bounded(option: OptionCode, reply: ReplyType, length: u32) -> Result<usize, P
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             Err(PeerMisbehaved::OptionReplyTooLong { option, length, limit })
         }
+    }
+}
+
+fn unexpected(option: OptionCode, reply: ReplyType) -> PeerMisbehaved {
+    PeerMisbehaved::UnexpectedReplyType {
+        option,
+        reply: reply.to_wire(),
     }
 }

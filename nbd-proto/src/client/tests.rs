@@ -89,6 +89,46 @@ fn unknown_handshake_flags_are_ignored_and_not_echoed() {
 }
 
 #[test]
+fn an_upgrade_is_asked_for_granted_and_refused() {
+    let asking = || {
+        let mut rogue = Rogue {
+            handshake: Handshake::upgrade(b"hello".to_vec()),
+            sent: vec![],
+        };
+        assert_eq!(rogue.send(&Rogue::greeting(3)), Ok(Step::NeedMore));
+        rogue.sent.drain(..4);
+        assert_eq!(rogue.asked(), [(OptionCode::Upgrade, b"hello".to_vec())]);
+        rogue
+    };
+    let granted = asking().reply(OptionCode::Upgrade, ReplyType::Upgrade, b"yes");
+    assert_eq!(granted, Ok(Step::Upgraded(b"yes".to_vec())));
+    let mut refused = asking();
+    let error = OptionError::Unsupported;
+    let refusal = refused.reply(OptionCode::Upgrade, ReplyType::Error(error), b"no");
+    let message = "no".to_owned();
+    let option = OptionCode::Upgrade;
+    assert_eq!(refusal, Err(HandshakeError::Refused { option, error, message }));
+    assert_eq!(refused.asked(), [(OptionCode::Abort, vec![])]);
+    for reply in [ReplyType::Ack, ReplyType::Info, ReplyType::Server] {
+        let code = reply.to_wire();
+        let fault = PeerMisbehaved::UnexpectedReplyType { option, reply: code };
+        assert_eq!(asking().reply(option, reply, b""), misbehaved(fault));
+    }
+    let fault = PeerMisbehaved::UnexpectedReplyType {
+        option: OptionCode::Go,
+        reply: ReplyType::Upgrade.to_wire(),
+    };
+    let unasked = Rogue::new(Goal::Go).reply(OptionCode::Go, ReplyType::Upgrade, b"");
+    assert_eq!(unasked, misbehaved(fault));
+    let mut old = Rogue {
+        handshake: Handshake::upgrade(vec![]),
+        sent: vec![],
+    };
+    let fault = PeerMisbehaved::NotFixedNewstyle(option);
+    assert_eq!(old.send(&Rogue::greeting(0)), misbehaved(fault));
+}
+
+#[test]
 fn no_zeroes_is_taken_only_when_offered() {
     let mut rogue = Rogue {
         handshake: Handshake::new(Goal::Go, "db", false),

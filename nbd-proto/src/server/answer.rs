@@ -47,6 +47,7 @@ impl Handshake {
                 put_reply(output, option, ReplyType::Ack, &[]);
                 Advance::On
             }
+            OptionCode::Upgrade => answer_upgrade(data, exports, output),
             // Never kept: `intake` skips them.
             OptionCode::Abort | OptionCode::Other(_) => Advance::On,
         }
@@ -60,6 +61,9 @@ impl Handshake {
         let Some(export) = self.find(exports, &name) else {
             return Advance::Over(Step::Failed(PeerMisbehaved::NoSuchExport(name)));
         };
+        if let Err(text) = exports.admit(&export) {
+            return Advance::Over(Step::Failed(PeerMisbehaved::NotAdmitted(text)));
+        }
         output.extend_from_slice(&export.size.to_be_bytes());
         output.extend_from_slice(&export.flags.bits().to_be_bytes());
         if !self.no_zeroes {
@@ -85,6 +89,10 @@ impl Handshake {
             );
             return Advance::On;
         };
+        if let (OptionCode::Go, Err(text)) = (option, exports.admit(&export)) {
+            put_refusal(output, option, OptionError::Policy, &text);
+            return Advance::On;
+        }
         for info in request.replies(&export) {
             put_reply(output, option, ReplyType::Info, &info.encode());
         }
@@ -173,6 +181,19 @@ impl InfoRequest {
             replies.push(Info::BlockSize(export.block_sizes));
         }
         replies
+    }
+}
+
+fn answer_upgrade(hello: &[u8], exports: &dyn Exports, output: &mut Vec<u8>) -> Advance {
+    match exports.upgrade(hello) {
+        Ok(reply) => {
+            put_reply(output, OptionCode::Upgrade, ReplyType::Upgrade, &reply);
+            Advance::Over(Step::Upgraded { hello: hello.to_vec() })
+        }
+        Err((error, text)) => {
+            put_refusal(output, OptionCode::Upgrade, error, &text);
+            Advance::On
+        }
     }
 }
 

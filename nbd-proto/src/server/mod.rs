@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             client flags          header            whole option
-//!  greeting ───────────────► Option ────────► Collect ────────────► Option | Finished (GO, EXPORT_NAME)
+//!  greeting ───────────────► Option ────────► Collect ────────────► Option | Finished (GO, EXPORT_NAME, upgrade)
 //!                              │    ────────► Skip ───────────────► Option | Finished (ABORT)
 //!                              └ magic wrong, too many options ───► Finished
 //! ```
@@ -11,11 +11,12 @@
 
 mod answer;
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::constants::{
-    CLIENT_FLAGS_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_OPTION_DATA, MAX_OPTIONS, MAX_STRING,
+    CLIENT_FLAGS_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_OPTION_DATA, MAX_OPTIONS, MAX_STRING, MAX_UPGRADE_DATA,
     OPTION_HEADER_LENGTH, OPTION_MAGIC, REPLY_BYTES_PER_CALL,
 };
 use crate::export::ExportInfo;
@@ -26,6 +27,8 @@ use crate::option::{OptionCode, OptionError, ReplyType, put_refusal, put_reply};
 use crate::reader::{Fields, Reader};
 use crate::writer::Writer;
 
+const UNKNOWN_OPTION: &str = "this server does not know this option";
+
 /// What a server has to offer.
 pub trait Exports {
     /// The export of this name; the empty name stands for the default one. The answer's own name is the canonical one.
@@ -33,6 +36,18 @@ pub trait Exports {
 
     /// Name and description of every export that may be shown.
     fn list(&self) -> Vec<(String, String)>;
+
+    /// Whether a client may open this export now, asked when it is about to begin; if not, the text says why and what to
+    /// do, and goes out with `NBD_REP_ERR_POLICY`.
+    fn admit(&self, _export: &ExportInfo) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Another blockmirror asks for a replication stream, with these words: the words of the answer, or why not. Most
+    /// servers know nothing of it.
+    fn upgrade(&self, _hello: &[u8]) -> Result<Vec<u8>, (OptionError, String)> {
+        Err((OptionError::Unsupported, UNKNOWN_OPTION.to_owned()))
+    }
 
     /// Whether the server is going down: every option but ABORT is refused then.
     fn is_shutting_down(&self) -> bool {
@@ -60,6 +75,11 @@ pub enum Step {
     NeedMore,
     /// The transmission phase begins with the first byte that was not consumed.
     Ready(Negotiated),
+    /// NBD ends here: a replication stream begins with the first byte that was not consumed. Send the replies before.
+    Upgraded {
+        /// What the client said with its option.
+        hello: Vec<u8>,
+    },
     /// The client ended the handshake properly. Send the replies, then close.
     Aborted,
     /// The client broke a rule, or asked in a way that only closing can answer. Send the replies, then close.
@@ -280,7 +300,12 @@ fn intake(option: OptionCode, length: u32, shutting_down: bool) -> Result<State,
         OptionCode::List | OptionCode::StructuredReply if length == 0 => collect,
         OptionCode::List => refuse(OptionError::Invalid, "LIST takes no data"),
         OptionCode::StructuredReply => refuse(OptionError::Invalid, "STRUCTURED_REPLY takes no data"),
-        OptionCode::Other(_) => refuse(OptionError::Unsupported, "this server does not know this option"),
+        OptionCode::Upgrade if kept <= MAX_UPGRADE_DATA => collect,
+        OptionCode::Upgrade => refuse(
+            OptionError::TooBig,
+            "the option is longer than any resource's HELLO can be",
+        ),
+        OptionCode::Other(_) => refuse(OptionError::Unsupported, UNKNOWN_OPTION),
     })
 }
 

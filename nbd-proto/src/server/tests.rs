@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod hostile;
+mod upgrade;
 
 use alloc::borrow::ToOwned;
 use alloc::vec;
@@ -16,6 +17,8 @@ use crate::option::{length_of, put_option};
 #[derive(Default)]
 struct Shelf {
     shutting_down: bool,
+    /// Why nobody may begin.
+    closed: Option<&'static str>,
 }
 
 impl Exports for Shelf {
@@ -34,6 +37,11 @@ impl Exports for Shelf {
             ("db".to_owned(), "the database".to_owned()),
             ("log".to_owned(), String::new()),
         ]
+    }
+
+    fn admit(&self, export: &ExportInfo) -> Result<(), String> {
+        assert_eq!(export.name, "db");
+        self.closed.map_or(Ok(()), |text| Err(text.to_owned()))
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -6,7 +6,8 @@
 use nbd_proto::constants::{MAX_STRING, REPLY_BYTES_PER_CALL};
 use nbd_proto::reply::{self, ReplyHeader};
 use nbd_proto::{
-    BlockSizes, Command, ErrorChunk, ExportInfo, NbdError, Request, TransmissionFlags, client, server, validate,
+    BlockSizes, Command, ErrorChunk, ExportInfo, NbdError, OptionError, Request, TransmissionFlags, client, server,
+    validate,
 };
 
 /// Two exports with everything on, and a default one.
@@ -19,6 +20,13 @@ impl server::Exports for Shelf {
 
     fn list(&self) -> Vec<(String, String)> {
         vec![("a".into(), "first".into()), ("db".into(), String::new())]
+    }
+
+    fn upgrade(&self, hello: &[u8]) -> Result<Vec<u8>, (OptionError, String)> {
+        match hello.len() {
+            0 => Err((OptionError::Invalid, "nothing said".into())),
+            length => Ok(vec![0; length]),
+        }
     }
 }
 
@@ -85,6 +93,7 @@ pub fn client_handshake(data: &[u8]) {
     let goal = match goal & 3 {
         0 | 1 => client::Goal::Go,
         2 => client::Goal::Info,
+        _ if structured => client::Goal::Upgrade,
         _ => client::Goal::List,
     };
     let whole = ask_in_pieces(goal, structured, stream, stream.len().max(1));

@@ -2,15 +2,28 @@
 
 use std::path::PathBuf;
 
-use blockmirror_client::uri::NbdUri;
+use blockmirror_client::uri::UriList;
 use clap::{Parser, Subcommand};
 
 /// How long `--wait` waits unless told: a day, so that nothing waits for ever.
 const DEFAULT_WAIT_SECONDS: u64 = 86_400;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused, failed or (compare) different; 2 wrong usage; \
-3 the daemon, or a server to compare, cannot be reached.\n\n\
+3 the daemon, or a server to read or write, cannot be reached.\n\n\
 The admin socket is the one given by --admin, by --config, by $BLOCKMIRROR_ADMIN, or the only one in /run/blockmirror.";
+
+const PROMOTE_EXAMPLES: &str = "Examples:
+  A fresh pair, on the node whose image counts:      blockmirror promote --force db
+  A switchover, on the node that is to be Primary:   blockmirror promote db
+  The Primary is gone, and nothing can be lost:      blockmirror promote db
+  The Primary is gone, with the last it had:         blockmirror promote --force db
+                                                     blockmirror promote --force --accept 1a2b3c4d db";
+const CONNECT_EXAMPLES: &str =
+    "After a split brain (`blockmirror why` tells of it), when the data of bravo is to be given up:
+  on bravo:  blockmirror demote db
+             blockmirror connect --discard-my-data db alpha
+  on alpha:  blockmirror connect db bravo
+What bravo alone had is in a branch on bravo: blockmirror branch list";
 
 /// Shows and steers blockmirror mirrors.
 #[derive(Debug, Parser)]
@@ -22,25 +35,56 @@ pub struct Args {
     /// The daemon's configuration: its `admin` names the socket
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// For programs: JSON on stdout, refusals too
+    #[arg(long, global = true)]
+    pub json: bool,
     #[command(subcommand)]
     pub command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Show volumes and their peers
+    /// Show resources, volumes and their peers
     Status {
-        /// For programs
-        #[arg(long)]
-        json: bool,
         /// Again every second, until interrupted
         #[arg(long)]
         watch: bool,
     },
+    /// Show them again every second, until interrupted
+    Watch,
+    /// Explain the present state: which rule decided the last handshake, what limits, what to do
+    Why {
+        /// The resource; all of them when not named
+        resource: Option<String>,
+    },
+    /// Become Primary: hosts may write here. A connected Primary hands over in order
+    ///
+    /// Without contact to the Primary, and when data may be lost by it, nothing is done before --force is given; it
+    /// tells what would be lost and the token that has to be quoted back.
+    #[command(after_long_help = PROMOTE_EXAMPLES)]
+    Promote {
+        /// The resource
+        resource: String,
+        /// Though the Primary cannot be asked, or data would be lost, or no data was ever declared
+        #[arg(long)]
+        force: bool,
+        /// The token that `promote --force` told: I know what is lost
+        #[arg(long, value_name = "TOKEN", requires = "force")]
+        accept: Option<String>,
+    },
+    /// Become Secondary: hosts are let go after what is in flight, everything is made durable on every peer
+    Demote {
+        /// The resource
+        resource: String,
+    },
     /// Let a peer that is StandAlone connect
+    #[command(after_long_help = CONNECT_EXAMPLES)]
     Connect {
         #[command(flatten)]
         peer: PeerArgs,
+        /// After a split brain: give up what was written here since; it is saved to a branch before it is overwritten
+        #[arg(long)]
+        discard_my_data: bool,
         #[command(flatten)]
         wait: WaitArgs,
     },
@@ -49,7 +93,7 @@ pub enum Command {
         #[command(flatten)]
         peer: PeerArgs,
     },
-    /// Copy to a peer what it does not have
+    /// Copy to a plain peer what it does not have
     Resync {
         #[command(flatten)]
         peer: PeerArgs,
@@ -59,26 +103,114 @@ pub enum Command {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// The data of this node is worthless: take all of it from a peer
+    Invalidate {
+        /// The resource
+        resource: String,
+        /// From this one; may be left out when there is only one
+        peer: Option<String>,
+    },
+    /// Compare with peers, online; what differs is marked
+    Verify(VerifyArgs),
+    /// Make a volume larger, here and on every node, while it is used
+    Resize {
+        /// The volume, by its export name
+        volume: String,
+        /// Its new size, such as 20GiB
+        #[arg(value_parser = parse_size)]
+        size: u64,
+        /// The new part is zero on every node: do not copy it
+        #[arg(long)]
+        assume_clean: bool,
+    },
+    /// Take the image of a volume again after `detach` or an I/O error
+    Attach {
+        /// The volume, by its export name
+        volume: String,
+        /// It is a new, empty image: copy everything to it
+        #[arg(long)]
+        replaced: bool,
+    },
+    /// Give the image of a volume up; a peer that has everything serves in its place
+    Detach {
+        /// The volume, by its export name
+        volume: String,
+    },
+    /// What was saved of a volume before it was overwritten
+    #[command(subcommand)]
+    Branch(BranchCommand),
+    /// Have the daemon read its configuration again: peers and volumes come and go without a restart
+    Reload,
+    /// Copy one NBD export over another, holes and zeroes as zeroes
+    Copy {
+        /// Read from: nbd://host:port/export or nbd+unix:///export?socket=path; several, with commas between them, are
+        /// the nodes of one resource, of which the Primary is used
+        from: UriList,
+        /// Written to: the same. What it holds is lost
+        to: UriList,
+    },
     /// Compare two NBD exports byte by byte; exits with 1 when they differ
     Compare {
-        /// nbd://host:port/export or nbd+unix:///export?socket=path
-        left: NbdUri,
+        /// nbd://host:port/export or nbd+unix:///export?socket=path; several, with commas between them, are the nodes of
+        /// one resource, of which the Primary is used
+        left: UriList,
         /// The same
-        right: NbdUri,
+        right: UriList,
     },
 }
 
-/// A peer of a volume.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// A volume, or a resource with all its volumes
+    pub name: String,
+    /// With this peer; with all when left out
+    pub peer: Option<String>,
+    /// Copy what differs to the peer
+    #[arg(long)]
+    pub repair: bool,
+    /// Go on where the last one stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Stop the one under way
+    #[arg(long, conflicts_with_all = ["repair", "resume", "wait"])]
+    pub stop: bool,
+    /// Wait until it has ended, and show how far it is; exits with 1 when something differs
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum BranchCommand {
+    /// Show all branches
+    List,
+    /// Serve a branch read-only over NBD: the volume as it was, over what the image holds now
+    Export {
+        /// The branch, as `list` names it
+        branch: String,
+    },
+    /// Serve a branch no longer
+    Unexport {
+        /// The branch, as `list` names it
+        branch: String,
+    },
+    /// Remove a branch for ever
+    Expire {
+        /// The branch, as `list` names it
+        branch: String,
+    },
+}
+
+/// A peer of a volume or a resource.
+#[derive(Clone, Debug, clap::Args)]
 pub struct PeerArgs {
-    /// The volume, by its export name
+    /// The volume, by its export name, or a resource with all its volumes
     pub volume: String,
     /// The peer, by its name
     pub peer: String,
 }
 
 /// Whether to wait.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct WaitArgs {
     /// Wait until the peer is Established, and show the resync
     #[arg(long)]
@@ -86,4 +218,8 @@ pub struct WaitArgs {
     /// Longest wait
     #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = DEFAULT_WAIT_SECONDS)]
     pub timeout: u64,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    blockmirror_client::size::parse(text)
 }

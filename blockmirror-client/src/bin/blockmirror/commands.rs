@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use blockmirror_client::admin::{AdminClient, PeerCommand, StatusReport};
+use blockmirror_client::admin::{AdminClient, Order, PeerCommand, StatusReport};
+
+use serde_json::json;
 
 use crate::args::{Args, Command, PeerArgs, WaitArgs};
 use crate::failure::{Failure, print};
 use crate::terminal::{self, Style};
-use crate::{compare, human, render, socket, wait};
+use crate::{branches, compare, copy, human, orders, render, socket, verify, wait, why};
 
 /// Between two reports of `status --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the command to its end.
 pub fn start(args: Args) -> Result<(), Failure> {
-    // Two threads: `compare` receives from two servers.
+    // Two threads: `compare` and `copy` talk to two servers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -27,19 +29,93 @@ pub fn start(args: Args) -> Result<(), Failure> {
 }
 
 async fn run(args: Args) -> Result<(), Failure> {
-    if let Command::Compare { left, right } = &args.command {
-        return compare::run(left, right).await;
-    }
-    let admin = AdminClient::new(socket::find(&args)?);
+    let json = args.json;
     match &args.command {
-        Command::Status { json, watch: false } => print(&shown(&admin.status().await?, *json)?),
-        Command::Status { json, watch: true } => watch(&admin, *json).await,
-        Command::Connect { peer, wait } => connect(&admin, peer, wait).await,
-        Command::Disconnect { peer } => disconnect(&admin, peer).await,
-        Command::Resync { peer, full, wait } => resync(&admin, peer, *full, wait).await,
-        // Has returned above: it needs no daemon.
-        Command::Compare { .. } => Ok(()),
+        Command::Compare { left, right } => compare::run(left, right, json).await,
+        Command::Copy { from, to } => copy::run(from, to, json).await,
+        _ => ask(&AdminClient::new(socket::find(&args)?), &args.command, json).await,
     }
+}
+
+/// The commands that a daemon answers.
+async fn ask(admin: &AdminClient, command: &Command, json: bool) -> Result<(), Failure> {
+    match command {
+        Command::Status { watch: false } => print(&shown(&admin.status().await?, json)?),
+        Command::Status { watch: true } | Command::Watch => watch(admin, json).await,
+        Command::Why { resource } => why::run(admin, resource.as_deref(), json).await,
+        Command::Connect {
+            peer,
+            discard_my_data,
+            wait,
+        } => connect(admin, peer, *discard_my_data, wait, json).await,
+        Command::Disconnect { peer } => disconnect(admin, peer, json).await,
+        Command::Resync { peer, full, wait } => resync(admin, peer, *full, wait, json).await,
+        Command::Verify(args) => verify::run(admin, args, json).await,
+        Command::Branch(command) => branches::run(admin, command, json).await,
+        Command::Reload => orders::reload(admin, json).await,
+        // Have returned above: they need no daemon.
+        Command::Compare { .. } | Command::Copy { .. } => Ok(()),
+        _ => order(admin, command, json).await,
+    }
+}
+
+/// The commands that are one order and one answer.
+async fn order(admin: &AdminClient, command: &Command, json: bool) -> Result<(), Failure> {
+    let name = |name: &str| human::clean(name).into_owned();
+    let (order, done) = match command.clone() {
+        Command::Promote {
+            resource,
+            force,
+            accept,
+        } => {
+            let done = format!("{} is Primary here", name(&resource));
+            (
+                Order::Promote {
+                    resource,
+                    force,
+                    accept,
+                },
+                done,
+            )
+        }
+        Command::Demote { resource } => {
+            let done = format!("{} is Secondary here", name(&resource));
+            (Order::Demote { resource }, done)
+        }
+        Command::Invalidate { resource, peer } => {
+            let from = peer.as_deref().unwrap_or("its peer");
+            let done = format!(
+                "the data of {} here is given up; it comes from {}",
+                name(&resource),
+                name(from)
+            );
+            (Order::Invalidate { resource, peer }, done)
+        }
+        Command::Resize {
+            volume,
+            size,
+            assume_clean,
+        } => {
+            let done = format!("volume {} has {} on every node", name(&volume), human::bytes(size));
+            let order = Order::Resize {
+                volume,
+                size,
+                assume_clean,
+            };
+            (order, done)
+        }
+        Command::Attach { volume, replaced } => {
+            let done = format!("the image of {} is attached", name(&volume));
+            (Order::Attach { volume, replaced }, done)
+        }
+        Command::Detach { volume } => {
+            let done = format!("the image of {} is detached", name(&volume));
+            (Order::Detach { volume }, done)
+        }
+        // No other command comes here.
+        _ => return Ok(()),
+    };
+    orders::give(admin, &order, json, &done).await
 }
 
 fn shown(report: &StatusReport, json: bool) -> Result<String, Failure> {
@@ -75,53 +151,74 @@ async fn watch(admin: &AdminClient, json: bool) -> Result<(), Failure> {
     }
 }
 
-async fn connect(admin: &AdminClient, peer: &PeerArgs, wait: &WaitArgs) -> Result<(), Failure> {
+async fn connect(
+    admin: &AdminClient,
+    peer: &PeerArgs,
+    discard_my_data: bool,
+    wait: &WaitArgs,
+    json: bool,
+) -> Result<(), Failure> {
     let before = wait::look(admin, peer).await?;
-    admin.command(&peer.volume, &peer.peer, PeerCommand::Connect).await?;
+    let order = Order::Connect {
+        name: peer.volume.clone(),
+        peer: peer.peer.clone(),
+        discard_my_data,
+    };
     if !wait.wait {
-        return print(&format!("peer {} of volume {} may connect\n", peer.peer, peer.volume));
+        let done = format!("peer {} of {} may connect", peer.peer, peer.volume);
+        return orders::give(admin, &order, json, &done).await;
+    }
+    if let Err(error) = admin.order(&order).await {
+        return Err(orders::refused(error, &order, json));
     }
     let resync = wait::until_established(admin, peer, &before, Duration::from_secs(wait.timeout)).await?;
+    if json {
+        return print(&format!("{}\n", json!({ "done": true, "resync": resync })));
+    }
     let resync = resync
         .map(|resync| format!("; resync: {}", render::resync_done(&resync)))
         .unwrap_or_default();
     print(&format!(
-        "peer {} of volume {} is Established{resync}\n",
+        "peer {} of {} is Established{resync}\n",
         peer.peer, peer.volume
     ))
 }
 
-async fn disconnect(admin: &AdminClient, peer: &PeerArgs) -> Result<(), Failure> {
-    admin.command(&peer.volume, &peer.peer, PeerCommand::Disconnect).await?;
-    print(&format!(
-        "peer {} of volume {} is StandAlone until `blockmirror connect`\n",
+async fn disconnect(admin: &AdminClient, peer: &PeerArgs, json: bool) -> Result<(), Failure> {
+    let order = Order::Disconnect {
+        name: peer.volume.clone(),
+        peer: peer.peer.clone(),
+    };
+    let done = format!(
+        "peer {} of {} is StandAlone until `blockmirror connect`",
         peer.peer, peer.volume
-    ))
+    );
+    orders::give(admin, &order, json, &done).await
 }
 
-async fn resync(admin: &AdminClient, peer: &PeerArgs, full: bool, wait: &WaitArgs) -> Result<(), Failure> {
+async fn resync(admin: &AdminClient, peer: &PeerArgs, full: bool, wait: &WaitArgs, json: bool) -> Result<(), Failure> {
     let before = wait::look(admin, peer).await?;
     admin
         .command(&peer.volume, &peer.peer, PeerCommand::Resync { full })
         .await?;
+    let what = format!("peer {} of {}", peer.peer, peer.volume);
     if !wait.wait {
         let now = wait::look(admin, peer).await?;
+        if json {
+            return print(&format!(
+                "{}\n",
+                json!({ "done": true, "dirty_bytes": now.dirty_bytes })
+            ));
+        }
         let dirty = human::bytes(now.dirty_bytes);
         return print(&format!(
-            "resync of peer {} of volume {}: {dirty} dirty; `blockmirror status` shows how far it is\n",
-            peer.peer, peer.volume
+            "resync of {what}: {dirty} dirty; `blockmirror status` shows how far it is\n"
         ));
     }
-    match wait::until_established(admin, peer, &before, Duration::from_secs(wait.timeout)).await? {
-        Some(resync) => print(&format!(
-            "resync of peer {} of volume {}: {}\n",
-            peer.peer,
-            peer.volume,
-            render::resync_done(&resync)
-        )),
-        None => print(&format!(
-            "peer {} of volume {} is Established: nothing was dirty\n",
-            peer.peer, peer.volume
-        )),
+    let resync = wait::until_established(admin, peer, &before, Duration::from_secs(wait.timeout)).await?;
+    match resync {
+        _ if json => print(&format!("{}\n", json!({ "done": true, "resync": resync }))),
+        Some(resync) => print(&format!("resync of {what}: {}\n", render::resync_done(&resync))),
+        None => print(&format!("{what} is Established: nothing was dirty\n")),
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use blockmirror_client::client::{Client, ClientError};
-use blockmirror_client::uri::NbdUri;
+use blockmirror_client::client::Access;
+use blockmirror_client::uri::UriList;
 use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, print};
 use crate::human;
 use crate::progress::Progress;
+use crate::side::Side;
 
 /// Bytes compared at once.
 const PIECE: u64 = 1 << 20;
@@ -28,13 +29,24 @@ struct Difference {
 type Piece = JoinHandle<Result<Difference, Failure>>;
 
 /// Compares; [`Failure::Failed`] when they differ, [`Failure::Unreachable`] when one cannot be read.
-pub async fn run(left: &NbdUri, right: &NbdUri) -> Result<(), Failure> {
-    let (left, right) = tokio::try_join!(open(left), open(right))?;
-    let (left_size, right_size) = (left.client.size(), right.client.size());
+pub async fn run(left: &UriList, right: &UriList, json: bool) -> Result<(), Failure> {
+    let (left, right) = tokio::try_join!(Side::open(left, Access::ReadOnly), Side::open(right, Access::ReadOnly))?;
+    let (left_size, right_size) = (left.size, right.size);
     let common = left_size.min(right_size);
     let difference = common_part(&left, &right, common).await?;
     // What was read is judged; how the servers part does not change it.
-    let _ = tokio::join!(left.client.disconnect(), right.client.disconnect());
+    tokio::join!(left.close(), right.close());
+    let identical = left_size == right_size && difference.bytes == 0;
+    if json {
+        let report = serde_json::json!({
+            "identical": identical,
+            "left_bytes": left_size,
+            "right_bytes": right_size,
+            "differing_bytes": difference.bytes,
+            "first_difference": difference.first,
+        });
+        print(&format!("{report}\n"))?;
+    }
     if left_size != right_size {
         let content = if difference.bytes == 0 {
             "what both have is identical".to_owned()
@@ -51,24 +63,10 @@ pub async fn run(left: &NbdUri, right: &NbdUri) -> Result<(), Failure> {
             described(&difference, common)
         )));
     }
+    if json {
+        return Ok(());
+    }
     print(&format!("identical: {} ({common} bytes)\n", human::bytes(common)))
-}
-
-/// An export being read.
-#[derive(Clone)]
-struct Side {
-    uri: String,
-    client: Client,
-}
-
-async fn open(uri: &NbdUri) -> Result<Side, Failure> {
-    let client = Client::connect(uri)
-        .await
-        .map_err(|error| Failure::Unreachable(error.to_string()))?;
-    Ok(Side {
-        uri: uri.to_string(),
-        client,
-    })
 }
 
 async fn common_part(left: &Side, right: &Side, common: u64) -> Result<Difference, Failure> {
@@ -90,26 +88,15 @@ async fn common_part(left: &Side, right: &Side, common: u64) -> Result<Differenc
         total.bytes += difference.bytes;
         total.first = total.first.or(difference.first);
         done += PIECE.min(common - done);
-        progress.compared(done, common, started.elapsed());
+        progress.moved("compare", done, common, started.elapsed());
     }
     progress.end(false);
     Ok(total)
 }
 
 async fn piece(left: Side, right: Side, offset: u64, length: u64) -> Result<Difference, Failure> {
-    let (left, right) = tokio::try_join!(read(&left, offset, length), read(&right, offset, length))?;
+    let (left, right) = tokio::try_join!(left.read(offset, length), right.read(offset, length))?;
     Ok(compared(&left, &right, offset))
-}
-
-async fn read(side: &Side, offset: u64, length: u64) -> Result<Vec<u8>, Failure> {
-    let failed = |error: ClientError| {
-        Failure::Unreachable(format!(
-            "cannot read {length} bytes at {offset} of {}: {error}",
-            side.uri
-        ))
-    };
-    // A piece is 1 MiB at most.
-    side.client.read(offset, length as usize).await.map_err(failed)
 }
 
 fn compared(left: &[u8], right: &[u8], offset: u64) -> Difference {

@@ -30,7 +30,8 @@ impl Failure {
             Failure::OutputClosed => return ExitCode::SUCCESS,
         };
         // When stderr is closed too there is nobody left to tell; the exit code says it.
-        let _ = writeln!(io::stderr(), "blockmirror: {}", human::clean(&message));
+        let lines: Vec<_> = message.lines().map(human::clean).collect();
+        let _ = writeln!(io::stderr(), "blockmirror: {}", lines.join("\n"));
         ExitCode::from(code)
     }
 }

@@ -1,18 +1,24 @@
-//! The `blockmirror` command: asks a running daemon, and compares exports.
+//! The `blockmirror` command: asks and steers a running daemon, copies and compares exports.
 //!
-//! Exit codes: 0 done; 1 refused, failed, or (`compare`) different; 2 wrong usage; 3 the daemon (or, for `compare`,
-//! a server) cannot be reached.
+//! Exit codes: 0 done; 1 refused, failed, or (`compare`) different; 2 wrong usage; 3 the daemon (or, for `copy` and
+//! `compare`, a server) cannot be reached.
 
 mod args;
+mod branches;
 mod commands;
 mod compare;
+mod copy;
 mod failure;
 mod human;
+mod orders;
 mod progress;
 mod render;
+mod side;
 mod socket;
 mod terminal;
+mod verify;
 mod wait;
+mod why;
 
 use std::process::ExitCode;
 

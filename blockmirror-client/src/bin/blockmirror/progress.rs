@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use blockmirror_client::admin::{ConnectionState, PeerStatus, ResyncStatus};
+use blockmirror_client::admin::{ConnectionState, PeerStatus, ResyncStatus, VerifyStatus};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::human::{bytes, clean, duration, percent, rate};
@@ -86,8 +86,8 @@ impl Progress {
         self.show("done", total, total, &format!("100 %: {}", render::resync_done(resync)));
     }
 
-    /// So many bytes of a comparison, which began `elapsed` ago, are done.
-    pub fn compared(&mut self, done: u64, total: u64, elapsed: Duration) {
+    /// So many bytes of what began `elapsed` ago are done.
+    pub fn moved(&mut self, what: &'static str, done: u64, total: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64().max(0.001);
         let speed = done as f64 / seconds;
         let left = if done > 0 {
@@ -102,7 +102,12 @@ impl Progress {
             bytes(total),
             rate(speed)
         );
-        self.show("compare", done, total, &text);
+        self.show(what, done, total, &text);
+    }
+
+    /// How far a comparison with a peer is.
+    pub fn verify(&mut self, verify: &VerifyStatus) {
+        self.show("verify", verify.done_bytes, verify.total_bytes, &render::verify(verify));
     }
 
     /// Ends the display. The bar stays when `keep`.

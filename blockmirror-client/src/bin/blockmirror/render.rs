@@ -1,13 +1,17 @@
 //! The status report for people: one short table per volume.
 
+mod resource;
+
 use std::fmt::Write;
 
 use blockmirror_client::admin::{
-    ConnectionState, DiskState, PeerStatus, ReplicationState, ResyncStatus, StatusReport, VolumeStatus,
+    ConnectionState, DiskState, LinkKind, PeerStatus, ReplicationState, ResyncStatus, StatusReport, VerifyStatus,
+    VolumeStatus,
 };
 
 use crate::human::{bytes, clean, duration, percent, rate};
 use crate::terminal::{Style, Tone};
+use resource::{has_partners, push_resource};
 
 const HEADINGS: [&str; 8] = [
     "PEER",
@@ -34,6 +38,10 @@ pub fn status(report: &StatusReport, style: Style) -> String {
         duration(report.uptime_seconds)
     );
     for resource in &report.resources {
+        if has_partners(resource) {
+            text.push('\n');
+            push_resource(&mut text, resource, style);
+        }
         for volume in &resource.volumes {
             text.push('\n');
             push_volume(&mut text, &resource.name, volume, style);
@@ -54,23 +62,74 @@ pub fn resync(resync: &ResyncStatus) -> String {
     if let Some(seconds) = resync.eta_seconds {
         text.push_str(&format!(", {} left", duration(seconds)));
     }
-    text.push_str(&format!(
-        " (copied {}, zeroed {})",
-        bytes(resync.copied_bytes),
-        bytes(resync.zeroed_bytes)
-    ));
+    if let Some(limit) = resync.limit {
+        text.push_str(&format!(", {limit}"));
+    }
+    text.push_str(&format!(" ({})", moved(resync)));
+    text
+}
+
+/// One line about a comparison under way.
+pub fn verify(verify: &VerifyStatus) -> String {
+    let mut text = format!(
+        "{}: {} of {} compared, {}",
+        percent(verify.done_bytes, verify.total_bytes),
+        bytes(verify.done_bytes),
+        bytes(verify.total_bytes),
+        rate(verify.bytes_per_second)
+    );
+    if let Some(seconds) = verify.eta_seconds {
+        text.push_str(&format!(", {} left", duration(seconds)));
+    }
+    text.push_str(&format!(", {}", differing(verify)));
+    text
+}
+
+/// One line about a comparison that ended.
+pub fn verify_done(verify: &VerifyStatus) -> String {
+    let stopped = if verify.finished { "" } else { "stopped: " };
+    format!(
+        "{stopped}{} compared in {}, {}",
+        bytes(verify.done_bytes),
+        duration(verify.elapsed_seconds),
+        differing(verify)
+    )
+}
+
+fn differing(verify: &VerifyStatus) -> String {
+    let mut text = match verify.differing_bytes {
+        0 => "no difference".to_owned(),
+        differing => format!("{} differ", bytes(differing)),
+    };
+    if verify.differing_bytes > 0 && verify.repair {
+        text.push_str(" and are copied to the peer");
+    }
+    if verify.unread_bytes > 0 {
+        text.push_str(&format!(", {} cannot be read", bytes(verify.unread_bytes)));
+    }
     text
 }
 
 /// One line about a resync that ended.
 pub fn resync_done(resync: &ResyncStatus) -> String {
     format!(
-        "{} dirty, done in {} (copied {}, zeroed {})",
+        "{} dirty, done in {} ({})",
         bytes(resync.dirty_at_start_bytes),
         duration(resync.elapsed_seconds),
+        moved(resync)
+    )
+}
+
+fn moved(resync: &ResyncStatus) -> String {
+    let mut text = format!(
+        "copied {}, zeroed {}",
         bytes(resync.copied_bytes),
         bytes(resync.zeroed_bytes)
-    )
+    );
+    if resync.equal_bytes > 0 {
+        text.push_str(&format!(", found equal {}", bytes(resync.equal_bytes)));
+    }
+    text
 }
 
 fn push_volume(text: &mut String, resource: &str, volume: &VolumeStatus, style: Style) {
@@ -101,6 +160,9 @@ fn push_volume(text: &mut String, resource: &str, volume: &VolumeStatus, style: 
             counted(volume.hot_extents, "hot extent"),
             clean(generation)
         ));
+    }
+    if let Some(disk) = volume.disk_state.filter(|disk| *disk != DiskState::UpToDate) {
+        facts.push_str(&format!(", {}", style.paint(tone_of(disk), &format!("image {disk}"))));
     }
     line(text, &["", &facts]);
     push_peers(text, &volume.peers, style);
@@ -190,15 +252,19 @@ fn painted(peer: &PeerStatus, column: usize, cell: &str, style: Style) -> String
             ReplicationState::Off => Tone::Dim,
             _ => Tone::Warn,
         },
-        "DISK" => match peer.disk_state {
-            DiskState::UpToDate => Tone::Good,
-            DiskState::Diskless => Tone::Bad,
-            _ => Tone::Warn,
-        },
+        "DISK" => tone_of(peer.disk_state),
         "DIRTY" if peer.dirty_bytes > 0 => Tone::Warn,
         _ => return cell.to_owned(),
     };
     style.paint(tone, cell)
+}
+
+const fn tone_of(disk: DiskState) -> Tone {
+    match disk {
+        DiskState::UpToDate => Tone::Good,
+        DiskState::Diskless => Tone::Bad,
+        _ => Tone::Warn,
+    }
 }
 
 /// What does not fit into a column.
@@ -209,7 +275,9 @@ fn notes(peer: &PeerStatus, style: Style) -> Vec<String> {
         (None, Some(last)) => notes.push(style.paint(Tone::Dim, &format!("last resync: {}", resync_done(last)))),
         (None, None) => {}
     }
-    if peer.connection_state != ConnectionState::Connected {
+    // A partner is connected to the resource as a whole, which has told what there is to tell.
+    let of_resource = peer.link != LinkKind::Nbd;
+    if peer.connection_state != ConnectionState::Connected && !of_resource {
         let attempts = if peer.attempts > 0 {
             format!(", attempt {}", peer.attempts)
         } else {
@@ -221,7 +289,19 @@ fn notes(peer: &PeerStatus, style: Style) -> Vec<String> {
             peer.on_disconnect
         ));
     }
-    if let Some(error) = &peer.last_error {
+    match (&peer.verify, &peer.last_verify) {
+        (Some(under_way), _) => notes.push(style.paint(Tone::Warn, &format!("verify {}", verify(under_way)))),
+        (None, Some(last)) => {
+            let tone = if last.unread_bytes > 0 || (last.differing_bytes > 0 && !last.repair) {
+                Tone::Bad
+            } else {
+                Tone::Dim
+            };
+            notes.push(style.paint(tone, &format!("last verify: {}", verify_done(last))));
+        }
+        (None, None) => {}
+    }
+    if let Some(error) = peer.last_error.as_ref().filter(|_| !of_resource) {
         let tone = if peer.connection_state == ConnectionState::Connected {
             Tone::Dim
         } else {

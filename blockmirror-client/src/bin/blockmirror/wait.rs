@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use blockmirror_client::admin::{AdminClient, ConnectionState, PeerStatus, ReplicationState, ResyncStatus};
+use blockmirror_client::admin::{
+    AdminClient, ConnectionState, PeerStatus, ReplicationState, ResyncStatus, StatusReport,
+};
 
 use crate::args::PeerArgs;
 use crate::failure::Failure;
@@ -20,14 +22,30 @@ enum Verdict {
     GiveUp(String),
 }
 
-/// The peer's present state.
+/// The peer's present state. Of a resource with several volumes: in the volume that is furthest from Established.
 pub async fn look(admin: &AdminClient, peer: &PeerArgs) -> Result<PeerStatus, Failure> {
     let report = admin.status().await?;
-    report.peer(&peer.volume, &peer.peer).cloned().ok_or_else(|| {
+    find(&report, peer).cloned().ok_or_else(|| {
         Failure::Failed(format!(
-            "{} has no volume \"{}\" with a peer \"{}\": see `blockmirror status`",
+            "{} has no volume or resource \"{}\" with a peer \"{}\": see `blockmirror status`",
             report.name, peer.volume, peer.peer
         ))
+    })
+}
+
+fn find<'a>(report: &'a StatusReport, wanted: &PeerArgs) -> Option<&'a PeerStatus> {
+    // The name of a volume goes before that of a resource, here as in the daemon.
+    let of_volume = report.peer(&wanted.volume, &wanted.peer);
+    of_volume.or_else(|| {
+        let volumes = &report.resource(&wanted.volume)?.volumes;
+        let peers = volumes.iter().flat_map(|volume| &volume.peers);
+        peers
+            .filter(|peer| peer.name == wanted.peer)
+            .max_by_key(|peer| match judge(peer) {
+                Verdict::Established => 0,
+                Verdict::GoOn => 1,
+                Verdict::GiveUp(_) => 2,
+            })
     })
 }
 

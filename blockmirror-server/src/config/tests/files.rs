@@ -54,6 +54,10 @@ fn files_are_looked_at() {
         &format!("{named}\nsize = 4096"),
         "has 8192 bytes (8 KiB), `size` says 4096 (4 KiB)",
     );
+    std::fs::write(dir.join("i.blockmirror"), "").unwrap();
+    assert!(load(dir, &format!("{named}\nsize = 4096")).is_ok(), "it has grown");
+    load_fails(dir, &format!("{named}\nsize = 16384"), "has 8192 bytes (8 KiB)");
+    std::fs::remove_file(dir.join("i.blockmirror")).unwrap();
     load_fails(
         dir,
         &format!("{named}\nmetadata = \"{}\"", dir.display()),
@@ -64,6 +68,17 @@ fn files_are_looked_at() {
         &format!("{named}\nmetadata = \"{}/no/m\"", dir.display()),
         "directory of the metadata file",
     );
+    let path = dir.join("c.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let with_branches = text.replace(
+        "name = \"db\"",
+        &format!("name = \"db\"\nbranch_dir = \"{}/b\"", dir.display()),
+    );
+    std::fs::write(&path, with_branches.replacen("metadata", "#", 1)).unwrap();
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(error.contains("the directory for branches"), "{error}");
+    std::fs::create_dir(dir.join("b")).unwrap();
+    assert!(Config::load(&path).is_ok());
     std::fs::write(dir.join("s"), "").unwrap();
     load_fails(dir, &named, "is not a socket");
 }

@@ -25,6 +25,16 @@ shutdown_timeout = "1m"
 [[resource]]
 name = "db"
 hot_extents = 1024
+role_after_restart = "secondary"
+read_only_secondary = true
+split_brain = "discard-zero-changes"
+on_io_error = "pass"
+resync_min = "1MiB"
+resync_max = "200MiB"
+verify = "weekly"
+verify_repair = true
+branch_dir = "/var/lib/blockmirror/branches"
+branch_keep = "30d"
 [[resource.volume]]
 export = "db"
 description = "the database"
@@ -47,6 +57,9 @@ skip_initial_sync = true
 queue = "256MiB"
 request_timeout = "5s"
 fence_timeout = "1m"
+protocol = "blockmirror"
+heartbeat = "250ms"
+dead_after = "1s"
 
 [[resource]]
 name = "plain"
@@ -75,10 +88,45 @@ fn every_key_is_read() {
         shutdown_timeout: Duration::from_secs(60),
     };
     assert_eq!(config.limits, limits);
+}
+
+#[test]
+fn every_key_of_a_resource_is_read() {
+    let config = Config::parse(FULL, "full.toml").unwrap();
     let [db, plain] = &config.resources[..] else {
         panic!("two resources");
     };
     assert_eq!((db.hot_extents, db.mirror), (Some(1024), true));
+    assert_eq!(
+        (
+            db.role_after_restart,
+            db.read_only_secondary,
+            db.split_brain,
+            db.on_io_error
+        ),
+        (
+            RoleAfterRestart::Secondary,
+            true,
+            SplitBrain::DiscardZeroChanges,
+            OnIoError::Pass
+        )
+    );
+    let week = Duration::from_secs(7 * 86_400);
+    assert_eq!((db.resync_min, db.resync_max), (1 << 20, Some(200 << 20)));
+    assert_eq!((db.verify, db.verify_repair), (VerifySchedule::Every(week), true));
+    assert_eq!(db.branch_dir, Some(PathBuf::from("/var/lib/blockmirror/branches")));
+    assert_eq!(db.branch_keep, BranchKeep::For(Duration::from_secs(30 * 86_400)));
+    assert!(!plain.mirror);
+    assert_eq!(
+        (&plain.volumes[0].image, &plain.volumes[0].metadata),
+        (&ImageSource::Memory, &None)
+    );
+}
+
+#[test]
+fn every_key_of_volumes_and_peers_is_read() {
+    let config = Config::parse(FULL, "full.toml").unwrap();
+    let db = &config.resources[0];
     let volume = &db.volumes[0];
     assert_eq!(
         (volume.export.as_str(), volume.description.as_str()),
@@ -113,12 +161,15 @@ fn every_key_is_read() {
         (peer.request_timeout, peer.fence_timeout),
         (Duration::from_secs(5), Duration::from_secs(60))
     );
-    assert_eq!(peer.export_for("log"), "log");
-    assert!(!plain.mirror);
     assert_eq!(
-        (&plain.volumes[0].image, &plain.volumes[0].metadata),
-        (&ImageSource::Memory, &None)
+        (peer.protocol, peer.heartbeat, peer.dead_after),
+        (
+            Protocol::Blockmirror,
+            Duration::from_millis(250),
+            Duration::from_secs(1)
+        )
     );
+    assert_eq!(peer.export_for("log"), "log");
 }
 
 #[test]
@@ -130,7 +181,29 @@ fn what_is_not_said_has_its_default() {
         (None, Engine::Auto, None)
     );
     assert_eq!(config.limits, Limits::default());
-    let peer = &config.resources[0].peers[0];
+    let resource = &config.resources[0];
+    assert_eq!(
+        (resource.role_after_restart, resource.read_only_secondary),
+        (RoleAfterRestart::Resume, false)
+    );
+    assert_eq!(
+        (resource.split_brain, resource.on_io_error),
+        (SplitBrain::Manual, OnIoError::Detach)
+    );
+    assert_eq!((resource.resync_min, resource.resync_max), (4 << 20, None));
+    assert_eq!(
+        (resource.verify, resource.verify_repair),
+        (VerifySchedule::Never, false)
+    );
+    assert_eq!(
+        (&resource.branch_dir, resource.branch_keep),
+        (&None, BranchKeep::Forever)
+    );
+    let peer = &resource.peers[0];
+    assert_eq!(
+        (peer.protocol, peer.heartbeat, peer.dead_after),
+        (Protocol::Auto, Duration::from_millis(500), Duration::from_secs(3))
+    );
     assert_eq!(
         (peer.mode, peer.on_disconnect, peer.queue),
         (Mode::Sync, OnDisconnect::Continue, 64 << 20)
@@ -155,6 +228,11 @@ fn the_explanation_names_everything() {
         "scratch",
         "in memory",
         "plain",
+        "as a partner",
+        "hosts may read",
+        "kept for 30d",
+        "at most 200 MiB/s",
+        "every 7d, and what differs is copied",
     ] {
         assert!(text.contains(word), "{word}\n{text}");
     }

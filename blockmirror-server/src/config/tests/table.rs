@@ -49,6 +49,27 @@ peer   | mode = "memsync"                  | "memsync"   | `mode`               
 peer   | on_disconnect = "ignore"          | "ignore"    | cannot be "ignore"             | "continue", "suspend", "fail"
 peer   | request_timeout = "2 fortnights"  | "2 fortnights" | unit of time                | 10s
 peer   | skip_initial_sync = 1             | 1           | cannot be a whole number       | true or false
+resource | role_after_restart = "primary" | "primary" | `role_after_restart`       | "resume", "secondary"
+resource | read_only_secondry = true      | read_only_secondry | in a resource         | did you mean `read_only_secondary`?
+resource | split_brain = "discard-yunger" | "discard-yunger" | cannot be               | did you mean "discard-younger"?
+resource | on_io_error = "panic"          | "panic"     | `on_io_error`                | "detach", "pass"
+resource | resync_min = "1KiB"            | "1KiB"      | not from 64 KiB              | write a size
+resource | resync_max = "1MiB"            | "1MiB"      | less than `resync_min`       | resync_min smaller
+resource | resync_min = "9MiB";;resync_max = "8MiB" | "8MiB" | (9 MiB)                 | make it larger
+resource | verify = "weekley"             | "weekley"   | is not a duration            | did you mean "weekly"?
+resource | verify = "1s"                  | "1s"        | from 1 minute                | "7d"
+resource | verify = 7                     | 7           | cannot be a whole number     | text
+resource | verify_repair = true           | verify_repair | without a `verify` schedule | "weekly"
+resource | verify = "never";;verify_repair = true | verify_repair | without a `verify` | "weekly"
+resource | branch_keep = "for ever"       | "for ever"  | is not a duration            | did you mean "forever"?
+resource | branch_dir = "branches"        | "branches"  | not an absolute path         | from /
+peer   | protocol = "nbd+tls"             | "nbd+tls"   | `protocol`                     | "auto", "nbd", "blockmirror"
+peer   | protocol = "blockmiror"          | "blockmiror" | cannot be                     | did you mean "blockmirror"?
+peer   | protocol = "nbd";;heartbeat = "1s"   | heartbeat | plain NBD server             | request_timeout
+peer   | protocol = "nbd";;dead_after = "9s"  | dead_after | plain NBD server            | request_timeout
+peer   | heartbeat = "1ms"                | "1ms"       | is not from                    | 500ms
+peer   | heartbeat = "2s"                 | heartbeat   | lost after 3s                  | at least 2 times
+peer   | heartbeat = "2s";;dead_after = "3s" | "3s"     | every 2s                       | at least 2 times
 uri    | "http://h/x"                      | "http://h/x" | `uri`                         | nbd://HOST:PORT/EXPORT
 uri    | "h:10809"                         | "h:10809"   | `uri`                          | nbd://HOST:PORT/EXPORT
 uri    | "nbd://h:port/x"                  | "nbd://h:port/x" | port                      | nbd://HOST:PORT/EXPORT
@@ -75,6 +96,10 @@ fn mistakes_in_one_place() {
             "limits" => (format!("{HEAD}[limits]\n{lines}\n{GOOD}"), 4),
             "volume" => (resource_with(&lines, ""), 8),
             "peer" => (resource_with("", &format!("{PEER}\n{lines}")), 12),
+            "resource" => (
+                format!("{HEAD}{}", GOOD.replacen("\n[[", &format!("\n{lines}\n[["), 1)),
+                5,
+            ),
             "uri" => (resource_with("", &format!("name = \"b\"\nuri = {lines}")), 11),
             other => panic!("where is {other}?"),
         };
@@ -119,6 +144,15 @@ fn combinations_without_meaning() {
         "nothing is tracked",
         "mirror = true",
     );
+    for key in [
+        "verify = \"weekly\"",
+        "split_brain = \"manual\"",
+        "branch_keep = \"1d\"",
+    ] {
+        let text = plain("", "").replace("mirror = false", &format!("mirror = false\n{key}"));
+        let name = key.split(' ').next().unwrap();
+        one_problem(&text, 6, name, "no meaning with mirror = false", "mirror = true");
+    }
     let two = "[[resource.volume]]\nexport = \"log\"\nimage = \"/i/log\"";
     one_problem(
         &resource_with(two, PEER),

@@ -136,6 +136,11 @@ impl Connection {
         self.volume
     }
 
+    /// What its export promised it.
+    pub(crate) fn flags(&self) -> nbd_proto::TransmissionFlags {
+        self.negotiated.export.flags
+    }
+
     /// Go on: take requests, end what has to end. Called when it is new, when the volume's budget has room again, and
     /// every now and then.
     pub(crate) fn proceed(&mut self, volume: &mut Volume, turn: &mut Turn) {

@@ -278,7 +278,7 @@ impl Connection {
             volume.hold_reply(u64::from(length));
             self.burst += u64::from(length);
         }
-        let origin = Origin {
+        let origin = Origin::Host {
             connection: self.slot,
             cookie,
         };

@@ -29,6 +29,8 @@ pub(crate) enum LinkWork {
         /// The resync request; tells a piece from a later one in the same place.
         copy: CopyId,
     },
+    /// A host's READ that this node cannot serve itself; the request.
+    Read(u32),
 }
 
 /// An answer of a peer.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nbd_proto::reply::{ReplyHeader, decode_offset};
-use nbd_proto::{ChunkKind, Command, ErrorChunk, NbdError, Request};
+use nbd_proto::{BlockSizes, ChunkKind, Command, ErrorChunk, ExportInfo, NbdError, Request, TransmissionFlags};
 
 /// How long a test waits for what has to come; reaching it fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -116,4 +116,26 @@ impl Host {
 pub(super) fn write_request(cookie: u64, offset: u64, data: &[u8]) -> Vec<u8> {
     let header = Request::new(Command::Write { fua: false }, cookie, offset, data.len() as u32).encode();
     [&header, data].concat()
+}
+
+/// What an export of `size` bytes promises.
+pub(super) fn export(size: u64, minimum: u32) -> ExportInfo {
+    ExportInfo {
+        name: "test".to_owned(),
+        description: String::new(),
+        size,
+        flags: TransmissionFlags::HAS_FLAGS
+            | TransmissionFlags::SEND_FLUSH
+            | TransmissionFlags::SEND_FUA
+            | TransmissionFlags::SEND_TRIM
+            | TransmissionFlags::SEND_WRITE_ZEROES
+            | TransmissionFlags::SEND_DF
+            | TransmissionFlags::SEND_CACHE
+            | TransmissionFlags::CAN_MULTI_CONN,
+        block_sizes: BlockSizes {
+            minimum,
+            preferred: 4096,
+            maximum_payload: 32 << 20,
+        },
+    }
 }

@@ -1,15 +1,22 @@
 //! The data thread over real sockets: hosts and peers are the other ends of socket pairs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod branches;
+mod cluster;
+mod failover;
 mod hangup;
 mod host;
 mod mirror;
 mod model;
+mod nodes;
 mod order;
 mod pair;
 mod peer;
 mod pressure;
+mod replica;
 mod rig;
 mod shutdown;
+mod streams;
 mod tcp;
 mod transmission;
+mod wires;

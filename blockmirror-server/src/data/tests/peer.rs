@@ -9,7 +9,8 @@ use nbd_proto::constants::command;
 use nbd_proto::reply::simple_reply;
 use nbd_proto::{NbdError, Request, TransmissionFlags};
 
-use super::rig::{Build, Dial, MIB, Peering, export};
+use super::host::export;
+use super::rig::{Build, Dial, MIB, Peering};
 use crate::ring::EngineChoice;
 
 const PATIENCE: Duration = Duration::from_secs(20);

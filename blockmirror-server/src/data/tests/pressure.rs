@@ -160,6 +160,7 @@ fn what_is_still_arriving_counts_as_a_request() {
         image: Image::open(&options).unwrap(),
         minimum_block: 1,
         mirror: None,
+        branches: None,
     };
     let limits = Limits {
         budget_bytes: u64::MAX,

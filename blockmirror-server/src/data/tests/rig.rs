@@ -10,17 +10,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mirror_core::config::{HOT_EXTENTS_MIN, OnIoError, PeerKind, ResyncRate};
+use mirror_core::event::LinkKind;
 use mirror_core::identity::Role;
 use mirror_core::metadata::{ImageIdentity, PeerSlotConfig, Restored};
 use mirror_core::{AckMode, MirrorConfig, OnDisconnect, PeerConfig};
-use nbd_proto::{BlockSizes, ExportInfo, TransmissionFlags};
+use nbd_proto::{BlockSizes, TransmissionFlags};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::host::Host;
+pub(super) use super::host::export;
 use crate::data::{
-    ClientHandover, DataHandle, DataPlan, DataSender, FromData, Limits, MirrorPlan, PeerHandover, PeerPlan, ToData,
-    VolumePlan, VolumeSnapshot, spawn,
+    ClientHandover, DataHandle, DataPlan, DataSender, FromData, Gate, Limits, MirrorPlan, PeerHandover, PeerPlan,
+    ResourcePlan, StreamHello, ToData, VolumePlan, VolumeSnapshot, spawn,
 };
 use crate::image::{Image, ImageOptions, ImagePlace, IoMode};
 use crate::ring::EngineChoice;
@@ -141,11 +143,19 @@ impl Build {
             image: self.image,
             minimum_block: 1,
             mirror,
+            branches: None,
+        };
+        let resource = ResourcePlan {
+            name: "test".to_owned(),
+            volumes: vec![volume],
+            peers: Vec::new(),
+            config: None,
+            gate: Arc::new(Gate::new(StreamHello::default())),
         };
         let plan = DataPlan {
             name: "data-test".to_owned(),
             engine: self.engine,
-            volumes: vec![volume],
+            resources: vec![resource],
             limits: self.limits,
         };
         let (from_data, messages) = unbounded_channel();
@@ -191,6 +201,10 @@ impl Rig {
             permit,
         };
         assert!(self.sender.send(ToData::Client(handover)));
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     pub(super) fn sender(&self) -> &DataSender {
@@ -263,6 +277,7 @@ fn control(
                 });
             }
             FromData::CancelConnect { .. } => {}
+            FromData::DialStream { .. } | FromData::CancelStream { .. } | FromData::VolumeAdded { .. } => {}
             FromData::Stopped { clean } => return Some(clean),
             FromData::Fatal(error) => panic!("{error}"),
         }
@@ -270,7 +285,7 @@ fn control(
     None
 }
 
-fn peer_handover((volume, peer): (usize, usize), stream: UnixStream, peering: &Peering) -> PeerHandover {
+pub(super) fn peer_handover((volume, peer): (usize, usize), stream: UnixStream, peering: &Peering) -> PeerHandover {
     let export = export(peering.size.unwrap_or_default(), peering.minimum_block);
     let negotiated = nbd_proto::client::Negotiated {
         size: export.size,
@@ -289,27 +304,6 @@ fn peer_handover((volume, peer): (usize, usize), stream: UnixStream, peering: &P
         socket: stream.into(),
         negotiated,
         unread: Vec::new(),
-    }
-}
-
-pub(super) fn export(size: u64, minimum: u32) -> ExportInfo {
-    ExportInfo {
-        name: "test".to_owned(),
-        description: String::new(),
-        size,
-        flags: TransmissionFlags::HAS_FLAGS
-            | TransmissionFlags::SEND_FLUSH
-            | TransmissionFlags::SEND_FUA
-            | TransmissionFlags::SEND_TRIM
-            | TransmissionFlags::SEND_WRITE_ZEROES
-            | TransmissionFlags::SEND_DF
-            | TransmissionFlags::SEND_CACHE
-            | TransmissionFlags::CAN_MULTI_CONN,
-        block_sizes: BlockSizes {
-            minimum,
-            preferred: 4096,
-            maximum_payload: 32 << 20,
-        },
     }
 }
 
@@ -337,6 +331,7 @@ fn mirror_plan(directory: &Path, size: u64, peering: &Peering) -> MirrorPlan {
     let slot = PeerSlotConfig {
         name: "peer".to_owned(),
         skip_initial_sync,
+        kind: Some(LinkKind::Nbd),
     };
     let (restored, writes) = Restored::create(identity(size), &[slot], 4711).unwrap();
     let metadata = File::options()

@@ -1,345 +1,257 @@
-//! Resync requests: a locked range is read here and written to the peer, holes as holes.
+//! Resync requests that push: a locked range is read here and written to the peer, holes as holes; to a blockmirror only
+//! what its digests show to be different.
 
 use mirror_core::ByteRange;
-use mirror_core::event::{ConnectionId, Copied, CopyFailure, CopyId, Failure, Input, PeerIndex};
+use mirror_core::event::{Copied, CopyFailure, CopyId, Failure};
+use mirror_core::stream::Request;
+use mirror_core::stream::digest::digest_blocks;
 use nbd_proto::NbdError;
 
-use super::blocks::{PIECE_BYTES, in_blocks, longest_read, not_zero};
-use super::request::{ImageWork, failure_of};
+use super::blocks::not_zero;
+use super::compare::differing_bytes;
+use super::jobs::{JobKind, Step, Way};
+use super::outward::Outward;
+use super::request::failure_of;
 use super::{Machinery, Volume};
 use crate::data::peer::{Action, LinkWork, PeerError};
-use crate::data::slab::Slab;
+use crate::data::stream::{Checked, StreamOutcome, StreamWork};
 use crate::data::turn::Turn;
-use crate::image::{ExtentKind, ImageError, ImageRequest};
+use crate::image::ImageError;
 use crate::ring::Buffer;
 
-/// Pieces of one resync request under way at a time.
-const PIECES_IN_FLIGHT: u32 = 4;
-
-/// The resync requests under way.
-#[derive(Debug)]
-pub(super) struct Copies {
-    jobs: Slab<Job>,
-    pieces: Slab<Piece>,
-}
-
-/// A resync request.
-#[derive(Debug)]
-struct Job {
-    peer: PeerIndex,
-    connection: ConnectionId,
-    copy: CopyId,
-    cursor: u64,
-    end: u64,
-    in_flight: u32,
-    copied: Copied,
-    failure: Option<CopyFailure>,
-    /// The connection is gone: nothing more is done or reported.
-    cancelled: bool,
-}
-
-/// A part of it.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    job: u32,
-    offset: u64,
-    length: u64,
-    step: Step,
-}
-
-/// ```text
-///  data:                      ReadLocal -> WritePeer
-///  hole:                      ZeroPeer
-///  hole, and the peer has no WRITE_ZEROES:  ReadPeer -> ZeroPeer (only where it is not zero)
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    ReadLocal,
-    WritePeer,
-    ReadPeer,
-    ZeroPeer,
-}
-
-impl Copies {
-    pub(super) const fn new() -> Self {
-        Self {
-            jobs: Slab::new(),
-            pieces: Slab::new(),
-        }
-    }
-
-    /// The connection is gone. Local reads under way come to their end unheard.
-    pub(super) fn cancel(&mut self, peer: PeerIndex, connection: ConnectionId) {
-        let jobs = self
-            .jobs
-            .iter_mut()
-            .filter(|(_, job)| job.peer == peer && job.connection == connection);
-        let cancelled: Vec<u32> = jobs
-            .map(|(id, job)| {
-                job.cancelled = true;
-                id
-            })
-            .collect();
-        for id in cancelled {
-            let of_job = self
-                .pieces
-                .iter()
-                .filter(|(_, piece)| piece.job == id && piece.step != Step::ReadLocal);
-            let gone: Vec<u32> = of_job.map(|(piece, _)| piece).collect();
-            for piece in gone {
-                self.pieces.remove(piece);
-                if let Some(job) = self.jobs.get_mut(id) {
-                    job.in_flight -= 1;
-                }
-            }
-            if self.jobs.get(id).is_some_and(|job| job.in_flight == 0) {
-                self.jobs.remove(id);
-            }
-        }
-    }
-}
-
 impl Volume {
-    pub(super) fn copy_start(
-        &mut self,
-        turn: &mut Turn,
-        peer: PeerIndex,
-        connection: ConnectionId,
-        copy: CopyId,
-        range: ByteRange,
-    ) {
-        let Some(copies) = self.copies() else { return };
-        let job = copies.jobs.insert(Job {
-            peer,
-            connection,
-            copy,
-            cursor: range.offset,
-            end: range.end(),
-            in_flight: 0,
-            copied: Copied::default(),
-            failure: None,
-            cancelled: false,
-        });
-        self.copy_advance(turn, job);
-    }
-
     /// The local read of a piece ended.
-    pub(super) fn copy_read(
+    pub(super) fn piece_read(
         &mut self,
         turn: &mut Turn,
         id: u32,
         result: Result<(), ImageError>,
         buffer: Option<Buffer>,
     ) {
-        let Some(piece) = self.copies().and_then(|copies| copies.pieces.get(id).copied()) else {
+        let Some(way) = self.way_of(id) else {
+            return self.step_lost(turn, id);
+        };
+        let data = match (result, buffer) {
+            (Ok(()), Some(buffer)) => Some(buffer.into_payload()),
+            // A range that cannot be read here is what is fetched.
+            _ if way.kind == JobKind::Fetch => None,
+            (Err(error), _) => {
+                self.step_ended(turn, id, Err(CopyFailure::Local(failure_of(&error))));
+                return;
+            }
+            (Ok(()), None) => {
+                self.step_ended(turn, id, Err(CopyFailure::Local(Failure::Io)));
+                return;
+            }
+        };
+        let Some(piece) = self.jobs().and_then(|jobs| jobs.pieces.get_mut(id)) else {
             return;
         };
-        match (result, buffer) {
-            (Ok(()), Some(buffer)) => {
-                let action = Action::Write {
-                    payload: buffer.into_payload(),
-                    fua: false,
-                };
-                self.copy_ask(
-                    turn,
-                    id,
-                    Piece {
-                        step: Step::WritePeer,
-                        ..piece
-                    },
-                    action,
-                );
+        let range = piece.range;
+        piece.data = data.clone();
+        match (way.kind, way.stream, data) {
+            (JobKind::Push, false, Some(payload)) => {
+                piece.step = Step::WritePeer;
+                self.ask_plain(turn, id, Action::Write { payload, fua: false }, range);
             }
-            (Ok(()), None) => self.piece_over(turn, id, Err(CopyFailure::Local(Failure::Io))),
-            (Err(error), _) => self.piece_over(turn, id, Err(CopyFailure::Local(failure_of(&error)))),
+            (JobKind::Push | JobKind::Compare, true, Some(data)) => {
+                piece.step = Step::ComparePeer;
+                let digests = digest_blocks(self.seed_of(way.peer), data.as_slice());
+                self.ask_stream(way, id, Request::Compare { range, digests }, None);
+            }
+            (JobKind::Fetch, true, Some(data)) => {
+                piece.step = Step::FetchPeer;
+                let digests = digest_blocks(self.seed_of(way.peer), data.as_slice());
+                self.ask_stream(way, id, Request::Fetch { range, digests }, None);
+            }
+            (_, true, _) => {
+                piece.step = Step::FetchPeer;
+                self.ask_stream(way, id, Request::Read { range }, None);
+            }
+            (_, false, _) => {
+                piece.step = Step::ReadPeer;
+                self.ask_plain(turn, id, Action::Read, range);
+            }
         }
     }
 
-    /// The peer has answered for a piece.
-    pub(super) fn copy_answered(
+    /// A plain peer has answered for a piece.
+    pub(super) fn plain_answered(
         &mut self,
         turn: &mut Turn,
         id: u32,
         copy: CopyId,
         outcome: Result<Option<Vec<u8>>, PeerError>,
     ) {
-        let Some(copies) = self.copies() else { return };
-        let Some(piece) = copies.pieces.get(id).copied() else {
+        let Some((piece, job)) = self.piece_of(id, copy) else {
             return;
         };
-        if copies.jobs.get(piece.job).is_none_or(|job| job.copy != copy) {
-            return;
-        }
+        let (range, step, kind) = (piece.range, piece.step, job.kind);
         let data = match outcome {
             Ok(data) => data,
-            Err(error) => return self.piece_over(turn, id, Err(CopyFailure::Peer(peer_failure(&error)))),
-        };
-        let done = match piece.step {
-            Step::WritePeer => Copied {
-                shipped: piece.length,
-                zeroed: 0,
-            },
-            Step::ZeroPeer => Copied {
-                shipped: 0,
-                zeroed: piece.length,
-            },
-            Step::ReadPeer => match data
-                .filter(|data| data.len() as u64 == piece.length)
-                .as_deref()
-                .map(not_zero)
-            {
-                // Not what was asked for: nothing is known about the rest.
-                None => return self.piece_over(turn, id, Err(CopyFailure::Peer(Failure::Io))),
-                Some(None) => Copied {
-                    shipped: 0,
-                    zeroed: piece.length,
-                },
-                Some(Some((from, to))) => {
-                    let range = piece.offset + from as u64..piece.offset + to as u64;
-                    return self.copy_erase(turn, id, piece, range);
-                }
-            },
-            Step::ReadLocal => return,
-        };
-        self.piece_over(turn, id, Ok(done));
-    }
-
-    /// Start pieces while there is room, and report the request when it is over.
-    fn copy_advance(&mut self, turn: &mut Turn, id: u32) {
-        while let Some((job, offset)) = self.copy_next(id) {
-            let (peer, connection) = job;
-            let limits = self.peer_link(peer, connection).map(|link| *link.limits());
-            let can_zero = limits.is_some_and(|limits| limits.can_zero());
-            let end = self
-                .copies()
-                .and_then(|copies| copies.jobs.get(id))
-                .map_or(offset, |job| job.end);
-            let extent = in_blocks(self.image.next_data(offset), offset, end);
-            let (step, longest) = match extent.kind {
-                ExtentKind::Data => (Step::ReadLocal, PIECE_BYTES),
-                ExtentKind::Hole if can_zero => (Step::ZeroPeer, u64::MAX),
-                ExtentKind::Hole => (Step::ReadPeer, limits.as_ref().map_or(PIECE_BYTES, longest_read)),
-            };
-            let length = (extent.end - offset).min(longest);
-            let piece = Piece {
-                job: id,
-                offset,
-                length,
-                step,
-            };
-            let Some(copies) = self.copies() else { return };
-            let at = copies.pieces.insert(piece);
-            if let Some(job) = copies.jobs.get_mut(id) {
-                job.cursor += length;
-                job.in_flight += 1;
+            Err(error) => {
+                self.step_ended(turn, id, Err(CopyFailure::Peer(peer_failure(&error))));
+                return;
             }
-            match step {
-                Step::ReadLocal => {
-                    let buffer = turn.driver.pool().take(length as usize);
-                    self.submit_image(turn, ImageWork::CopyRead(at), ImageRequest::Read { buffer, offset });
-                }
-                Step::ReadPeer => self.copy_ask(turn, at, piece, Action::Read),
-                _ => self.copy_ask(
-                    turn,
-                    at,
-                    piece,
-                    Action::Zero {
-                        no_hole: false,
-                        fua: false,
-                    },
-                ),
+        };
+        if step != Step::ReadPeer {
+            return self.written_at_peer(turn, id, step, range.length);
+        }
+        let Some(data) = data.filter(|data| data.len() as u64 == range.length) else {
+            // Not what was asked for: nothing is known about the rest.
+            self.step_ended(turn, id, Err(CopyFailure::Peer(Failure::Io)));
+            return;
+        };
+        match kind {
+            JobKind::Push => self.erase_peer(turn, id, range, &data),
+            JobKind::Fetch => {
+                let ours = piece.data.take();
+                let ranges = differing_bytes(range, ours.as_ref().map(crate::ring::Payload::as_slice), &data);
+                let payload = turn.driver.pool().payload_of(&data);
+                self.write_local(turn, id, &ranges, &[], range, &payload);
+            }
+            JobKind::Compare => {
+                let ours = piece.data.take();
+                let ranges = differing_bytes(range, ours.as_ref().map(crate::ring::Payload::as_slice), &data);
+                self.compared(turn, id, ranges);
             }
         }
     }
 
-    /// Where the next piece starts, if one may be started.
-    fn copy_next(&mut self, id: u32) -> Option<((PeerIndex, ConnectionId), u64)> {
-        let job = self.copies()?.jobs.get(id)?;
-        let room = job.in_flight < PIECES_IN_FLIGHT && job.cursor < job.end;
-        (room && job.failure.is_none() && !job.cancelled).then_some(((job.peer, job.connection), job.cursor))
+    /// A blockmirror has answered for a piece.
+    pub(super) fn stream_answered(&mut self, turn: &mut Turn, id: u32, copy: CopyId, outcome: StreamOutcome) {
+        let Some((piece, job)) = self.piece_of(id, copy) else {
+            return;
+        };
+        let (range, step, kind) = (piece.range, piece.step, job.kind);
+        match outcome {
+            // What cannot be read there is written: that heals it.
+            StreamOutcome::Failed(Failure::Io) if kind == JobKind::Push && step == Step::ComparePeer => {
+                self.push_differing(turn, id, &[range]);
+            }
+            StreamOutcome::Failed(failure) => {
+                self.step_ended(turn, id, Err(CopyFailure::Peer(failure)));
+            }
+            StreamOutcome::Differs(ranges) if kind == JobKind::Compare => self.compared(turn, id, ranges),
+            StreamOutcome::Differs(ranges) => self.push_differing(turn, id, &ranges),
+            StreamOutcome::Contents { ranges, holes, payload } => {
+                let whole = payload.unwrap_or_else(|| turn.driver.pool().payload_of(&[]));
+                self.contents(turn, id, &ranges, &holes, &whole);
+            }
+            StreamOutcome::Done => {
+                // What is written was counted when it was asked for.
+                if step == Step::WritePeer {
+                    self.settled(turn, id);
+                } else {
+                    self.written_at_peer(turn, id, step, range.length);
+                }
+            }
+        }
     }
 
-    /// Ask the peer for a step of a piece.
-    fn copy_ask(&mut self, turn: &mut Turn, id: u32, piece: Piece, action: Action) {
-        let range = piece.offset..piece.offset + piece.length;
-        self.copy_ask_range(turn, id, piece, action, range);
+    /// Zeroes at the peer, for a hole here.
+    pub(super) fn zero_peer(&mut self, turn: &mut Turn, id: u32, range: ByteRange) {
+        match self.way_of(id) {
+            Some(way) if way.stream => self.ask_stream(way, id, Request::CopyZero { range }, None),
+            _ => {
+                let action = Action::Zero {
+                    no_hole: false,
+                    fua: false,
+                };
+                self.ask_plain(turn, id, action, range);
+            }
+        }
+    }
+
+    pub(super) fn ask_plain(&mut self, turn: &mut Turn, id: u32, action: Action, range: ByteRange) {
+        let way = self.way_of(id);
+        let link = way.and_then(|way| Some((way.copy, self.peer_link(way.peer, way.connection)?)));
+        match link {
+            Some((copy, link)) => {
+                let work = LinkWork::Copy { piece: id, copy };
+                link.ask(turn, work, action, range.offset..range.end());
+            }
+            // The connection went away while the piece was read here.
+            None => self.step_lost(turn, id),
+        }
+    }
+
+    pub(super) fn ask_stream(&mut self, way: Way, id: u32, request: Request, payload: Option<Checked>) {
+        self.outward.push(Outward {
+            peer: way.peer,
+            connection: way.connection,
+            request,
+            payload,
+            work: StreamWork::Copy {
+                piece: id,
+                copy: way.copy,
+            },
+        });
+    }
+
+    /// One operation has ended that was counted before.
+    pub(super) fn settled(&mut self, turn: &mut Turn, id: u32) {
+        if self.step_ended(turn, id, Ok(Copied::default())) {
+            self.piece_over(turn, id);
+        }
+    }
+
+    /// Send what differs at the peer.
+    fn push_differing(&mut self, turn: &mut Turn, id: u32, ranges: &[ByteRange]) {
+        let (Some(way), Some(jobs)) = (self.way_of(id), self.jobs()) else {
+            return;
+        };
+        let Some(piece) = jobs.pieces.get_mut(id) else { return };
+        let Some(data) = piece.data.take().filter(|_| !ranges.is_empty()) else {
+            return self.settled(turn, id);
+        };
+        let whole = piece.range;
+        piece.step = Step::WritePeer;
+        piece.in_flight = ranges.len() as u32;
+        let shipped = ranges.iter().map(|range| range.length).sum::<u64>();
+        if let Some((_, job)) = self.piece_of(id, way.copy) {
+            job.copied.shipped += shipped;
+        }
+        for &range in ranges {
+            let from = (range.offset - whole.offset) as usize;
+            let part = data.slice(from..from + range.length as usize);
+            self.ask_stream(way, id, Request::CopyWrite { range }, Some(Checked::new(part)));
+        }
     }
 
     /// Zero what is not zero on a peer that has no WRITE_ZEROES.
-    fn copy_erase(&mut self, turn: &mut Turn, id: u32, piece: Piece, range: std::ops::Range<u64>) {
-        let action = Action::Zero {
-            no_hole: false,
-            fua: false,
+    fn erase_peer(&mut self, turn: &mut Turn, id: u32, range: ByteRange, data: &[u8]) {
+        let Some((from, to)) = not_zero(data) else {
+            return self.written_at_peer(turn, id, Step::ZeroPeer, range.length);
         };
-        self.copy_ask_range(
-            turn,
-            id,
-            Piece {
-                step: Step::ZeroPeer,
-                ..piece
-            },
-            action,
-            range,
-        );
+        if let Some(piece) = self.jobs().and_then(|jobs| jobs.pieces.get_mut(id)) {
+            piece.step = Step::ZeroPeer;
+        }
+        let used = ByteRange::new(range.offset + from as u64, (to - from) as u64);
+        self.zero_peer(turn, id, used);
     }
 
-    fn copy_ask_range(&mut self, turn: &mut Turn, id: u32, piece: Piece, action: Action, range: std::ops::Range<u64>) {
-        let Some(copies) = self.copies() else { return };
-        if let Some(entry) = copies.pieces.get_mut(id) {
-            *entry = piece;
+    /// The whole piece has been written, or zeroed, at the peer.
+    fn written_at_peer(&mut self, turn: &mut Turn, id: u32, step: Step, bytes: u64) {
+        let mut copied = Copied::default();
+        match step {
+            Step::ZeroPeer => copied.zeroed = bytes,
+            _ => copied.shipped = bytes,
         }
-        let Some(job) = copies.jobs.get(piece.job) else { return };
-        let (peer, connection, copy, cancelled) = (job.peer, job.connection, job.copy, job.cancelled);
-        match self.peer_link(peer, connection).filter(|_| !cancelled) {
-            Some(link) => link.ask(turn, LinkWork::Copy { piece: id, copy }, action, range),
-            // The connection went away while the piece was read here.
-            None => self.piece_over(turn, id, Err(CopyFailure::Peer(Failure::Io))),
+        if self.step_ended(turn, id, Ok(copied)) {
+            self.piece_over(turn, id);
         }
     }
 
-    fn piece_over(&mut self, turn: &mut Turn, id: u32, outcome: Result<Copied, CopyFailure>) {
-        let Some(copies) = self.copies() else { return };
-        let Some(piece) = copies.pieces.remove(id) else { return };
-        let Some(job) = copies.jobs.get_mut(piece.job) else {
-            return;
-        };
-        job.in_flight -= 1;
-        match outcome {
-            Ok(copied) => {
-                job.copied.shipped += copied.shipped;
-                job.copied.zeroed += copied.zeroed;
-            }
-            Err(failure) => job.failure = Some(job.failure.unwrap_or(failure)),
+    /// A piece has been compared: that is all that was wanted.
+    fn compared(&mut self, turn: &mut Turn, id: u32, ranges: Vec<ByteRange>) {
+        if let Machinery::Mirror(mirror) = &mut self.machinery
+            && let Some(piece) = mirror.jobs.pieces.get(id)
+            && let Some(job) = mirror.jobs.jobs.get_mut(piece.job)
+        {
+            job.differing.extend(ranges);
         }
-        let stopped = job.failure.is_some() || job.cancelled;
-        if job.in_flight > 0 || (job.cursor < job.end && !stopped) {
-            return self.copy_advance(turn, piece.job);
-        }
-        let Some(job) = copies.jobs.remove(piece.job) else {
-            return;
-        };
-        let outcome = job.failure.map_or(Ok(job.copied), Err);
-        if let (false, Machinery::Mirror(mirror)) = (job.cancelled, &mut self.machinery) {
-            let Job {
-                peer, connection, copy, ..
-            } = job;
-            mirror.tell(
-                turn.now,
-                Input::CopyDone {
-                    peer,
-                    connection,
-                    copy,
-                    outcome,
-                },
-            );
-        }
-    }
-
-    fn copies(&mut self) -> Option<&mut Copies> {
-        match &mut self.machinery {
-            Machinery::Mirror(mirror) => Some(&mut mirror.copies),
-            Machinery::Plain(_) => None,
-        }
+        self.settled(turn, id);
     }
 }
 

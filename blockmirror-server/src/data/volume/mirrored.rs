@@ -3,47 +3,76 @@
 use std::io;
 use std::time::Duration;
 
-use mirror_core::Mirror;
+use mirror_core::config::PeerKind;
 use mirror_core::event::{
-    Command, ConnectionId, DisconnectReason, Event, Failure, HostOp, Input, Mutation, Output, PeerIndex,
-    Refusal as MirrorRefusal, RequestId,
+    Command, ConnectionId, DisconnectReason, Failure, HostOp, Input, Mutation, Output, PeerIndex,
+    Refusal as MirrorRefusal, RequestId, Ticket,
 };
+use mirror_core::identity::Role;
+use mirror_core::stream::Request;
+use mirror_core::{AckMode, Mirror};
 
-use super::copy::Copies;
+use super::jobs::{JobKind, Jobs};
 use super::plain::image_request;
+use super::remote::RemoteReads;
 use super::request::{HostRequest, ImageWork, VOLUME_FAILED, failure_of, mirror_refusal};
 use super::{Machinery, Volume};
-use crate::data::message::{MirrorPlan, VolumeSnapshot};
+use crate::data::message::VolumeSnapshot;
 use crate::data::metadata::{MetadataFile, PersistDone};
 use crate::data::peer::{Action, LinkDone, LinkWork, Peer};
+use crate::data::plan::MirrorPlan;
 use crate::data::snapshot::peer_snapshot;
+use crate::data::stream::StreamWork;
 use crate::data::turn::Turn;
 use crate::image::{ImageError, ImageRequest};
 
 /// The mirror of one volume: the core, and what carries out what it says.
 pub(super) struct MirrorSide {
-    core: Mirror,
+    pub(super) core: Mirror,
     pub(super) peers: Vec<Peer>,
-    pub(super) copies: Copies,
-    metadata: MetadataFile,
+    /// The stream to each peer that the mirror knows of.
+    pub(super) streams: Vec<Option<ConnectionId>>,
+    /// What each peer is, as far as is known.
+    pub(super) kinds: Vec<PeerKind>,
+    /// When a write is answered, by peer.
+    pub(super) modes: Vec<AckMode>,
+    /// The size that the mirror is about to take.
+    pub(super) resizing: Option<(Ticket, u64)>,
+    /// The seed of the digests on the stream to each peer.
+    pub(super) seeds: Vec<u64>,
+    /// What the mirror is to be told once nothing fetched is being written any more for a connection that is gone.
+    pub(super) deferred: Vec<Input>,
+    pub(super) jobs: Jobs,
+    pub(super) remote: RemoteReads,
+    pub(super) metadata: MetadataFile,
     /// Scratch for answers of links.
     pub(super) done: Vec<LinkDone>,
     /// Mutations to be applied here, once the peers have been sent theirs.
     locals: Vec<(RequestId, Mutation)>,
     /// The core has stopped; whether with clean metadata.
-    stopped: Option<bool>,
+    pub(super) stopped: Option<bool>,
 }
 
 impl MirrorSide {
     pub(super) fn new(volume: usize, plan: MirrorPlan) -> io::Result<Self> {
         let settle = !plan.restored.was_clean();
+        let peers_count = plan.peers.len();
+        let kinds = plan.config.peers.iter().map(|peer| peer.kind).collect();
+        let modes = plan.config.peers.iter().map(|peer| peer.mode).collect();
         let peers = plan.peers.into_iter().enumerate();
         Ok(Self {
             core: Mirror::new(plan.config, plan.restored),
             peers: peers
                 .map(|(index, plan)| Peer::new(volume, PeerIndex(index as u8), plan, settle))
                 .collect(),
-            copies: Copies::new(),
+            streams: vec![None; peers_count],
+            kinds,
+            modes,
+            resizing: None,
+            seeds: vec![0; peers_count],
+            deferred: Vec::new(),
+            jobs: Jobs::default(),
+            remote: RemoteReads::default(),
             metadata: MetadataFile::new(volume, plan.metadata)?,
             done: Vec::new(),
             locals: Vec::new(),
@@ -96,13 +125,15 @@ impl MirrorSide {
     pub(super) fn add_to_snapshot(&self, now: Duration, snapshot: &mut VolumeSnapshot) {
         let status = self.core.status(now);
         snapshot.hot_extents = status.hot_extents;
+        snapshot.disk = Some(status.disk);
         snapshot.generation = Some(format!("{:016x}", status.generation));
         snapshot.failed = status.failed.then(|| VOLUME_FAILED.message.to_owned());
         snapshot.peers = self
             .peers
             .iter()
+            .zip(&self.kinds)
             .zip(&status.peers)
-            .map(|(peer, status)| peer_snapshot(peer, status))
+            .map(|((peer, kind), status)| peer_snapshot(peer, *kind, status))
             .collect();
     }
 
@@ -125,11 +156,13 @@ impl MirrorSide {
         reason: DisconnectReason,
     ) {
         if let Some(connection) = connection {
-            self.copies.cancel(index, connection);
+            self.jobs.cancel(index, connection);
         }
         let Some(peer) = self.peer(index) else { return };
         match reason {
-            DisconnectReason::Operator | DisconnectReason::Stopping => peer.stop_wanting(turn),
+            DisconnectReason::Operator | DisconnectReason::Stopping | DisconnectReason::Handshake => {
+                peer.stop_wanting(turn);
+            }
             DisconnectReason::PeerFailed(_) => tracing::warn!(
                 peer = peer.name(),
                 error = peer.last_error(),
@@ -137,6 +170,10 @@ impl MirrorSide {
             ),
         }
         peer.give_up(turn, connection);
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.core.role()
     }
 
     fn persisted(&mut self, now: Duration, done: Option<PersistDone>) {
@@ -153,7 +190,8 @@ impl Volume {
             let Machinery::Mirror(mirror) = &mut self.machinery else {
                 return;
             };
-            let has_locals = !mirror.locals.is_empty();
+            // What is for the streams is handed on first: the peers work while the local leg does.
+            let has_locals = !mirror.locals.is_empty() && self.outward.is_empty();
             match mirror.core.poll_output() {
                 Some(output) => self.perform(turn, output),
                 None if self.take_link_answers(turn) => {}
@@ -199,30 +237,35 @@ impl Volume {
                 connection,
                 id,
                 mutation,
-            } => {
-                let payload = self.requests.get(id.0).and_then(|request| request.payload.clone());
-                let range = mutation.range.offset..mutation.range.end();
-                let link = mirror.link(peer, connection);
-                if let (Some(link), Some(action)) = (link, Action::of(&mutation, payload)) {
-                    link.ask(turn, LinkWork::Mutation(id), action, range);
-                }
-            }
-            Output::PeerFlush { peer, connection } => {
-                if let Some(link) = mirror.link(peer, connection) {
-                    link.ask(turn, LinkWork::Flush, Action::Flush, 0..0);
-                }
-            }
+            } => self.send_mutation(turn, (peer, connection), id, &mutation),
+            Output::PeerFlush { peer, connection } => self.send_flush(turn, (peer, connection)),
             Output::Copy {
                 peer,
                 connection,
                 copy,
                 range,
-            } => self.copy_start(turn, peer, connection, copy, range),
-            Output::PeerBarrier { .. }
-            | Output::Fetch { .. }
-            | Output::Compare { .. }
-            | Output::ToPeer { .. }
-            | Output::OrderDone { .. } => {}
+            } => self.job_start(turn, JobKind::Push, (peer, connection), copy, range),
+            Output::Fetch {
+                peer,
+                connection,
+                copy,
+                range,
+            } => self.job_start(turn, JobKind::Fetch, (peer, connection), copy, range),
+            Output::Compare {
+                peer,
+                connection,
+                copy,
+                range,
+            } => self.job_start(turn, JobKind::Compare, (peer, connection), copy, range),
+            Output::PeerBarrier { peer, connection } => {
+                self.put_outward((peer, connection), Request::Barrier, StreamWork::Barrier);
+            }
+            Output::ToPeer {
+                peer,
+                connection,
+                message,
+            } => self.put_outward((peer, connection), Request::Message(message), StreamWork::Message),
+            Output::OrderDone { ticket, outcome } => self.order_done(ticket, outcome),
             Output::Persist(transaction) => {
                 let done = mirror.metadata.start(turn, transaction);
                 mirror.persisted(turn.now, done);
@@ -238,8 +281,44 @@ impl Volume {
                 peer,
                 connection,
                 reason,
-            } => mirror.disconnect(turn, peer, connection, reason),
+            } => match connection.filter(|&connection| mirror.has_stream(peer, connection)) {
+                Some(connection) => self.leave_stream(turn, peer, connection, reason),
+                None => mirror.disconnect(turn, peer, connection, reason),
+            },
             Output::Event(event) => self.note_event(&event),
+        }
+    }
+
+    fn send_mutation(
+        &mut self,
+        turn: &Turn,
+        (peer, connection): (PeerIndex, ConnectionId),
+        id: RequestId,
+        mutation: &Mutation,
+    ) {
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
+        if mirror.has_stream(peer, connection) {
+            return self.replicate((peer, connection), id, mutation);
+        }
+        let payload = self.requests.get(id.0).and_then(|request| request.payload.clone());
+        let range = mutation.range.offset..mutation.range.end();
+        let link = mirror.link(peer, connection);
+        if let (Some(link), Some(action)) = (link, Action::of(mutation, payload)) {
+            link.ask(turn, LinkWork::Mutation(id), action, range);
+        }
+    }
+
+    fn send_flush(&mut self, turn: &Turn, (peer, connection): (PeerIndex, ConnectionId)) {
+        let Machinery::Mirror(mirror) = &mut self.machinery else {
+            return;
+        };
+        if mirror.has_stream(peer, connection) {
+            return self.put_outward((peer, connection), Request::Flush, StreamWork::Flush);
+        }
+        if let Some(link) = mirror.link(peer, connection) {
+            link.ask(turn, LinkWork::Flush, Action::Flush, 0..0);
         }
     }
 
@@ -282,61 +361,6 @@ impl Volume {
         match (request.next_part(), &mut self.machinery) {
             (Some(mutation), Machinery::Mirror(mirror)) => mirror.mutate(turn.now, id, mutation),
             _ => self.drop_request(id),
-        }
-    }
-
-    fn note_event(&mut self, event: &Event) {
-        let export = &self.export;
-        let Machinery::Mirror(mirror) = &mut self.machinery else {
-            return;
-        };
-        let name = |peer: &PeerIndex| mirror.peers.get(usize::from(peer.0)).map_or("", Peer::name);
-        match event {
-            Event::PeerState { peer, state } => {
-                tracing::info!(export, peer = name(peer), state = ?state, "peer state");
-            }
-            Event::Degraded { peer, generation } => {
-                let generation = format!("{generation:016x}");
-                tracing::warn!(
-                    export,
-                    peer = name(peer),
-                    generation,
-                    "degraded: writes are answered without this peer"
-                );
-            }
-            Event::ResyncStarted { peer, dirty } => {
-                tracing::info!(export, peer = name(peer), dirty_bytes = dirty, "resync started");
-            }
-            Event::ResyncFinished { peer, shipped, zeroed } => {
-                tracing::info!(
-                    export,
-                    peer = name(peer),
-                    copied_bytes = shipped,
-                    zeroed_bytes = zeroed,
-                    "resync finished: the peer is up to date"
-                );
-            }
-            Event::FellBehind { peer } => {
-                tracing::warn!(
-                    export,
-                    peer = name(peer),
-                    "the peer's queue is full: it is Behind and will be resynced"
-                );
-            }
-            Event::VolumeFailed => {
-                tracing::error!(
-                    export,
-                    "a flush or a metadata write failed: the volume takes no more changes"
-                );
-            }
-            Event::Stopped { clean } => {
-                if *clean {
-                    tracing::info!(export, "stopped, metadata is clean");
-                } else {
-                    tracing::error!(export, "stopped, but the volume had failed: the metadata is not clean");
-                }
-                mirror.stopped = Some(*clean);
-            }
         }
     }
 }

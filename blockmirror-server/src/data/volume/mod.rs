@@ -1,38 +1,62 @@
 //! A volume: its image, the requests of its hosts, and what orders and replicates them.
 
 mod blocks;
+mod branch;
+mod change;
+mod compare;
 mod copy;
+mod ends;
+mod events;
+mod fetch;
+mod jobs;
+mod lookup;
 mod mirrored;
+mod outward;
+mod partner;
 mod peers;
 mod plain;
+mod remote;
 mod replies;
 mod request;
+mod saving;
+mod streamed;
+mod view;
 
 use mirror_core::config::REQUESTS_MAX;
-use nbd_proto::{Command, Refusal};
+use mirror_core::event::{ConnectionId, Failure, PeerIndex};
+use nbd_proto::Command;
 
+use self::branch::Branch;
+use self::lookup::Lookups;
 use self::mirrored::MirrorSide;
+pub(crate) use self::outward::{Note, Outward};
 use self::plain::Plain;
-pub(crate) use self::request::Origin;
 use self::request::{HostRequest, ImageWork, image_refusal};
+pub(crate) use self::request::{Origin, StreamOrigin};
+pub(crate) use self::streamed::Streamed;
+use self::view::View;
 use super::budget::Budget;
 use super::connection::HostReply;
-use super::message::{Limits, VolumePlan, VolumeSnapshot};
+use super::message::VolumeSnapshot;
+use super::plan::{Limits, VolumePlan};
 use super::slab::Slab;
 use super::token::{Kind, Token};
 use super::turn::Turn;
-use crate::image::{Image, ImageDone, ImageError, ImageRequest};
-use crate::ring::{Buffer, Completion, Payload};
-
-/// Failed image requests between two log lines grow by this factor.
-const FAILURES_LOG_FACTOR: u64 = 10;
+use crate::image::{Image, ImageDone, ImageRequest};
+use crate::ring::{Completion, Payload};
 
 /// A volume of this data thread.
 pub(crate) struct Volume {
+    /// Its number in the thread.
+    index: usize,
     export: String,
     /// Minimum block size of the export, bytes.
     minimum_block: u32,
     image: Image,
+    /// Bytes that may be asked for.
+    size: u64,
+    /// The mirror has given the image up; it is still open.
+    image_gone: bool,
     budget: Budget,
     requests: Slab<HostRequest>,
     /// Requests with reserved room that have not arrived whole.
@@ -41,6 +65,15 @@ pub(crate) struct Volume {
     ended: Vec<Ended>,
     /// Scratch for answers of the image.
     image_done: Vec<ImageDone>,
+    /// What its resource has not yet handed to the streams.
+    outward: Vec<Outward>,
+    /// What its resource has not yet been told.
+    notes: Vec<Note>,
+    /// Questions of peers that are being looked up in the image.
+    lookups: Lookups,
+    branch: Branch,
+    /// It is no volume of its own, but a branch that is served.
+    view: Option<View>,
     machinery: Machinery,
     connections: usize,
     /// Bytes of READ replies that its connections hold, asked for or not yet sent.
@@ -67,16 +100,14 @@ pub(crate) enum Ended {
         /// The slot of its connection.
         connection: u32,
     },
-}
-
-impl Ended {
-    /// The slot of the connection the request came on.
-    pub(crate) fn connection(&self) -> u32 {
-        match self {
-            Self::Replied(reply) => reply.connection,
-            Self::Dropped { connection } => *connection,
-        }
-    }
+    /// A request of a stream.
+    Streamed(Streamed),
+    /// The flush at the end of an epoch of a stream.
+    Epoch {
+        peer: PeerIndex,
+        connection: ConnectionId,
+        outcome: Result<(), Failure>,
+    },
 }
 
 impl Volume {
@@ -89,14 +120,22 @@ impl Volume {
             None => Machinery::Plain(Plain::default()),
         };
         Ok(Self {
+            index,
             export: plan.export,
             minimum_block: plan.minimum_block,
+            size: image.size(),
             image,
+            image_gone: false,
             budget: Budget::new(limits.budget_bytes, limits.budget_requests),
             requests: Slab::new(),
             arriving: 0,
             ended: Vec::new(),
             image_done: Vec::new(),
+            outward: Vec::new(),
+            notes: Vec::new(),
+            lookups: Lookups::default(),
+            branch: Branch::new(plan.branches, Self::is_target(&machinery)),
+            view: None,
             machinery,
             connections: 0,
             reply_bytes: 0,
@@ -104,6 +143,11 @@ impl Volume {
             image_failures: 0,
             image_failures_logged: 0,
         })
+    }
+
+    /// Its bytes: the image may have more while the volume grows.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     pub(crate) fn export(&self) -> &str {
@@ -153,17 +197,17 @@ impl Volume {
             offset,
             length,
             payload,
+            checked: None,
             answered: false,
             abandoned: false,
             taken: 0,
         };
-        self.arriving -= 1;
+        if let Origin::Host { .. } = origin {
+            self.arriving -= 1;
+        }
         let id = self.requests.insert(request);
         match command {
-            Command::Read { .. } => {
-                let buffer = turn.driver.pool().take(length as usize);
-                self.submit_image(turn, ImageWork::Host(id), ImageRequest::Read { buffer, offset });
-            }
+            Command::Read { .. } => self.read(turn, id),
             Command::Cache => {
                 let request = ImageRequest::Cache {
                     offset,
@@ -181,29 +225,6 @@ impl Volume {
         }
     }
 
-    /// The connection died: what no leg has seen is dropped, the rest ends unheard.
-    pub(crate) fn abandon(&mut self, turn: &Turn, connection: u32) {
-        let mut orphans = Vec::new();
-        for (id, request) in self.requests.iter_mut() {
-            if request.origin.connection == connection && !request.answered {
-                request.abandoned = true;
-                if request.mutation().is_some() {
-                    orphans.push(id);
-                }
-            }
-        }
-        for id in orphans {
-            match &mut self.machinery {
-                Machinery::Plain(plain) => {
-                    if plain.cancel(id) {
-                        self.drop_request(id);
-                    }
-                }
-                Machinery::Mirror(mirror) => mirror.abandon(turn.now, id),
-            }
-        }
-    }
-
     /// An operation of the image came back.
     pub(crate) fn on_image(&mut self, turn: &mut Turn, completion: Completion) {
         let mut done = std::mem::take(&mut self.image_done);
@@ -212,6 +233,7 @@ impl Volume {
             self.image_done(turn, done);
         }
         self.image_done = done;
+        self.let_image_go();
     }
 
     /// Do everything that has become due, until there is nothing more to do.
@@ -220,6 +242,11 @@ impl Volume {
             Machinery::Plain(_) => self.drain_plain(turn),
             Machinery::Mirror(_) => self.drain_mirror(turn),
         }
+        self.release_lookups(turn);
+        if self.branch.is_ending() {
+            self.advance_branch(turn);
+        }
+        self.close_view();
     }
 
     /// Requests that have ended; the vector is given back by the caller for its memory.
@@ -265,14 +292,16 @@ impl Volume {
     pub(crate) fn snapshot(&self, turn: &Turn) -> VolumeSnapshot {
         let mut snapshot = VolumeSnapshot {
             export: self.export.clone(),
-            size_bytes: self.image.size(),
+            size_bytes: self.size,
             image_engine: format!("{}, {}", self.image.describe().io, turn.driver.describe()),
             connections: self.connections,
             requests_in_flight: self.budget.requests() as usize,
             bytes_in_flight: self.budget.bytes(),
             hot_extents: 0,
+            disk: None,
             generation: None,
             failed: None,
+            branch: self.branch.snapshot(),
             peers: Vec::new(),
         };
         match &self.machinery {
@@ -296,88 +325,6 @@ impl Volume {
                 Some(mutation) => mirror.mutate(turn.now, id, mutation),
                 None => self.end(id, Ok(None)),
             },
-        }
-    }
-
-    fn submit_image(&mut self, turn: &mut Turn, work: ImageWork, request: ImageRequest) {
-        if let Some(done) = self.image.submit(&mut *turn.driver, work.encode(), request) {
-            self.image_done(turn, done);
-        }
-    }
-
-    fn image_done(&mut self, turn: &mut Turn, done: ImageDone) {
-        if let Err(error) = &done.result {
-            self.note_image_failure(error);
-        }
-        match ImageWork::decode(done.id) {
-            ImageWork::Host(id) => self.host_done(turn, id, done.result, done.buffer),
-            ImageWork::Flush => match &mut self.machinery {
-                Machinery::Plain(_) => self.plain_flushed(&done.result),
-                Machinery::Mirror(mirror) => mirror.local_flushed(turn.now, &done.result),
-            },
-            ImageWork::CopyRead(piece) => self.copy_read(turn, piece, done.result, done.buffer),
-        }
-    }
-
-    fn host_done(&mut self, turn: &Turn, id: u32, result: Result<(), ImageError>, buffer: Option<Buffer>) {
-        let Some(request) = self.requests.get(id) else { return };
-        let Some(mutation) = request.mutation() else {
-            let outcome = result.map(|()| buffer).map_err(|error| image_refusal(&error));
-            return self.end(id, outcome);
-        };
-        match &mut self.machinery {
-            Machinery::Plain(plain) => {
-                plain.release(mutation.range);
-                self.end(id, result.map(|()| None).map_err(|error| image_refusal(&error)));
-            }
-            Machinery::Mirror(mirror) => mirror.local_done(turn.now, id, &result),
-        }
-    }
-
-    /// Answer and release.
-    fn end(&mut self, id: u32, outcome: Result<Option<Buffer>, Refusal>) {
-        self.answer(id, outcome);
-        self.requests.remove(id);
-    }
-
-    /// Answer, once.
-    fn answer(&mut self, id: u32, outcome: Result<Option<Buffer>, Refusal>) {
-        let Some(request) = self.requests.get_mut(id) else {
-            return;
-        };
-        if request.answered {
-            return;
-        }
-        request.answered = true;
-        self.budget.release(request.reserved());
-        let Origin { connection, cookie } = request.origin;
-        self.ended.push(Ended::Replied(HostReply {
-            connection,
-            cookie,
-            read: request.read(),
-            outcome,
-        }));
-    }
-
-    /// Release without an answer.
-    fn drop_request(&mut self, id: u32) {
-        let Some(request) = self.requests.remove(id) else {
-            return;
-        };
-        if !request.answered {
-            self.budget.release(request.reserved());
-            self.ended.push(Ended::Dropped {
-                connection: request.origin.connection,
-            });
-        }
-    }
-
-    /// Log the first failure, then ever more rarely: a full disk fails every request.
-    fn note_image_failure(&mut self, error: &ImageError) {
-        self.image_failures += 1;
-        if self.image_failures >= self.image_failures_logged {
-            self.image_failures_logged = self.image_failures * FAILURES_LOG_FACTOR;
-            tracing::error!(export = self.export, failures = self.image_failures, "image: {error}");
         }
     }
 }

@@ -29,7 +29,7 @@ impl Volume {
     /// The control side has made a connection to a peer.
     pub(crate) fn peer_ready(&mut self, turn: &Turn, handover: PeerHandover) {
         let fit = Fit {
-            size: self.image.size(),
+            size: self.size,
             minimum_block: self.minimum_block,
         };
         let Machinery::Mirror(mirror) = &mut self.machinery else {
@@ -102,6 +102,7 @@ impl Volume {
 
     /// Timeouts of the links.
     pub(crate) fn check_time(&mut self, turn: &mut Turn) {
+        self.check_branch(turn);
         let Machinery::Mirror(mirror) = &mut self.machinery else {
             return;
         };
@@ -127,7 +128,7 @@ impl Volume {
     /// A link has something that `check_time` has to look at.
     pub(crate) fn needs_time(&self) -> bool {
         match &self.machinery {
-            Machinery::Mirror(mirror) => mirror.peers.iter().any(Peer::needs_time),
+            Machinery::Mirror(mirror) => self.branch.needs_time() || mirror.peers.iter().any(Peer::needs_time),
             Machinery::Plain(_) => false,
         }
     }
@@ -193,7 +194,8 @@ impl Volume {
                     outcome: failure,
                 },
             ),
-            LinkWork::Copy { piece, copy } => self.copy_answered(turn, piece, copy, outcome),
+            LinkWork::Copy { piece, copy } => self.plain_answered(turn, piece, copy, outcome),
+            LinkWork::Read(id) => self.plain_read(turn, id, outcome),
         }
     }
 
@@ -211,13 +213,6 @@ impl Volume {
             reason = lost.reason,
             "connection to the peer lost"
         );
-        mirror.copies.cancel(index, connection);
-        mirror.tell(
-            turn.now,
-            Input::PeerDown {
-                peer: index,
-                connection,
-            },
-        );
+        self.leave(turn, index, connection);
     }
 }

@@ -2,22 +2,51 @@
 
 use mirror_core::ByteRange;
 use mirror_core::config::MUTATION_BYTES_MAX;
-use mirror_core::event::{Failure, Mutation, MutationKind, Refusal as MirrorRefusal};
+use mirror_core::event::{ConnectionId, Failure, Mutation, MutationKind, PeerIndex, Refusal as MirrorRefusal};
+use mirror_core::stream::intake::Started;
 use nbd_proto::{Command, NbdError, Refusal};
 
+use crate::data::stream::Checked;
 use crate::image::ImageError;
 use crate::ring::Payload;
 
 /// Where a request came from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin {
-    /// The slot of its connection.
-    pub(crate) connection: u32,
-    /// The client's name for it.
-    pub(crate) cookie: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A host.
+    Host {
+        /// The slot of its connection.
+        connection: u32,
+        /// The client's name for it.
+        cookie: u64,
+    },
+    /// The replication stream of a Primary, or of the source of a resync.
+    Stream(StreamOrigin),
+    /// The end of an epoch of a stream: a flush that has to be done before anything behind it.
+    Epoch {
+        /// Whose.
+        peer: PeerIndex,
+        /// On which connection.
+        connection: ConnectionId,
+    },
 }
 
-/// A host request.
+/// A request of a replication stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamOrigin {
+    /// Who asks.
+    pub(crate) peer: PeerIndex,
+    /// The name of the request until it has ended.
+    pub(crate) started: Started,
+}
+
+impl StreamOrigin {
+    pub(super) fn is_of(self, peer: PeerIndex, connection: ConnectionId) -> bool {
+        self.peer == peer && self.started.connection == connection
+    }
+}
+
+/// A request of a host, or one of a stream that changes data: to replication they are one thing.
 #[derive(Debug)]
 pub(super) struct HostRequest {
     pub(super) origin: Origin,
@@ -25,6 +54,8 @@ pub(super) struct HostRequest {
     pub(super) offset: u64,
     pub(super) length: u32,
     pub(super) payload: Option<Payload>,
+    /// The payload with its checksum, once a stream has needed it.
+    pub(super) checked: Option<Checked>,
     /// Its connection has been told, or is no longer to be told.
     pub(super) answered: bool,
     /// Its connection died: what has not been started is not to be.
@@ -34,12 +65,20 @@ pub(super) struct HostRequest {
 }
 
 impl HostRequest {
-    /// Bytes of the volume's budget it holds.
+    /// Bytes of the volume's budget it holds, if it came from a host: what a stream brings is bounded by its credits.
     pub(super) fn reserved(&self) -> u64 {
         match self.command {
             Command::Read { .. } | Command::Write { .. } => u64::from(self.length),
             _ => 0,
         }
+    }
+
+    /// The payload for a stream: its checksum is computed once for all peers.
+    pub(super) fn checked(&mut self) -> Option<Checked> {
+        if self.checked.is_none() {
+            self.checked = self.payload.clone().map(Checked::new);
+        }
+        self.checked.clone()
     }
 
     /// `Some` for a READ: what the reply needs to know.
@@ -88,7 +127,13 @@ pub(super) enum ImageWork {
     /// The volume's flush, one at a time.
     Flush,
     /// The local read of a piece of a resync request.
-    CopyRead(u32),
+    PieceRead(u32),
+    /// A local write of a piece of a resync request.
+    PieceWrite(u32),
+    /// The read that answers a peer's question.
+    Lookup(u32),
+    /// The read of what is saved before it is overwritten.
+    Branch(u32),
 }
 
 impl ImageWork {
@@ -96,7 +141,10 @@ impl ImageWork {
         match self {
             Self::Host(id) => id as u64,
             Self::Flush => 1 << 32,
-            Self::CopyRead(piece) => 2 << 32 | piece as u64,
+            Self::PieceRead(piece) => 2 << 32 | piece as u64,
+            Self::PieceWrite(piece) => 3 << 32 | piece as u64,
+            Self::Lookup(lookup) => 4 << 32 | lookup as u64,
+            Self::Branch(id) => 5 << 32 | id as u64,
         }
     }
 
@@ -104,7 +152,10 @@ impl ImageWork {
         match id >> 32 {
             0 => Self::Host(id as u32),
             1 => Self::Flush,
-            _ => Self::CopyRead(id as u32),
+            2 => Self::PieceRead(id as u32),
+            3 => Self::PieceWrite(id as u32),
+            4 => Self::Lookup(id as u32),
+            _ => Self::Branch(id as u32),
         }
     }
 }
@@ -113,6 +164,14 @@ impl ImageWork {
 pub(super) fn failure_of(error: &ImageError) -> Failure {
     match error {
         ImageError::NoSpace => Failure::NoSpace,
+        _ => Failure::Io,
+    }
+}
+
+/// What a refusal means to a peer.
+pub(super) fn failure_in(refusal: &Refusal) -> Failure {
+    match refusal.error {
+        NbdError::NoSpace => Failure::NoSpace,
         _ => Failure::Io,
     }
 }

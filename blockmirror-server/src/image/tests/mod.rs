@@ -2,6 +2,7 @@
 
 mod edges;
 mod faults;
+mod grow;
 mod model;
 mod opening;
 mod zeroing;

@@ -31,6 +31,7 @@ impl World {
         let slot = PeerSlotConfig {
             name: "bravo".to_string(),
             skip_initial_sync: true,
+            kind: Some(LinkKind::Nbd),
         };
         let (restored, writes) = Restored::create(IMAGE, &[slot], 7).unwrap();
         assert_eq!(writes.len(), 2);

@@ -20,6 +20,7 @@ fn peer(name: &str) -> PeerStatus {
         last_resync: None,
         last_error: None,
         attempts: 0,
+        ..PeerStatus::default()
     }
 }
 
@@ -37,6 +38,7 @@ fn volume(export: &str, peers: Vec<PeerStatus>) -> VolumeStatus {
         generation: Some("8f3a52c1d0e4b796".to_owned()),
         failed: None,
         peers,
+        disk_state: Some(DiskState::UpToDate),
     }
 }
 
@@ -50,6 +52,8 @@ fn under_way() -> ResyncStatus {
         elapsed_seconds: 9.6,
         bytes_per_second: 120.0 * 1024.0 * 1024.0,
         eta_seconds: Some(11.7),
+        equal_bytes: 0,
+        limit: None,
     }
 }
 
@@ -89,6 +93,7 @@ fn sample() -> StatusReport {
     let resource = |name: &str, volumes| ResourceStatus {
         name: name.to_owned(),
         volumes,
+        ..ResourceStatus::default()
     };
     StatusReport {
         name: "alpha".to_owned(),

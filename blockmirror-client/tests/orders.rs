@@ -1,0 +1,144 @@
+//! The `blockmirror` command: orders to resources and volumes, and copying.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use blockmirror_client::admin::{ConnectionState, PeerStatus, ReplicationState};
+use common::daemon::bravo;
+use common::scene::Scene;
+use common::{Toy, pattern, uri};
+
+const MIB: u64 = 1 << 20;
+
+fn established() -> PeerStatus {
+    bravo(ConnectionState::Connected, ReplicationState::Established)
+}
+
+#[tokio::test]
+async fn a_copy_over_a_list_of_nodes() {
+    let scene = Scene::without_daemon();
+    let path = |name: &str| scene.directory.path().join(name);
+    let serve = |name: &str, shut: bool, data: Vec<u8>| {
+        let toy = Toy {
+            size: data.len() as u64,
+            ..Toy::default()
+        };
+        toy.shut.store(shut, std::sync::atomic::Ordering::SeqCst);
+        toy.serve(&path(name), data);
+        uri(&path(name)).to_string()
+    };
+    let mut data = pattern(3 * MIB as usize + 4096);
+    data[MIB as usize..2 * MIB as usize].fill(0);
+    let size = data.len();
+    let from = serve("from", false, data);
+    let (shut, to) = (serve("a", true, vec![9; size]), serve("b", false, vec![9; size]));
+    let nodes = format!("{shut},{to}");
+    let outcome = scene.run(&["copy", &from, &nodes]).await;
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (Some(0), "copied: 3 MiB (1 MiB of it zeroes)\n"),
+        "{}",
+        outcome.stderr
+    );
+    let outcome = scene.run(&["compare", "--json", &nodes, &from]).await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(
+        (&report["identical"], &report["right_bytes"]),
+        (&true.into(), &size.into())
+    );
+    let small = serve("small", false, vec![0; 4096]);
+    let outcome = scene.run(&["copy", &from, &small]).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("make it larger"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn every_order_asks_what_it_says() {
+    for (arguments, asked, said) in [
+        (&["promote", "db"][..], "/v1/resources/db/promote", "db is Primary here"),
+        (
+            &["promote", "--force", "--accept", "a1", "db"],
+            "/v1/resources/db/promote?force=true&accept=a1",
+            "db is Primary here",
+        ),
+        (&["demote", "db"], "/v1/resources/db/demote", "db is Secondary here"),
+        (
+            &["invalidate", "db", "bravo"],
+            "/v1/resources/db/invalidate?peer=bravo",
+            "it comes from bravo",
+        ),
+        (
+            &["connect", "db", "bravo", "--discard-my-data"],
+            "/v1/volumes/db/peers/bravo/connect?discard_my_data=true",
+            "may connect",
+        ),
+        (
+            &["verify", "db", "--repair"],
+            "/v1/volumes/db/verify?repair=true",
+            "has begun",
+        ),
+        (
+            &["verify", "db", "bravo", "--stop"],
+            "/v1/volumes/db/verify-stop?peer=bravo",
+            "is stopped",
+        ),
+        (
+            &["resize", "db", "20GiB", "--assume-clean"],
+            "/v1/volumes/db/resize?size=21474836480&assume_clean=true",
+            "volume db has 20 GiB on every node",
+        ),
+        (
+            &["attach", "db", "--replaced"],
+            "/v1/volumes/db/attach?replaced=true",
+            "is attached",
+        ),
+        (&["detach", "db"], "/v1/volumes/db/detach", "is detached"),
+        (
+            &["branch", "unexport", "db-1"],
+            "/v1/branches/db%2D1/unexport",
+            "db-1 is served no longer",
+        ),
+        (
+            &["branch", "export", "db-1"],
+            "/v1/branches/db%2D1/export",
+            "is served read-only",
+        ),
+        (
+            &["branch", "expire", "db-1"],
+            "/v1/branches/db%2D1/expire",
+            "db-1 is removed",
+        ),
+    ] {
+        let scene = Scene::new(vec![established()], None);
+        let outcome = scene.run(arguments).await;
+        assert_eq!(outcome.code, Some(0), "{arguments:?}: {}", outcome.stderr);
+        assert!(outcome.stdout.contains(said), "{arguments:?}: {}", outcome.stdout);
+        assert_eq!(scene.asked(), [format!("POST {asked}")]);
+        let with_json = [arguments, &["--json"]].concat();
+        let outcome = scene.run(&with_json).await;
+        let answer: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(answer["done"], true, "{with_json:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_forced_promotion_tells_what_would_be_lost() {
+    let body = r#"{"error": "its Primary did not hand over", "needs_accept": {"token": "c0ffee", "loss": {"age_seconds": 1.5,
+        "bytes": 1048576, "flushes": 3, "inconsistent_bytes": 0, "unknown": true}}}"#;
+    let scene = Scene::new(vec![established()], Some((409, body)));
+    let outcome = scene.run(&["promote", "--force", "db"]).await;
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
+    for part in [
+        "its Primary did not hand over",
+        "1 MiB of writes and 3 flushes",
+        "1.5 s old",
+        "\n    blockmirror promote --force --accept c0ffee db\n",
+    ] {
+        assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
+    }
+    let outcome = scene.run(&["promote", "--force", "--json", "db"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&answer["done"], outcome.code), (&false.into(), Some(1)));
+    assert_eq!(answer["needs_accept"]["token"], "c0ffee");
+}

@@ -1,0 +1,194 @@
+//! The branch files of all resources: found, shown, and removed when their time is over.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use blockmirror_client::admin::BranchStatus;
+
+use super::open::StartError;
+use super::roster::{Roster, Served};
+use crate::branch::{self, BranchFile, BranchInfo, BranchPlace};
+use crate::config::{BranchKeep, ImageSource, Resource, Volume};
+use crate::data::BranchPlan;
+
+/// A branch, and the resource whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) resource: String,
+    pub(super) info: BranchInfo,
+    keep: BranchKeep,
+    pub(super) exported_as: Option<String>,
+}
+
+/// Where the branches of a resource are, and of which volumes.
+struct Place {
+    resource: String,
+    directories: Vec<PathBuf>,
+    volumes: Vec<String>,
+    keep: BranchKeep,
+    /// Name and export of those that are served.
+    exported: Vec<(String, String)>,
+}
+
+/// Where branches of a volume are made, and the one that an earlier life of the daemon has not finished. Blocks.
+pub(super) fn plan(
+    node: &str,
+    resource: &Resource,
+    volume: &Volume,
+    mirrored: bool,
+) -> Result<Option<BranchPlan>, StartError> {
+    let beside = match &volume.image {
+        ImageSource::Path(path) => path.parent(),
+        ImageSource::Memory => None,
+    };
+    let Some(directory) = resource.branch_dir.as_deref().or(beside).filter(|_| mirrored) else {
+        return Ok(None);
+    };
+    let unfinished = BranchFile::resume(directory, &volume.export).map_err(|error| StartError::Branch {
+        export: volume.export.clone(),
+        directory: directory.to_owned(),
+        error,
+    })?;
+    Ok(Some(BranchPlan {
+        place: BranchPlace {
+            directory: directory.to_owned(),
+            node: node.to_owned(),
+        },
+        unfinished,
+    }))
+}
+
+/// All branches, by resource, the latest first. Blocks.
+pub(super) fn all(roster: &Roster) -> Vec<Found> {
+    // Looked up first, so that nobody waits for the files.
+    let places: Vec<Place> = roster.look().resources.iter().map(place).collect();
+    places.iter().flat_map(found).collect()
+}
+
+fn place(served: &Served) -> Place {
+    Place {
+        resource: served.config.name.clone(),
+        directories: directories(served),
+        volumes: served
+            .config
+            .volumes
+            .iter()
+            .map(|volume| volume.export.clone())
+            .collect(),
+        keep: served.config.branch_keep,
+        exported: served
+            .branches
+            .iter()
+            .map(|branch| (branch.name.clone(), branch.volume.export.clone()))
+            .collect(),
+    }
+}
+
+/// `branch_dir`, or those of the images.
+fn directories(served: &Served) -> Vec<PathBuf> {
+    if let Some(directory) = &served.config.branch_dir {
+        return vec![directory.clone()];
+    }
+    let parent = |image: &ImageSource| match image {
+        ImageSource::Path(path) => path.parent().map(Path::to_owned),
+        ImageSource::Memory => None,
+    };
+    let images = served.config.volumes.iter().map(|volume| &volume.image);
+    let mut directories: Vec<PathBuf> = images.filter_map(parent).collect();
+    directories.sort();
+    directories.dedup();
+    directories
+}
+
+/// A directory may be shared with other resources: the volume tells whose a branch is.
+fn found(place: &Place) -> Vec<Found> {
+    let mine = |info: &BranchInfo| place.volumes.contains(&info.volume);
+    let infos = branch::list(&place.directories).into_iter().filter(mine);
+    let found = infos.map(|info| Found {
+        resource: place.resource.clone(),
+        exported_as: place
+            .exported
+            .iter()
+            .find(|(name, _)| *name == info.name)
+            .map(|(_, export)| export.clone()),
+        keep: place.keep,
+        info,
+    });
+    found.collect()
+}
+
+/// As an operator is told of it.
+pub(super) fn status(found: &Found) -> BranchStatus {
+    let info = &found.info;
+    BranchStatus {
+        name: info.name.clone(),
+        volume: info.volume.clone(),
+        generation: format!("{:016x}", info.generation),
+        created: info.created,
+        saved_bytes: info.saved_bytes,
+        file: info.path.display().to_string(),
+        exported_as: found.exported_as.clone(),
+        expires_in_seconds: expires_in(found.keep, info.created, now()),
+    }
+}
+
+/// Seconds that are left to it; `None`: it is kept until somebody removes it.
+fn expires_in(keep: BranchKeep, created: u64, now: u64) -> Option<u64> {
+    match keep {
+        BranchKeep::Forever => None,
+        BranchKeep::For(time) => Some(created.saturating_add(time.as_secs()).saturating_sub(now)),
+    }
+}
+
+/// Remove what has had its time and is not served. Blocks.
+pub(super) fn expire(roster: &Roster) {
+    for found in all(roster) {
+        let over = expires_in(found.keep, found.info.created, now()) == Some(0);
+        if !over || found.exported_as.is_some() {
+            continue;
+        }
+        let (branch, resource) = (&found.info.name, &found.resource);
+        match branch::remove(&found.info.path) {
+            Ok(()) => tracing::info!(%branch, %resource, "branch_keep is over: the branch is removed"),
+            Err(error) => {
+                tracing::warn!(%branch, %resource, %error, "branch_keep is over, but the branch cannot be removed");
+            }
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exports::tests::roster_with;
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn where_branches_are() {
+        let beside = roster_with(&["db"], "", "");
+        assert_eq!(directories(&beside.look().resources[0]), [Path::new("/i")]);
+        let named = roster_with(
+            &["db"],
+            "branch_dir = \"/b\"",
+            "[[resource.peer]]\nname = \"b\"\nuri = \"nbd://b\"",
+        );
+        assert_eq!(directories(&named.look().resources[0]), [Path::new("/b")]);
+        assert!(all(&named).is_empty(), "there is no such directory");
+    }
+
+    #[test]
+    fn when_they_expire() {
+        let day = BranchKeep::For(Duration::from_secs(86_400));
+        assert_eq!(expires_in(BranchKeep::Forever, 10, u64::MAX), None);
+        assert_eq!(expires_in(day, 10, 10), Some(86_400));
+        assert_eq!(expires_in(day, 10, 86_409), Some(1));
+        assert_eq!(expires_in(day, 10, 86_410), Some(0));
+        assert_eq!(expires_in(day, 10, u64::MAX), Some(0));
+    }
+}

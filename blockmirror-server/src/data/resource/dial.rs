@@ -1,0 +1,136 @@
+//! Streams that begin: what the control side has negotiated, dialled here or there.
+
+use mirror_core::event::PeerIndex;
+use mirror_core::resource::event::Input;
+use mirror_core::stream::Credit;
+
+use crate::data::message::StreamHandover;
+use crate::data::stream::{Standing, StreamLost, StreamSetup, supersedes};
+use crate::data::thread::DataThread;
+
+impl DataThread {
+    /// The control side has negotiated a stream.
+    pub(in crate::data) fn stream_ready(&mut self, handover: StreamHandover) {
+        let at = handover.resource;
+        let index = PeerIndex(handover.peer as u8);
+        let stopping = self.stopping.is_some();
+        let Some(side) = self.resources.get_mut(at).filter(|side| side.has_core() && !stopping) else {
+            return;
+        };
+        let names: Vec<Option<String>> = side.volume_names(&self.volumes);
+        let (ours, hello) = (side.gate.hello(), handover.hello);
+        let node = side.node.clone();
+        let Some(partner) = side.partner(index) else { return };
+        if handover.dialled_by_us && !partner.take_answer() {
+            return;
+        }
+        let new = Standing {
+            dialled: handover.dialled_by_us,
+            incarnation: hello.incarnation,
+            heard: self.turn.now,
+        };
+        if let Some(old) = partner.port.standing() {
+            if !partner.closing && !supersedes(old, new, &node, &partner.plan.name, self.turn.now) {
+                tracing::debug!(
+                    peer = partner.plan.name,
+                    "two streams have crossed: this one is not used"
+                );
+                return;
+            }
+            self.lose_stream(
+                at,
+                index,
+                &StreamLost::Ended("a newer connection takes over".to_owned()),
+            );
+        }
+        let Some(partner) = self.resources[at].partner(index) else {
+            return;
+        };
+        let names: Vec<Option<&str>> = names.iter().map(Option::as_deref).collect();
+        let numbering = if handover.dialled_by_us { &ours } else { &hello };
+        partner.number_volumes(numbering, &names);
+        let (connection, tokens) = partner.next_connection();
+        let setup = StreamSetup {
+            connection,
+            socket: handover.socket,
+            unread: handover.unread,
+            dialled: handover.dialled_by_us,
+            incarnation: hello.incarnation,
+            credit: Credit {
+                bytes: hello.credit_bytes,
+                requests: hello.credit_requests,
+            },
+            heartbeat: partner.plan.heartbeat,
+            dead_after: partner.plan.dead_after,
+            request_timeout: partner.plan.request_timeout,
+        };
+        match partner.port.attach(&self.turn, setup, tokens) {
+            Ok(()) => {
+                partner.incarnation = hello.incarnation;
+                if !handover.dialled_by_us {
+                    partner.pause_for_theirs(&self.turn, &node);
+                }
+                for place in self.resources[at].volumes.iter().flatten() {
+                    self.volumes[*place].set_seed(index, hello.digest_seed);
+                }
+            }
+            Err(error) => partner.failed(&self.turn, format!("cannot use the connection: {error}")),
+        }
+    }
+
+    /// The peer was reached and is a plain NBD server.
+    pub(in crate::data) fn stream_plain(&mut self, resource: usize, peer: usize) {
+        let index = PeerIndex(peer as u8);
+        let Some(side) = self.resources.get_mut(resource) else {
+            return;
+        };
+        let Some(partner) = side.partner(index) else { return };
+        if partner.take_answer() {
+            partner.stop_wanting(&self.turn);
+            side.inbox.push_back(Input::IsPlain(index));
+        }
+    }
+
+    /// An attempt to reach a peer failed.
+    pub(in crate::data) fn stream_failed(&mut self, resource: usize, peer: usize, error: String) {
+        let side = self.resources.get_mut(resource);
+        let Some(partner) = side.and_then(|side| side.partner(PeerIndex(peer as u8))) else {
+            return;
+        };
+        if partner.take_answer() && partner.port.connection().is_none() {
+            partner.failed(&self.turn, error);
+        }
+    }
+
+    /// Tell the core of streams that wait, once nothing that came on an older one is in progress (I11).
+    pub(super) fn open_streams(&mut self, at: usize) {
+        let side = &mut self.resources[at];
+        let waits = side.partners.iter().any(|partner| partner.port.is_held());
+        if !waits || !side.partners.iter().all(|partner| partner.port.is_quiet()) {
+            return;
+        }
+        for peer in 0..side.partners.len() {
+            self.open_stream(at, peer);
+        }
+    }
+
+    fn open_stream(&mut self, at: usize, peer: usize) {
+        let side = &mut self.resources[at];
+        let partner = &mut side.partners[peer];
+        let Some(connection) = partner.port.connection().filter(|_| partner.port.is_held()) else {
+            return;
+        };
+        let index = partner.index;
+        if let Err(lost) = partner.port.open(&self.turn) {
+            return self.lose_stream(at, index, &lost);
+        }
+        partner.told = true;
+        partner.is_had(&self.turn, &side.node);
+        tracing::info!(resource = side.name, peer = partner.plan.name, "stream to the peer");
+        side.inbox.push_back(Input::Connected {
+            peer: index,
+            connection,
+            incarnation: partner.incarnation,
+        });
+    }
+}

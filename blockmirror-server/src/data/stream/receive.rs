@@ -1,0 +1,186 @@
+//! From received bytes to whole frames: header and body, then the payload, then its CRC.
+
+use std::mem;
+
+use mirror_core::stream::Frame;
+use mirror_core::stream::codec::{self, DecodeError, FRAME_BYTES_MAX, PayloadHasher, Progress};
+
+use super::ledger::protocol;
+use super::work::StreamLost;
+use crate::data::staging::{STAGING_BYTES, Staging};
+use crate::ring::{Buffer, BufferPool, Payload};
+
+/// Payloads up to this many bytes are copied out of the staging buffer; longer ones are received in place.
+const STAGED_BYTES: usize = 16 << 10;
+
+const _: () = assert!(STAGED_BYTES <= STAGING_BYTES, "a staged payload fits the buffer");
+
+/// What was received and is not yet a whole frame.
+pub(super) struct Inbound {
+    staging: Staging,
+    incoming: Incoming,
+}
+
+/// What the next bytes are.
+enum Incoming {
+    /// A frame.
+    Frame,
+    /// The payload of this one, small, waited for in the staging buffer.
+    Staged(Expected),
+    /// The rest of the payload of this one, received in place.
+    Direct {
+        expected: Expected,
+        /// Away while a receive is in flight.
+        buffer: Option<Buffer>,
+        filled: usize,
+        check: PayloadHasher,
+    },
+}
+
+struct Expected {
+    frame: Frame,
+    check: codec::Payload,
+}
+
+impl Expected {
+    fn length(&self) -> usize {
+        self.check.length as usize
+    }
+}
+
+impl Inbound {
+    /// Holds the bytes that came with the handshake.
+    pub(super) fn new(pool: &BufferPool, unread: &[u8]) -> Self {
+        Self {
+            staging: Staging::new(pool, unread),
+            incoming: Incoming::Frame,
+        }
+    }
+
+    /// The buffer to receive into, and the bytes it holds. `None`: it is away.
+    pub(super) fn lend(&mut self, pool: &BufferPool) -> Option<(Buffer, usize)> {
+        match &mut self.incoming {
+            Incoming::Direct { buffer, filled, .. } => buffer.take().map(|buffer| (buffer, *filled)),
+            Incoming::Frame | Incoming::Staged(_) => {
+                self.staging.adapt(pool);
+                self.staging.lend()
+            }
+        }
+    }
+
+    /// The buffer is back with `count` more bytes.
+    pub(super) fn restore(&mut self, home: Buffer, count: usize) {
+        match &mut self.incoming {
+            Incoming::Direct {
+                buffer, filled, check, ..
+            } => {
+                // While the bytes are in the cache.
+                check.update(&home.as_slice()[*filled..*filled + count]);
+                *filled += count;
+                *buffer = Some(home);
+            }
+            Incoming::Frame | Incoming::Staged(_) => self.staging.restore(home, count),
+        }
+    }
+
+    /// Throw away what is there, and what is half received.
+    pub(super) fn discard(&mut self) {
+        self.incoming = Incoming::Frame;
+        let length = self.staging.len();
+        self.staging.consume(length);
+    }
+
+    /// The next whole frame and its payload. `None`: more bytes are needed. `judge` sees a frame before any memory is
+    /// taken for its payload.
+    pub(super) fn next(
+        &mut self,
+        pool: &BufferPool,
+        judge: impl FnOnce(&Frame) -> Result<(), StreamLost>,
+    ) -> Result<Option<(Frame, Option<Payload>)>, StreamLost> {
+        if matches!(self.incoming, Incoming::Frame) {
+            match codec::decode(self.staging.bytes()).map_err(damaged)? {
+                Progress::NeedMore { total } => {
+                    // A long frame needs a staging buffer that can hold it.
+                    if total.is_some_and(|total| total > self.staging.capacity()) {
+                        self.staging.grow(pool, FRAME_BYTES_MAX);
+                    }
+                    return Ok(None);
+                }
+                Progress::Frame {
+                    frame,
+                    payload,
+                    consumed,
+                } => {
+                    judge(&frame)?;
+                    self.staging.consume(consumed);
+                    if payload.length == 0 {
+                        return Ok(Some((frame, None)));
+                    }
+                    self.begin_payload(pool, Expected { frame, check: payload });
+                }
+            }
+        }
+        self.finish(pool)
+    }
+
+    fn begin_payload(&mut self, pool: &BufferPool, expected: Expected) {
+        if expected.length() <= STAGED_BYTES {
+            self.incoming = Incoming::Staged(expected);
+            return;
+        }
+        self.staging.holds_large_payload();
+        let mut buffer = pool.take(expected.length());
+        let filled = self.staging.len().min(buffer.len());
+        let mut check = PayloadHasher::default();
+        let there = &self.staging.bytes()[..filled];
+        check.update(there);
+        buffer.as_mut_slice()[..filled].copy_from_slice(there);
+        self.staging.consume(filled);
+        self.incoming = Incoming::Direct {
+            expected,
+            buffer: Some(buffer),
+            filled,
+            check,
+        };
+    }
+
+    /// The frame whose payload is awaited, if all of it is there.
+    fn finish(&mut self, pool: &BufferPool) -> Result<Option<(Frame, Option<Payload>)>, StreamLost> {
+        let (expected, payload, check) = match mem::replace(&mut self.incoming, Incoming::Frame) {
+            Incoming::Frame => return Ok(None),
+            Incoming::Staged(expected) => {
+                let Some(bytes) = self.staging.bytes().get(..expected.length()) else {
+                    self.incoming = Incoming::Staged(expected);
+                    return Ok(None);
+                };
+                let (payload, check) = (pool.payload_of(bytes), codec::Payload::of(bytes));
+                self.staging.consume(expected.length());
+                (expected, payload, check)
+            }
+            Incoming::Direct {
+                expected,
+                buffer: Some(buffer),
+                filled,
+                check,
+            } if filled == expected.length() => (expected, buffer.into_payload(), check.finish()),
+            unfinished @ Incoming::Direct { .. } => {
+                self.incoming = unfinished;
+                return Ok(None);
+            }
+        };
+        if check != expected.check {
+            return Err(StreamLost::Damaged(format!(
+                "the checksum of {} bytes of payload from the peer is wrong: the network or memory damages data",
+                expected.length()
+            )));
+        }
+        Ok(Some((expected.frame, Some(payload))))
+    }
+}
+
+fn damaged(error: DecodeError) -> StreamLost {
+    match error {
+        DecodeError::Damaged { .. } => StreamLost::Damaged(format!("{error}: the network or memory damages data")),
+        DecodeError::TooLong(_) | DecodeError::Malformed { .. } => protocol(error.to_string()),
+    }
+}

@@ -1,0 +1,113 @@
+//! The wires between the nodes of a cluster, and the control sides that make connections over them.
+
+use std::collections::HashSet;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::rig::{Peering, Rig, peer_handover};
+use crate::data::{DataSender, FromData, Gate, StreamHandover, StreamHello, ToData};
+
+/// The wires, and who is at their ends.
+#[derive(Default)]
+pub(super) struct Net {
+    pub(super) plain: Option<[Arc<Rig>; 2]>,
+    pub(super) ends: Vec<Option<(DataSender, Arc<Gate>)>>,
+    pub(super) cut: HashSet<(usize, usize)>,
+    live: Vec<(usize, usize, UnixStream)>,
+    pub(super) made: u64,
+}
+
+/// The control side of a node: makes streams when asked to, until the thread says that it has stopped.
+pub(super) fn control(
+    mut messages: UnboundedReceiver<(usize, FromData)>,
+    at: usize,
+    peers: &[usize],
+    net: &Mutex<Net>,
+    sender: &DataSender,
+) -> Option<bool> {
+    while let Some((_, message)) = messages.blocking_recv() {
+        match message {
+            FromData::DialStream {
+                resource,
+                peer,
+                attempt,
+            } => {
+                std::thread::sleep(Duration::from_millis(u64::from(attempt.min(20))));
+                if net.lock().unwrap().plain.is_some() {
+                    sender.send(ToData::StreamPlain { resource, peer });
+                    continue;
+                }
+                let dialled = net.lock().unwrap().dial(at, peers[peer]);
+                sender.send(match dialled {
+                    Ok((socket, hello)) => ToData::StreamReady(StreamHandover {
+                        resource,
+                        peer,
+                        socket: socket.into(),
+                        unread: Vec::new(),
+                        hello,
+                        dialled_by_us: true,
+                    }),
+                    Err(error) => ToData::StreamFailed { resource, peer, error },
+                });
+            }
+            FromData::Stopped { clean } => return Some(clean),
+            FromData::Fatal(error) => panic!("{error}"),
+            FromData::Connect { volume, peer, .. } => {
+                let net = net.lock().unwrap();
+                let Some(plain) = &net.plain else { continue };
+                let (near, far) = UnixStream::pair().unwrap();
+                plain[volume].hand_over(far.into(), false, Vec::new(), Box::new(()));
+                let peering = Peering {
+                    size: Some(plain[volume].size()),
+                    ..Peering::default()
+                };
+                sender.send(ToData::PeerReady(peer_handover((volume, peer), near, &peering)));
+            }
+            FromData::CancelConnect { .. } | FromData::CancelStream { .. } | FromData::VolumeAdded { .. } => {}
+        }
+    }
+    None
+}
+
+impl Net {
+    /// End the connections that are meant.
+    pub(super) fn close(&mut self, meant: impl Fn(usize, usize) -> bool) {
+        self.live.retain(|(from, to, stream)| {
+            let hit = meant(*from, *to);
+            if hit {
+                // It may have ended already.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            !hit
+        });
+    }
+
+    fn dial(&mut self, from: usize, to: usize) -> Result<(UnixStream, StreamHello), String> {
+        if self.cut.contains(&(from, to)) {
+            return Err("the wire is cut".to_owned());
+        }
+        let end = |at: usize| self.ends[at].clone().ok_or_else(|| "the node is down".to_owned());
+        let ((_, our_gate), (their_sender, their_gate)) = (end(from)?, end(to)?);
+        self.made += 1;
+        let said = |gate: &Gate| StreamHello {
+            version: 1,
+            digest_seed: self.made,
+            ..gate.hello()
+        };
+        let (near, far) = UnixStream::pair().unwrap();
+        self.live.push((from, to, near.try_clone().unwrap()));
+        their_sender.send(ToData::StreamReady(StreamHandover {
+            resource: 0,
+            peer: if from < to { from } else { from - 1 },
+            socket: far.into(),
+            unread: Vec::new(),
+            hello: said(&our_gate),
+            dialled_by_us: false,
+        }));
+        Ok((near, said(&their_gate)))
+    }
+}

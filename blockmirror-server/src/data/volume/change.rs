@@ -1,0 +1,103 @@
+//! Changes of a volume while it is served: its image grows, goes, comes back; peers come.
+
+use mirror_core::AckMode;
+use mirror_core::config::PeerKind;
+use mirror_core::event::PeerIndex;
+use mirror_core::metadata::ImageIdentity;
+
+use super::{Machinery, Volume};
+use crate::data::peer::Peer;
+use crate::data::plan::PeerPlan;
+use crate::data::token::{Kind, Token};
+use crate::data::turn::Turn;
+use crate::image::Image;
+
+impl Volume {
+    /// Make the image larger: its bytes then, or why not.
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<u64, String> {
+        self.set_aside(bytes)?;
+        self.image.grow(bytes).map_err(|error| error.to_string())?;
+        Ok(self.image.size())
+    }
+
+    /// Set aside what the metadata file will need at this size: a disk that is full later must not keep the volume from
+    /// noting what a peer misses. Blocks for as long as the file system takes.
+    pub(crate) fn set_aside(&self, bytes: u64) -> Result<(), String> {
+        match &self.machinery {
+            Machinery::Mirror(mirror) => mirror.metadata.set_aside(&mirror.core.space(bytes)),
+            Machinery::Plain(_) => Ok(()),
+        }
+    }
+
+    /// The mirror has given the image up: close it once nothing of it is in flight, so that it can be replaced.
+    pub(crate) fn close_image(&mut self, turn: &mut Turn) {
+        self.image_gone = true;
+        self.branch_without_image(turn);
+        self.let_image_go();
+    }
+
+    /// Close an image that was given up, if nothing of it is in flight.
+    pub(super) fn let_image_go(&mut self) {
+        if !self.image_gone || self.image.in_flight() > 0 {
+            return;
+        }
+        self.image_gone = false;
+        match Image::placeholder(self.size) {
+            Ok(image) => self.put_image(image),
+            Err(error) => tracing::warn!(export = self.export, %error, "the image that was given up stays open"),
+        }
+    }
+
+    /// Take an image in the place of the one that was given up.
+    pub(crate) fn take_image(&mut self, image: Image, identity: ImageIdentity, replaced: bool) -> Result<(), String> {
+        if self.image.in_flight() > 0 {
+            return Err("requests are in flight at the image that was given up: they have to end first".to_owned());
+        }
+        if image.size() != self.size {
+            return Err(format!(
+                "the image has {} bytes, the volume {}: give it the same size",
+                image.size(),
+                self.size
+            ));
+        }
+        if let Machinery::Mirror(mirror) = &mut self.machinery {
+            mirror.core.set_image_identity(identity);
+        }
+        self.image_gone = false;
+        self.branch.set_image_gone(false);
+        if replaced {
+            // What a branch still misses was in the image that is gone.
+            self.branch.finish();
+        }
+        self.put_image(image);
+        Ok(())
+    }
+
+    /// A peer that the mirror is about to be told of.
+    pub(crate) fn add_peer(&mut self, plan: PeerPlan, kind: PeerKind, mode: AckMode) {
+        if let Machinery::Mirror(mirror) = &mut self.machinery {
+            let index = PeerIndex(mirror.peers.len() as u8);
+            mirror.peers.push(Peer::new(self.index, index, plan, false));
+            mirror.kinds.push(kind);
+            mirror.modes.push(mode);
+            mirror.streams.push(None);
+            mirror.seeds.push(0);
+        }
+    }
+
+    /// The mirror does not know the last peer: forget it.
+    pub(crate) fn forget_last_peer(&mut self) {
+        if let Machinery::Mirror(mirror) = &mut self.machinery {
+            mirror.peers.pop();
+            mirror.kinds.pop();
+            mirror.modes.pop();
+            mirror.streams.pop();
+            mirror.seeds.pop();
+        }
+    }
+
+    fn put_image(&mut self, mut image: Image) {
+        image.set_token_base(Token::new(Kind::Image, self.index).encode());
+        self.image = image;
+    }
+}

@@ -1,0 +1,49 @@
+//! What one side's identifiers say of the other's generation.
+
+use super::Generation;
+use super::decide::Side;
+
+/// How a side knows the other's current generation as one that came before its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It has recorded that the other holds just this.
+    ForPeer,
+    /// It has recorded that a third node holds it.
+    ForOther,
+    /// It was there once, and has counted what changed for the other since even earlier.
+    HistorySinceRecord,
+    /// It was there once.
+    History,
+}
+
+/// How `side` knows the generation of `other`.
+pub(super) fn known(side: &Side<'_>, other: &Side<'_>) -> Option<Known> {
+    let (volume, generation) = (side.volume, other.volume.current);
+    if generation == 0 {
+        None
+    } else if volume.for_peer == generation {
+        Some(Known::ForPeer)
+    } else if volume.for_others.contains(&generation) {
+        Some(Known::ForOther)
+    } else {
+        let place = |generation| volume.history.iter().position(|earlier| *earlier == generation);
+        let recorded = place(volume.for_peer).filter(|_| volume.for_peer != 0);
+        place(generation).map(|place| match recorded {
+            Some(recorded) if recorded > place => Known::HistorySinceRecord,
+            _ => Known::History,
+        })
+    }
+}
+
+/// Some generation is, or was once, part of both.
+pub(super) fn shares_past(mine: &Side<'_>, theirs: &Side<'_>) -> bool {
+    lineage(mine).any(|generation| generation != 0 && lineage(theirs).any(|other| other == generation))
+}
+
+fn lineage<'a>(side: &Side<'a>) -> impl Iterator<Item = Generation> + use<'a> {
+    let volume = side.volume;
+    [volume.current, volume.for_peer]
+        .into_iter()
+        .chain(volume.for_others.iter().copied())
+        .chain(volume.history.iter().copied())
+}

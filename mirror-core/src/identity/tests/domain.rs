@@ -1,0 +1,87 @@
+//! Every state of one side over small domains.
+
+use super::*;
+
+const MEETINGS: [(Meeting, Meeting); 3] = [
+    (Meeting::NEVER, Meeting::NEVER),
+    (Meeting { count: 1, token: 10 }, Meeting::NEVER),
+    (Meeting { count: 3, token: 30 }, Meeting { count: 2, token: 20 }),
+];
+
+/// All identifiers over three generations; images complete.
+pub(super) fn generations(name: &'static str) -> Vec<Node> {
+    let histories: [&[Generation]; 8] = [&[], &[1], &[2], &[3], &[1, 2], &[1, 3], &[2, 3], &[1, 2, 3]];
+    let mut all = alloc::vec![Node::fresh(name)];
+    for current in 1..=3 {
+        for for_peer in 0..=3 {
+            for for_other in 0..=3 {
+                for history in histories {
+                    for (met, before) in [MEETINGS[0], MEETINGS[2]] {
+                        for dirty in [0, 4096] {
+                            let mut node = Node::new(name, current).for_peer(for_peer).history(history);
+                            if for_other != 0 {
+                                node = node.for_other(for_other);
+                            }
+                            all.push(node.met(met, before).dirty(dirty));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// All states and flags, over two generations.
+pub(super) fn flags(name: &'static str) -> Vec<Node> {
+    let mut all = Vec::new();
+    for base in bases(name) {
+        for disk in [
+            LocalDisk::Diskless,
+            LocalDisk::Inconsistent,
+            LocalDisk::Outdated,
+            LocalDisk::UpToDate,
+        ] {
+            for bits in 0..16_u32 {
+                let flag = |bit: u32| bits & (1 << bit) != 0;
+                for acks_wait in [false, true] {
+                    let mut node = base.clone().disk(disk).dirty(if flag(0) { 4096 } else { 0 });
+                    node.role = if flag(1) { Role::Primary } else { Role::Secondary };
+                    node.discard = flag(2);
+                    node.volume.crashed_primary = flag(3);
+                    node.volume.acks_wait = acks_wait;
+                    if node.volume.crashed_primary && flag(0) || !acks_wait {
+                        if !node.discard && matches!(disk, LocalDisk::Inconsistent | LocalDisk::UpToDate) {
+                            all.push(node.clone().sync(7));
+                        }
+                        all.push(node);
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn bases(name: &'static str) -> Vec<Node> {
+    let mut bases = alloc::vec![Node::fresh(name)];
+    bases[0].volume.current = 1;
+    for current in 1..=2 {
+        for for_peer in 0..=2 {
+            for history in [&[][..], &[1]] {
+                for (met, before) in MEETINGS {
+                    bases.push(
+                        Node::new(name, current)
+                            .for_peer(for_peer)
+                            .history(history)
+                            .met(met, before),
+                    );
+                }
+            }
+        }
+    }
+    let mut larger = Node::new(name, 1);
+    larger.volume.size *= 2;
+    bases.push(larger);
+    bases
+}

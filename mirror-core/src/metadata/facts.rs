@@ -1,0 +1,79 @@
+//! What a metadata file says, before and after it has been matched with the configuration.
+
+use super::{PeerRecord, Restored};
+use crate::event::LinkKind;
+use crate::identity::Role;
+use crate::state::LocalDisk;
+
+impl Restored {
+    /// Blocks dirty for the peer at this place of the configuration.
+    pub fn dirty_blocks(&self, peer: usize) -> u64 {
+        self.peers[peer].dirty.count()
+    }
+
+    /// Extents that were hot when the file was last written; none after a stop in order.
+    pub fn hot_extents(&self) -> &[u32] {
+        &self.hot
+    }
+
+    /// The daemon stopped in order when it last ran, or has never run.
+    pub fn was_clean(&self) -> bool {
+        self.was_clean
+    }
+
+    /// What is at the other end of the peer at this place of the configuration; `None`: never reached.
+    pub fn kind(&self, peer: usize) -> Option<LinkKind> {
+        self.record(peer).and_then(|record| record.kind)
+    }
+
+    /// The role a mirror starts with: Primary where every peer is known to be a plain server, for then nobody else can
+    /// be Primary. Otherwise the resource decides.
+    pub fn start_role(&self) -> Role {
+        let plain = |peer: usize| self.kind(peer) == Some(LinkKind::Nbd);
+        if self.superblock.disk == LocalDisk::UpToDate && (0..self.peers.len()).all(plain) {
+            Role::Primary
+        } else {
+            Role::Secondary
+        }
+    }
+
+    /// It was Primary when it last ran, and nobody else has been since, as far as is known here.
+    pub fn was_primary(&self) -> bool {
+        self.superblock.resume
+    }
+
+    /// No data was ever declared.
+    pub fn is_fresh(&self) -> bool {
+        self.superblock.fresh
+    }
+
+    /// The state of the image.
+    pub fn disk(&self) -> LocalDisk {
+        self.superblock.disk
+    }
+
+    /// Earlier generations, the latest first.
+    pub fn history(&self) -> &[u64] {
+        &self.superblock.history
+    }
+
+    /// The generation that the peer of this name is recorded to hold; 0: in step. `None`: no record.
+    pub fn recorded(&self, peer: &str) -> Option<u64> {
+        let named = |record: &&PeerRecord| record.name == peer;
+        self.superblock
+            .peers
+            .iter()
+            .flatten()
+            .find(named)
+            .map(|record| record.generation)
+    }
+
+    /// The generation identifier of this node's data.
+    pub fn generation(&self) -> u64 {
+        self.superblock.generation
+    }
+
+    fn record(&self, peer: usize) -> Option<&PeerRecord> {
+        self.superblock.peers[self.peers[peer].slot as usize].as_ref()
+    }
+}

@@ -1,0 +1,133 @@
+//! Background traffic of one peer: how far resync has come, what is asked for, what waits to become durable.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::rate::Rate;
+use super::rate::eta::Eta;
+use super::status::ResyncStatus;
+use crate::config::{COPY_BYTES_MIN, ResyncRate};
+use crate::event::CopyId;
+use crate::range::ByteRange;
+
+/// Resync of one peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Resync {
+    /// Next block to look at.
+    pub(crate) cursor: u64,
+    /// Bytes of the next resync request.
+    pub(crate) step: u64,
+    pub(crate) copies: Vec<CopyRequest>,
+    /// Copied, not covered by a flush yet.
+    pub(crate) copied: Vec<ByteRange>,
+    /// Copied, the flush in flight covers them.
+    pub(crate) flushing: Vec<ByteRange>,
+    /// Fetched and written here, not covered by a flush of the local leg yet.
+    pub(crate) fetched: Vec<ByteRange>,
+    /// Fetched, the local flush in flight covers them.
+    pub(crate) settling: Vec<ByteRange>,
+    pub(crate) rate: Rate,
+    pub(crate) eta: Eta,
+    /// The rate lets the next request out then.
+    pub(crate) wake_at: Option<Duration>,
+    /// The local leg could not be read somewhere: another pass not before this.
+    pub(crate) retry_at: Option<Duration>,
+    /// Write the bitmap's progress down not later than this.
+    pub(crate) persist_at: Option<Duration>,
+    pub(crate) progress: Option<ResyncStatus>,
+    pub(crate) started_at: Duration,
+    pub(crate) last: Option<ResyncStatus>,
+}
+
+/// A resync request from the moment its range is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CopyRequest {
+    pub(crate) id: CopyId,
+    pub(crate) range: ByteRange,
+    pub(crate) kind: CopyKind,
+    pub(crate) phase: CopyPhase,
+    /// The host changed its blocks in the dark meanwhile: they stay dirty whatever it copied.
+    pub(crate) stale: bool,
+    /// When it was asked for, then when it was sent.
+    pub(crate) asked_at: Duration,
+}
+
+/// What a background request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CopyKind {
+    /// Resync to the peer.
+    Copy,
+    /// Resync to the leg here.
+    Fetch,
+    /// A range that could not be read here is fetched and written again.
+    Repair,
+    /// Verify, the range closed to the host.
+    Compare,
+    /// Verify, the first look: the range is open.
+    Look,
+}
+
+/// Life of a resync request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CopyPhase {
+    /// Waits for host mutations on its range.
+    Ordering,
+    /// In the peer's queue or window, its range closed to the host.
+    Queued,
+    /// Sent.
+    InFlight,
+}
+
+impl Resync {
+    pub(crate) fn new() -> Self {
+        Self {
+            cursor: 0,
+            step: COPY_BYTES_MIN,
+            copies: Vec::new(),
+            copied: Vec::new(),
+            flushing: Vec::new(),
+            fetched: Vec::new(),
+            settling: Vec::new(),
+            rate: Rate::new(ResyncRate::default()),
+            eta: Eta::default(),
+            wake_at: None,
+            retry_at: None,
+            persist_at: None,
+            progress: None,
+            started_at: Duration::ZERO,
+            last: None,
+        }
+    }
+
+    /// From the first block again.
+    pub(crate) fn restart_pass(&mut self) {
+        self.cursor = 0;
+        self.step = COPY_BYTES_MIN;
+        self.retry_at = None;
+    }
+
+    /// Nothing that was copied or fetched waits to become durable.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.waits_for_flush() == 0
+    }
+
+    /// Ranges that were copied or fetched and are not durable yet.
+    pub(crate) fn waits_for_flush(&self) -> usize {
+        self.copied.len() + self.flushing.len() + self.fetched.len() + self.settling.len()
+    }
+
+    /// Requests of this kind are asked for.
+    pub(crate) fn has(&self, kind: CopyKind) -> bool {
+        self.copies.iter().any(|copy| copy.kind == kind)
+    }
+
+    /// This one is asked for.
+    pub(crate) fn is_asked(&self, kind: CopyKind, range: ByteRange) -> bool {
+        self.copies.iter().any(|copy| copy.kind == kind && copy.range == range)
+    }
+
+    /// Bytes of the requests asked for.
+    pub(crate) fn in_flight_bytes(&self) -> u64 {
+        self.copies.iter().map(|copy| copy.range.length).sum()
+    }
+}

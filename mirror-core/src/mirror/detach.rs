@@ -1,0 +1,195 @@
+//! Giving the image up, and taking it again.
+
+use super::Mirror;
+use super::background::CopyPhase;
+use super::peer::Peer;
+use super::request::{PeerMask, Phase, Request, bit};
+use crate::event::{Failure, OrderRefusal, Refusal, Ticket, VolumeMessage};
+use crate::identity::Role;
+use crate::metadata::ImageIdentity;
+use crate::range::{ByteRange, EXTENT_BYTES};
+use crate::state::{LocalDisk, PeerState};
+
+/// The operator wants the image given up: waits for this flush of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving {
+    ticket: Ticket,
+    peer: usize,
+    flush: u64,
+}
+
+impl Mirror {
+    /// A Secondary without an image: what its Primary sends fails, and so do flushes of what it has sent.
+    pub(super) fn leave_image(&mut self) {
+        self.superblock.whole = matches!(self.superblock.disk, LocalDisk::UpToDate | LocalDisk::Outdated);
+        self.leg.flush_lost = self.local.is_in_flight();
+        self.local.set_absent(true);
+        self.set_disk(LocalDisk::Diskless);
+        for flush in core::mem::take(&mut self.flushes) {
+            self.refuse(flush.id, Refusal::Local(Failure::Io));
+        }
+    }
+
+    /// The volume lives on its peers from here on. False, and nothing changed, when none has everything.
+    pub(super) fn detach(&mut self) -> bool {
+        let complete = (0..self.peers.len())
+            .filter(|&peer| self.stands_in(peer))
+            .fold(0, |mask, peer| mask | bit(peer));
+        if complete == 0 || self.is_changing_role() {
+            return false;
+        }
+        self.note_what_is_missing();
+        self.superblock.whole = false;
+        self.leg.flush_lost = self.local.is_in_flight();
+        self.local.set_absent(true);
+        self.leg.bad.clear();
+        self.set_disk(LocalDisk::Diskless);
+        for peer in 0..self.peers.len() {
+            self.drop_unsent_copies(peer);
+            if complete & bit(peer) != 0 {
+                self.leg.sources |= bit(peer);
+                self.set_peer_state(peer, PeerState::SyncTarget);
+            }
+        }
+        self.refresh_modes();
+        self.tell_leg();
+        if self.superblock.left_at == 0 {
+            self.superblock.left_at = self.superblock.generation;
+        }
+        self.renew_generation();
+        self.leg.proposed = Some(self.superblock.generation);
+        for id in self.suspended.clone() {
+            self.let_range_go(id);
+        }
+        self.rely_on(complete);
+        true
+    }
+
+    /// Blocks that the image may lack: everything written since its last flush, and what is in flight.
+    fn note_what_is_missing(&mut self) {
+        let Some(log) = &self.log else { return };
+        let local = &self.local;
+        let size = self.config.size;
+        for extent in log.unsettled(|stamps| local.covers(stamps[0])) {
+            let offset = u64::from(extent) * EXTENT_BYTES;
+            let range = ByteRange::new(offset, EXTENT_BYTES.min(size - offset));
+            for link in &mut self.peers {
+                link.mark_dirty(range);
+            }
+        }
+    }
+
+    fn tell_leg(&mut self) {
+        let disk = self.superblock.disk;
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].is_stream() {
+                self.say_now(peer, VolumeMessage::Leg { disk });
+            }
+        }
+    }
+
+    /// What was answered so far has to be durable on the peers that are left, and so has what flushes wait for.
+    fn rely_on(&mut self, complete: PeerMask) {
+        for peer in (0..self.peers.len()).filter(|&peer| complete & bit(peer) != 0) {
+            let target = self.peers[peer].flush.request();
+            for flush in &mut self.flushes {
+                if flush.targets[peer] == 0 {
+                    flush.targets[peer] = target;
+                    flush.waiting |= bit(peer);
+                    flush.degraded &= !bit(peer);
+                }
+            }
+        }
+        self.issue_flushes();
+        for id in self.ids(|request| !request.replied) {
+            self.advance(id);
+        }
+        self.advance_flushes();
+    }
+
+    /// Mutations and flushes that the image has not answered.
+    fn is_image_busy(&self) -> bool {
+        let waits = |request: &Request| request.phase == Phase::Started && request.local.is_none();
+        let sent = |link: &Peer| link.resync.copies.iter().any(|copy| copy.phase == CopyPhase::InFlight);
+        let mutating = self.requests.iter().flatten().any(waits);
+        mutating || self.leg.flush_lost || self.local.is_in_flight() || self.peers.iter().any(sent)
+    }
+
+    /// An operator's word. What was answered by then is made durable on a peer first: it may be lost the next moment,
+    /// and with it what only the image here holds.
+    pub(super) fn order_detach(&mut self, ticket: Ticket) {
+        if self.superblock.disk == LocalDisk::Diskless {
+            return self.order_when_durable(ticket);
+        }
+        if self.role == Role::Secondary {
+            self.leave_image();
+            return self.order_when_durable(ticket);
+        }
+        let stands_in = (0..self.peers.len()).find(|&peer| self.stands_in(peer));
+        let (Some(peer), None, false) = (stands_in, self.leg.leaving, self.is_changing_role()) else {
+            return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        };
+        // Issued from now on, it comes behind everything sent so far; what is sent from now on is durable by itself.
+        let flush = self.peers[peer].flush.request();
+        self.leg.leaving = Some(Leaving { ticket, peer, flush });
+        self.refresh_modes();
+        self.issue_flushes();
+    }
+
+    /// A peer has flushed, or is lost: the image may be given up now, or not at all.
+    pub(super) fn leaving_step(&mut self) {
+        let Some(Leaving { ticket, peer, flush }) = self.leg.leaving else {
+            return;
+        };
+        let able = self.stands_in(peer) && !self.failed && !self.is_changing_role();
+        if able && !self.peers[peer].flush.reached(flush) {
+            return;
+        }
+        self.leg.leaving = None;
+        let gone = self.lives_on_peers() || (able && self.detach());
+        self.refresh_modes();
+        if gone {
+            self.order_when_durable(ticket);
+        } else {
+            self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+    }
+
+    /// The peer has everything that is here, and sees our requests in order.
+    fn stands_in(&self, peer: usize) -> bool {
+        let link = &self.peers[peer];
+        let in_step = link.state == PeerState::Established && link.dirty.is_empty();
+        link.is_stream() && (in_step || link.state == PeerState::SyncTarget)
+    }
+
+    pub(super) fn order_attach(&mut self, ticket: Ticket, replaced: bool) {
+        let here = self.superblock.disk == LocalDisk::Diskless;
+        if !here || self.leg.metadata_dead || self.is_image_busy() {
+            return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+        if replaced {
+            for peer in 0..self.peers.len() {
+                self.doubt(peer);
+            }
+        }
+        self.local.set_absent(false);
+        self.superblock.whole &= !replaced && self.role == Role::Secondary;
+        self.set_disk(self.superblock.taken_again());
+        self.order_when_durable(ticket);
+        if self.is_primary() {
+            self.tell_leg();
+            for peer in 0..self.peers.len() {
+                if self.peers[peer].state == PeerState::SyncTarget {
+                    self.start_fetch(peer);
+                }
+            }
+        }
+    }
+
+    /// Another image takes the place of the one that was given up, of the same size: named by the transaction of the
+    /// [`Order::Attach`](crate::event::Order) that follows.
+    pub fn set_image_identity(&mut self, image: ImageIdentity) {
+        assert_eq!(image.size, self.config.size, "an image of the volume's size");
+        self.superblock.image = image;
+    }
+}

@@ -1,0 +1,183 @@
+//! Growing the volume while it is used.
+//!
+//! Bitmap pages stand elsewhere in the metadata of a larger volume, so there is no moment at which both forms are
+//! whole. Between them the superblock says that every block of every peer is dirty:
+//!
+//! ```text
+//!  1. superblock: old size, every peer all dirty, under instances that no page has
+//!  2. pages, in their new places, under instances that no superblock has
+//!  3. superblock: new size, those instances
+//! ```
+//! A crash before 3 finds everything dirty, a crash after it finds every bit (I9). The activity log goes on all the
+//! time; it numbers extents, which stay where they are.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::Mirror;
+use super::orders::Then;
+use super::peer::Peer;
+use crate::bitmap::Bitmap;
+use crate::config::VOLUME_BYTES_MAX;
+use crate::event::{OrderRefusal, Ticket};
+use crate::metadata::{Geometry, HEADER_BYTES, Superblock, make_all_dirty};
+use crate::range::BLOCK_BYTES;
+use crate::sabotage::Sabotage;
+use crate::state::PeerState;
+
+/// How far a resize has come.
+#[derive(Clone, Debug)]
+pub(super) struct Resizing {
+    ticket: Ticket,
+    step: Step,
+    size: u64,
+    old_size: u64,
+    assume_clean: bool,
+    /// By peer: the instance that no page has.
+    nobody: Vec<u32>,
+}
+
+/// What is on its way to stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The superblock that says that everything is dirty.
+    Doubting,
+    /// Pages in their new places.
+    Pages,
+    /// The superblock of the new size.
+    Naming,
+}
+
+impl Resizing {
+    /// What the superblock has to say while the pages are on their way.
+    pub(super) fn disguise(&self, superblock: &mut Superblock, peers: &[Peer]) {
+        if self.step == Step::Naming {
+            return;
+        }
+        superblock.image.size = self.old_size;
+        for (link, &instance) in peers.iter().zip(&self.nobody) {
+            if let Some(record) = &mut superblock.peers[link.slot as usize]
+                && !link.removed
+            {
+                make_all_dirty(record, instance);
+            }
+        }
+    }
+}
+
+impl Mirror {
+    /// Every part of the metadata file that may be written to once the volume has `size` bytes, the header first: what
+    /// [`Restored::space`](crate::metadata::Restored::space) tells at the start.
+    pub fn space(&self, size: u64) -> Vec<Range<u64>> {
+        let geometry = Geometry::new(size);
+        let mut space = alloc::vec![0..HEADER_BYTES as u64];
+        let peers = self.peers.iter().filter(|peer| !peer.removed);
+        space.extend(peers.map(|peer| geometry.slot_space(peer.slot)));
+        space
+    }
+
+    pub(super) fn order_resize(&mut self, ticket: Ticket, size: u64, assume_clean: bool) {
+        let old_size = self.config.size;
+        if size == old_size && self.resizing.is_none() {
+            return self.order_done(ticket, Ok(()));
+        }
+        if size < old_size || self.resizing.is_some() || size > VOLUME_BYTES_MAX {
+            // Making it smaller is for a stopped volume: what is beyond the end may be on its way.
+            return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+        let nobody = (0..self.peers.len()).map(|_| self.rng.identifier() as u32).collect();
+        self.resizing = Some(Resizing {
+            ticket,
+            step: Step::Doubting,
+            size,
+            old_size,
+            assume_clean,
+            nobody,
+        });
+        if !self.keeps(Sabotage::ResizeOrder) {
+            self.place_pages();
+        }
+        self.when_durable(Then::Resize);
+    }
+
+    /// A superblock is durable that was asked for by this resize.
+    pub(super) fn resize_step(&mut self) {
+        let Some(resizing) = &self.resizing else { return };
+        match resizing.step {
+            Step::Doubting => self.place_pages(),
+            Step::Pages => {}
+            Step::Naming => {
+                let ticket = resizing.ticket;
+                self.resizing = None;
+                self.order_done(ticket, Ok(()));
+                for peer in 0..self.peers.len() {
+                    let link = &self.peers[peer];
+                    let sources = link.state == PeerState::Established && !link.dirty.is_empty();
+                    if sources && self.is_primary() {
+                        self.start_resync(peer);
+                    }
+                    self.go_on_with(peer);
+                }
+            }
+        }
+    }
+
+    /// From here on everything has the new size, in memory: pages go to their new places, under new instances.
+    fn place_pages(&mut self) {
+        let Some(resizing) = &mut self.resizing else { return };
+        if resizing.step != Step::Doubting {
+            return;
+        }
+        resizing.step = Step::Pages;
+        let (size, old_size, assume_clean) = (resizing.size, resizing.old_size, resizing.assume_clean);
+        let (blocks, old_blocks) = (size.div_ceil(BLOCK_BYTES), old_size.div_ceil(BLOCK_BYTES));
+        self.config.size = size;
+        self.superblock.image.size = size;
+        self.volume.geometry = Geometry::new(size);
+        if let Some(log) = &mut self.log {
+            log.grow(size);
+        }
+        for link in &mut self.peers {
+            let instance = self.rng.identifier() as u32;
+            link.dirty.grow(blocks);
+            link.unstable = grown(&link.unstable, blocks);
+            link.flushing = grown(&link.flushing, blocks);
+            if link.removed {
+                continue;
+            }
+            if !assume_clean {
+                // The last block may have been a short one: it is another one now.
+                link.dirty.set(old_size / BLOCK_BYTES..blocks);
+            } else if old_size % BLOCK_BYTES != 0 && link.dirty.contains(old_blocks - 1) {
+                link.dirty.set(old_blocks - 1..old_blocks);
+            }
+            link.sequences.resize(link.dirty.pages() as usize, 0);
+            link.record.instance = instance;
+            // A page that is not written stands for what most pages are.
+            link.record.base_dirty = link.dirty.count() > blocks / 2;
+            link.dirty.touch(link.record.base_dirty);
+        }
+        self.persisting.progress_wanted = true;
+        self.resize_pages_written();
+    }
+
+    /// Pages were written, or there are none to write: when all are in their places the new size may be named.
+    pub(super) fn resize_pages_written(&mut self) {
+        let Some(resizing) = &mut self.resizing else { return };
+        if resizing.step != Step::Pages {
+            return;
+        }
+        if self.persisting.is_busy() || self.peers.iter().any(|link| !link.dirty.changed().is_empty()) {
+            self.persisting.progress_wanted = true;
+            return;
+        }
+        resizing.step = Step::Naming;
+        self.when_durable(Then::Resize);
+    }
+}
+
+fn grown(bitmap: &Bitmap, blocks: u64) -> Bitmap {
+    let mut larger = bitmap.clone();
+    larger.grow(blocks);
+    larger
+}

@@ -1,0 +1,201 @@
+//! Becoming Primary. (Becoming Secondary is an end in order, as a stop is: see `stop`.)
+
+use alloc::vec::Vec;
+
+use super::Mirror;
+use super::orders::Then;
+use super::peer::Told;
+use crate::event::{DisconnectReason, LinkKind, OrderRefusal, Output, PeerIndex, Ticket};
+use crate::identity::{Generation, Role};
+use crate::sabotage::Sabotage;
+use crate::state::{LocalDisk, PeerState};
+
+/// How far a promotion has come.
+///
+/// ```text
+///  No --order--> Draining --nothing in flight--> Naming --durable here, acknowledged by all in step--> No
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Promotion {
+    No,
+    /// What an earlier Primary sent has to end first.
+    Draining {
+        ticket: Ticket,
+        generation: Generation,
+        doubtful: Vec<PeerIndex>,
+    },
+    /// The data has its new name (I7); nobody may write before it is known wherever it has to be.
+    Naming {
+        ticket: Ticket,
+        /// The local flush that covers what an earlier Primary sent.
+        local: u64,
+        /// It is durable here.
+        durable: bool,
+    },
+}
+
+impl Mirror {
+    /// A change of role is under way.
+    pub(super) fn is_changing_role(&self) -> bool {
+        self.promotion != Promotion::No || self.stopping.is_asked()
+    }
+
+    /// The data get their new name.
+    pub(super) fn is_promoting(&self) -> bool {
+        self.promotion != Promotion::No
+    }
+
+    pub(super) fn promote(&mut self, ticket: Ticket, generation: Generation, doubtful: Vec<PeerIndex>) {
+        let diskless = self.superblock.disk == LocalDisk::Diskless;
+        if self.role != Role::Secondary || self.is_changing_role() || generation == 0 || diskless {
+            return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+        self.promotion = Promotion::Draining {
+            ticket,
+            generation,
+            doubtful,
+        };
+    }
+
+    /// One step further, if what the present one waits for is there.
+    pub(super) fn promotion_step(&mut self) {
+        match core::mem::replace(&mut self.promotion, Promotion::No) {
+            Promotion::No => {}
+            promotion if self.failed => {
+                self.promotion = promotion;
+                self.cancel_promotion();
+            }
+            Promotion::Draining {
+                ticket,
+                generation,
+                doubtful,
+            } if self.mutations == 0 && self.flushes.is_empty() => {
+                self.become_primary(generation, &doubtful);
+                let local = self.local.request();
+                self.issue_flushes();
+                let durable = false;
+                self.promotion = Promotion::Naming { ticket, local, durable };
+                self.when_durable(Then::Named);
+                self.promotion_step();
+            }
+            Promotion::Naming {
+                ticket,
+                local,
+                durable: true,
+            } if self.is_named(local) => self.promoted(ticket),
+            waits => self.promotion = waits,
+        }
+    }
+
+    /// It ends without success: the mirror stops or has failed.
+    pub(super) fn cancel_promotion(&mut self) {
+        match core::mem::replace(&mut self.promotion, Promotion::No) {
+            Promotion::No => {}
+            Promotion::Draining { ticket, .. } | Promotion::Naming { ticket, .. } => {
+                self.order_done(ticket, Err(OrderRefusal::Closed));
+            }
+        }
+    }
+
+    pub(super) fn named(&mut self) {
+        if let Promotion::Naming { durable, .. } = &mut self.promotion {
+            *durable = true;
+        }
+    }
+
+    /// The new generation is known wherever it has to be, and what an earlier Primary sent is durable here.
+    fn is_named(&self, local: u64) -> bool {
+        let durable = self.local.reached(local) || !self.keeps(Sabotage::Handover);
+        let heard = self.peers.iter().all(|link| link.told == Told::Known) || !self.keeps(Sabotage::GenerationAlone);
+        durable && heard
+    }
+
+    fn become_primary(&mut self, generation: Generation, doubtful: &[PeerIndex]) {
+        self.role = Role::Primary;
+        let (previous, complete) = (self.superblock.generation, self.leg_is_complete());
+        for at in 0..self.peers.len() {
+            let serves = self.peers[at].state == PeerState::SyncTarget;
+            let doubted = doubtful.contains(&PeerIndex(at as u8));
+            let link = &mut self.peers[at];
+            let partner = link.link == LinkKind::Stream;
+            // Whoever is not connected and in step holds what was current before.
+            let lacks = doubted || !link.dirty.is_empty() || (partner && !link.is_in_step());
+            if lacks && link.record.generation == 0 {
+                link.record.generation = previous;
+            }
+            if !serves && !complete {
+                // What its sources had copied is written over from here on.
+                link.record.sync = 0;
+            }
+            if doubted {
+                self.doubt(at);
+            }
+        }
+        let acks_wait = self.every_partner_is_sync();
+        if self.keeps(Sabotage::I7) {
+            self.name_data(generation);
+        }
+        let superblock = &mut self.superblock;
+        (superblock.primary, superblock.resume, superblock.fresh) = (true, true, false);
+        superblock.acks_wait = acks_wait;
+        self.persisting.superblock_wanted = true;
+        let served = self.peers.iter().any(|link| link.state == PeerState::SyncTarget);
+        if !served && self.superblock.disk != LocalDisk::Diskless {
+            // Nobody is there who has more: the operator has declared what is here to be the data.
+            self.set_disk(LocalDisk::UpToDate);
+        }
+    }
+
+    /// Hosts may write.
+    fn promoted(&mut self, ticket: Ticket) {
+        self.refresh_modes();
+        for at in 0..self.peers.len() {
+            let link = &self.peers[at];
+            match link.state {
+                _ if link.removed => {}
+                PeerState::StandAlone if link.link == LinkKind::Nbd && !link.parted => {
+                    self.set_peer_state(at, PeerState::Connecting);
+                    self.emit(Output::Connect(PeerIndex(at as u8)));
+                }
+                // Its source has pushed so far; a Primary fetches.
+                PeerState::SyncTarget => self.ask_handshake(at),
+                PeerState::Established if !link.dirty.is_empty() => self.start_resync(at),
+                PeerState::SyncSource => self.push_again(at),
+                _ => {}
+            }
+        }
+        self.order_done(ticket, Ok(()));
+    }
+
+    /// A source that had stopped copying, because somebody else was Primary, goes on.
+    fn push_again(&mut self, peer: usize) {
+        if core::mem::take(&mut self.peers[peer].passive) {
+            self.start_resync(peer);
+        } else {
+            self.resync(peer);
+        }
+    }
+
+    /// What both nodes concluded does not hold in the new roles.
+    pub(super) fn ask_handshake(&mut self, peer: usize) {
+        self.peer_failed(peer, DisconnectReason::Handshake);
+    }
+
+    /// A Secondary has no plain peers: nothing it applies is sent on.
+    pub(super) fn leave_plain(&mut self, peer: usize) {
+        let connection = self.peers[peer].connection;
+        if self.peers[peer].state == PeerState::StandAlone {
+            return;
+        }
+        self.emit(Output::Disconnect {
+            peer: PeerIndex(peer as u8),
+            connection,
+            reason: DisconnectReason::Stopping,
+        });
+        if connection.is_some() {
+            self.lose_peer(peer, PeerState::StandAlone);
+        } else {
+            self.set_peer_state(peer, PeerState::StandAlone);
+        }
+    }
+}

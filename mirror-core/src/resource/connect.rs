@@ -1,0 +1,292 @@
+//! Connections to other blockmirrors come and go.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use super::config::{HANDSHAKE_MAX, PREPARE_MAX, RECHECK, REFUSED_RETRY};
+use super::event::{Event, Loss, Output, Volumes};
+use super::orders::Purpose;
+use super::peer::{Comparing, End, Link};
+use super::{Resource, index};
+use crate::config::PeerKind;
+use crate::event::{ConnectionId, LinkKind, Order};
+use crate::identity::Role;
+use crate::sabotage::Sabotage;
+use crate::stream::Control;
+
+impl Resource {
+    /// The daemon has started.
+    pub(super) fn start(&mut self, world: &dyn Volumes) {
+        self.read_disks(world);
+        if self.partners().next().is_none() {
+            // The mirrors were made as Primary.
+            self.role = Role::Primary;
+        }
+        for peer in 0..self.peers.len() {
+            self.dial(peer);
+        }
+    }
+
+    /// Reach the peer, if that is wanted and not under way.
+    pub(super) fn dial(&mut self, peer: usize) {
+        let state = &mut self.peers[peer];
+        let wanted = state.may_be_partner() && state.stand_alone.is_none() && self.now >= state.not_before;
+        if wanted && !state.dialled && matches!(state.link, Link::Down) {
+            state.dialled = true;
+            self.emit(Output::Dial(index(peer)));
+        }
+    }
+
+    /// A stream is up.
+    pub(super) fn connected(&mut self, peer: usize, connection: ConnectionId) {
+        if !matches!(self.peers[peer].link, Link::Down) {
+            self.close(peer, "a newer connection has replaced it");
+        }
+        self.peers[peer].dialled = false;
+        self.peers[peer].missed = None;
+        let unwanted = if self.peers[peer].removed {
+            Some("this node has no such peer any more".to_owned())
+        } else if self.peers[peer].kind == Some(PeerKind::Plain) {
+            Some("this node knows the peer as a plain NBD server: remove the peer and add it again".to_owned())
+        } else {
+            let reason = self.peers[peer].stand_alone.as_ref();
+            reason.map(|reason| format!("this node stands alone until its operator says connect: {reason}"))
+        };
+        self.peers[peer].link = Link::Comparing(Comparing {
+            connection,
+            progress: self.now,
+            said: None,
+            heard: None,
+            rulings: None,
+            verdict_said: false,
+            held: None,
+            verdict_heard: None,
+        });
+        if let Some(reason) = unwanted {
+            self.say_goodbye(peer, false, reason);
+        } else if self.peers[peer].kind.is_none() {
+            self.set_kind(peer, PeerKind::Partner);
+        }
+    }
+
+    /// The peer is a plain NBD server.
+    pub(super) fn is_plain(&mut self, peer: usize) {
+        self.peers[peer].dialled = false;
+        match self.peers[peer].kind {
+            Some(PeerKind::Plain) => {}
+            None => self.set_kind(peer, PeerKind::Plain),
+            Some(PeerKind::Partner) => self.stand_alone(
+                peer,
+                "a plain NBD server answers where a blockmirror was: if that is meant, remove the peer and add it again"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn set_kind(&mut self, peer: usize, kind: PeerKind) {
+        self.peers[peer].kind = Some(kind);
+        let link = match kind {
+            PeerKind::Plain => LinkKind::Nbd,
+            PeerKind::Partner => LinkKind::Stream,
+        };
+        let order = Order::SetKind {
+            peer: index(peer),
+            kind: link,
+        };
+        self.order_all(&order, Purpose::Kind);
+    }
+
+    /// What the peer had sent beyond what arrived.
+    pub(super) fn missed(&mut self, peer: usize, loss: Loss) {
+        let state = &mut self.peers[peer];
+        match (&state.link, &mut state.end) {
+            (Link::Down, Some(end)) => end.loss = Some(loss),
+            (Link::Down, None) => {}
+            _ => state.missed = Some(loss),
+        }
+    }
+
+    /// The stream is gone.
+    pub(super) fn disconnected(&mut self, peer: usize, connection: ConnectionId, closed_by_peer: bool, reason: &str) {
+        if self.peers[peer].link.connection() != Some(connection) {
+            return;
+        }
+        self.event(Event::Lost {
+            peer: index(peer),
+            text: reason.to_owned(),
+        });
+        self.drop_link(peer, closed_by_peer);
+    }
+
+    /// Close the connection; it is tried again unless the node stands alone.
+    pub(super) fn close(&mut self, peer: usize, reason: &str) {
+        let Some(connection) = self.peers[peer].link.connection() else {
+            return;
+        };
+        self.emit(Output::Close {
+            peer: index(peer),
+            connection,
+            reason: reason.to_owned(),
+        });
+        self.drop_link(peer, false);
+    }
+
+    fn drop_link(&mut self, peer: usize, died: bool) {
+        let state = &mut self.peers[peer];
+        let link = core::mem::replace(&mut state.link, Link::Down);
+        let loss = state.missed.take();
+        // Who was told that it may become Primary may have done so.
+        let role = if state.consented.take().is_some() {
+            Role::Primary
+        } else {
+            state.role
+        };
+        state.disks.clear();
+        let was_joined = matches!(link, Link::Joined(_));
+        if was_joined || state.end.is_none() {
+            state.end = Some(End { role, died, loss });
+        } else if let Some(end) = &mut state.end
+            && role == Role::Primary
+        {
+            // It came back as Primary and was not understood: it lives.
+            *end = End { role, died, loss };
+        }
+        self.dial(peer);
+    }
+
+    /// Say why, close, and perhaps stay alone.
+    pub(super) fn say_goodbye(&mut self, peer: usize, stand_alone: bool, reason: String) {
+        let Some(connection) = self.peers[peer].link.connection() else {
+            return;
+        };
+        self.emit(Output::Send {
+            peer: index(peer),
+            connection,
+            control: Control::Goodbye {
+                stand_alone,
+                reason: reason.clone(),
+            },
+        });
+        if stand_alone {
+            self.stand_alone(peer, reason.clone());
+        }
+        self.peers[peer].not_before = self.now + REFUSED_RETRY;
+        self.close(peer, &reason);
+    }
+
+    /// The other has said why it closes the connection.
+    pub(super) fn heard_goodbye(&mut self, peer: usize, stand_alone: bool, reason: &str) {
+        let text = format!("{} said: {reason}", self.peers[peer].name);
+        if stand_alone && self.peers[peer].stand_alone.is_none() {
+            self.stand_alone(peer, text.clone());
+        }
+        self.peers[peer].not_before = self.now + REFUSED_RETRY;
+        self.close(peer, &text);
+    }
+
+    /// Do not try before an operator says so.
+    pub(super) fn stand_alone(&mut self, peer: usize, text: String) {
+        self.peers[peer].stand_alone = Some(text.clone());
+        if self.peers[peer].dialled {
+            self.peers[peer].dialled = false;
+            self.emit(Output::CancelDial(index(peer)));
+        }
+        self.event(Event::StandAlone {
+            peer: index(peer),
+            text,
+        });
+    }
+
+    /// A control frame. One of an older connection says nothing of the present one.
+    pub(super) fn control(&mut self, peer: usize, connection: ConnectionId, control: Control, world: &dyn Volumes) {
+        let present = self.peers[peer].link.connection();
+        if present.is_none() || (present != Some(connection) && self.keeps(Sabotage::OldConnectionIgnored)) {
+            return;
+        }
+        self.progress(peer);
+        match control {
+            Control::Identity(identity) => self.heard_identity(peer, identity),
+            Control::Verdict {
+                my_revision,
+                your_revision,
+                verdicts,
+                text,
+            } => self.heard_verdict(peer, my_revision, your_revision, verdicts, text),
+            Control::Bitmap { volume, blocks, last } => self.heard_bitmap(peer, usize::from(volume), blocks, last),
+            Control::State { role, disks } => self.heard_state(peer, role, &disks),
+            Control::AskDemote => self.asked_to_demote(peer, connection, world),
+            Control::Demoted => self.heard_demoted(peer),
+            Control::DemoteRefused(why) => self.heard_demote_refused(peer, &why),
+            Control::Promoting => self.asked_for_consent(peer, connection),
+            Control::PromoteGranted => self.heard_consent(peer),
+            Control::PromoteRefused(why) => self.heard_objection(peer, &why),
+            Control::Grow { volume, size } => self.asked_to_grow(peer, connection, usize::from(volume), size),
+            Control::Grown { volume, size } => self.heard_grown(peer, usize::from(volume), size),
+            Control::GrowRefused { why, .. } => self.heard_grow_refused(peer, &why),
+            Control::Resize {
+                volume,
+                size,
+                assume_clean,
+            } => self.asked_to_resize(peer, usize::from(volume), size, assume_clean),
+            Control::Resized { .. } => self.heard_resized(peer),
+            Control::Meet { salt } => self.asked_to_meet(peer, salt),
+            Control::Met { salt } => self.heard_met(peer, salt),
+            Control::Goodbye { stand_alone, reason } => self.heard_goodbye(peer, stand_alone, &reason),
+            // The link's own.
+            Control::Heartbeat { .. } | Control::HeartbeatAck { .. } | Control::Credit { .. } => {}
+        }
+    }
+
+    /// The connection has got further.
+    pub(super) fn progress(&mut self, peer: usize) {
+        match &mut self.peers[peer].link {
+            Link::Down => {}
+            Link::Comparing(comparing) => comparing.progress = self.now,
+            Link::Joined(joined) => joined.progress = self.now,
+        }
+    }
+
+    /// What has become possible on a connection, or is overdue.
+    pub(super) fn step_link(&mut self, peer: usize, world: &dyn Volumes) {
+        match &self.peers[peer].link {
+            Link::Down => self.dial(peer),
+            Link::Comparing(comparing) => {
+                if comparing.heard.is_none() && self.now >= comparing.progress + HANDSHAKE_MAX {
+                    self.close(peer, "the other node did not say who it is");
+                } else {
+                    self.step_handshake(peer, world);
+                }
+            }
+            Link::Joined(joined) => {
+                if !joined.is_ready() && self.now >= joined.progress + PREPARE_MAX {
+                    self.close(peer, "preparing the volumes made no progress");
+                } else {
+                    self.step_join(peer, world);
+                }
+            }
+        }
+    }
+
+    /// When the connection has to be looked at. Once the other has said who it is, there is no bound on its verdict
+    /// here: it may have a reason to hold it, and the link's heartbeats tell whether it lives.
+    pub(super) fn link_timeout(&self, peer: usize) -> Option<Duration> {
+        match &self.peers[peer].link {
+            Link::Down => Some(self.peers[peer].not_before).filter(|at| *at > self.now),
+            Link::Comparing(comparing) if comparing.heard.is_none() => Some(comparing.progress + HANDSHAKE_MAX),
+            Link::Comparing(_) => Some(self.now + RECHECK),
+            Link::Joined(joined) if !joined.is_ready() => Some(joined.progress + PREPARE_MAX),
+            Link::Joined(_) => self.meeting_due(peer),
+        }
+    }
+
+    /// The operator wants the peer back.
+    pub(super) fn connect_again(&mut self, peer: usize, discard_mine: bool) {
+        let state = &mut self.peers[peer];
+        state.stand_alone = None;
+        state.not_before = self.now;
+        state.discard_mine = discard_mine;
+        self.dial(peer);
+    }
+}

@@ -1,0 +1,137 @@
+//! Consent: who wants to become Primary tells everybody it is connected to, and everybody has to agree. A node agrees
+//! with one at a time; of two that ask each other, the one whose name comes first goes on.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::config::{CONSENT_MAX, CONSENT_STANDS};
+use super::event::{Answer, Output, Volumes};
+use super::peer::Link;
+use super::promote::{Promotion, Stage};
+use super::roles::Change;
+use super::{Resource, index};
+use crate::event::ConnectionId;
+use crate::identity::Role;
+use crate::sabotage::Sabotage;
+use crate::stream::Control;
+
+impl Resource {
+    pub(super) fn ask_for_consent(&mut self, world: &dyn Volumes) {
+        let until = self.now + CONSENT_MAX;
+        let missing = self.ask_all_but(None);
+        if let Some(promotion) = self.promotion() {
+            promotion.until = until;
+            promotion.stage = Stage::Consent { missing };
+        }
+        self.step_promotion(world);
+    }
+
+    pub(super) fn ask_all_but(&mut self, but: Option<usize>) -> Vec<(usize, ConnectionId)> {
+        let mut asked = Vec::new();
+        for peer in 0..self.peers.len() {
+            let joined = self.peers[peer].joined().map(|joined| joined.connection);
+            let held = match &self.peers[peer].link {
+                Link::Comparing(comparing) => comparing.heard.as_ref().map(|_| comparing.connection),
+                _ => None,
+            };
+            if let Some(connection) = joined.or(held).filter(|_| but != Some(peer)) {
+                self.emit(Output::Send {
+                    peer: index(peer),
+                    connection,
+                    control: Control::Promoting,
+                });
+                asked.push((peer, connection));
+            }
+        }
+        asked
+    }
+
+    pub(super) fn step_consent(&mut self, missing: Vec<(usize, ConnectionId)>, late: bool, world: &dyn Volumes) {
+        let mut missing = missing;
+        missing.retain(|(peer, connection)| self.peers[*peer].link.connection() == Some(*connection));
+        if missing.is_empty() || !self.keeps(Sabotage::ConsentBeforePromotion) {
+            self.commit_promotion(world);
+        } else if late {
+            let names: Vec<&str> = missing
+                .iter()
+                .map(|(peer, _)| self.peers[*peer].name.as_str())
+                .collect();
+            let text = format!("{} did not say whether it agrees", names.join(", "));
+            self.abandon_promotion(Answer::Refused(text));
+        } else if let Some(promotion) = self.promotion() {
+            promotion.stage = Stage::Consent { missing };
+        }
+    }
+
+    /// A node has no objection.
+    pub(super) fn heard_consent(&mut self, from: usize) {
+        if let Some(Promotion {
+            stage: Stage::Consent { missing },
+            ..
+        }) = self.promotion()
+        {
+            missing.retain(|(peer, _)| *peer != from);
+        }
+    }
+
+    /// A node objects.
+    pub(super) fn heard_objection(&mut self, from: usize, why: &str) {
+        let text = format!("{} objects: {why}", self.peers[from].name);
+        if let Some(Promotion {
+            stage: Stage::Consent { .. },
+            ..
+        }) = self.promotion()
+        {
+            self.abandon_promotion(Answer::Refused(text));
+        }
+    }
+
+    /// Another node wants to become Primary.
+    pub(super) fn asked_for_consent(&mut self, peer: usize, connection: ConnectionId) {
+        let objection = self.objection_to(peer);
+        let control = match objection {
+            Some(why) => Control::PromoteRefused(why),
+            None => {
+                let other = self.peers[peer].name.clone();
+                let text = format!("{other} is becoming Primary at the same moment, and its name comes first");
+                self.abandon_promotion(Answer::Refused(text));
+                self.peers[peer].consented = Some(self.now);
+                self.past.last_primary = Some(peer);
+                self.past.left_in_order = false;
+                self.past.mine = false;
+                self.past.take_back = None;
+                Control::PromoteGranted
+            }
+        };
+        self.emit(Output::Send {
+            peer: index(peer),
+            connection,
+            control,
+        });
+    }
+
+    fn objection_to(&self, peer: usize) -> Option<String> {
+        let me = &self.config.node;
+        if self.role == Role::Primary || matches!(self.change, Some(Change::Demotion(_))) {
+            return Some(format!("{me} is Primary"));
+        }
+        let first = *me < self.peers[peer].name;
+        if let Some(Change::Promotion(promotion)) = &self.change
+            && (promotion.is_ordering() || promotion.handed_over.is_some() || first)
+        {
+            return Some(format!("{me} is becoming Primary at the same moment"));
+        }
+        let others = self.connected_partners().filter(|at| *at != peer);
+        for at in others {
+            let other = &self.peers[at];
+            if other.is_connected_primary() {
+                return Some(format!("{} is Primary, as {me} sees it", other.name));
+            }
+            if other.consented.is_some_and(|at| self.now < at + CONSENT_STANDS) {
+                return Some(format!("{} is becoming Primary, and {me} has agreed", other.name));
+            }
+        }
+        None
+    }
+}

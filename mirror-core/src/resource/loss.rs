@@ -1,0 +1,104 @@
+//! What a promotion would lose, as far as can be known here, and the word an operator quotes back.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::event::{Loss, Volumes};
+use super::peer::{Joined, Link};
+use super::{Resource, index};
+use crate::event::PeerIndex;
+use crate::identity::Role;
+use crate::state::LocalDisk;
+
+impl Resource {
+    /// What would be lost if this node became Primary now.
+    pub(super) fn assess(&self, world: &dyn Volumes) -> Loss {
+        let mut loss = Loss::default();
+        for volume in self.live_volumes().filter(|_| !self.peers.is_empty()) {
+            match self.volumes[volume].disk {
+                LocalDisk::Inconsistent => loss.inconsistent_bytes += self.missing_bytes(volume, world),
+                LocalDisk::Outdated => loss.unknown = true,
+                LocalDisk::UpToDate | LocalDisk::Diskless => {}
+            }
+        }
+        loss.unknown |= self.partners().any(|at| self.peers[at].newer);
+        if self.past.mine && self.past.this_life {
+            return loss;
+        }
+        match self.past.last_primary {
+            Some(primary) => self.add_missed(primary, &mut loss),
+            None => {
+                let joined = |at: usize| self.peers[at].joined().is_some_and(Joined::is_ready);
+                loss.unknown |= !self.partners().all(joined);
+            }
+        }
+        loss
+    }
+
+    /// What the last Primary had and this node did not get.
+    fn add_missed(&self, primary: usize, loss: &mut Loss) {
+        let peer = &self.peers[primary];
+        if peer.removed || peer.joined().is_some_and(Joined::is_ready) {
+            return;
+        }
+        let Some(end) = &peer.end else {
+            loss.unknown = true;
+            return;
+        };
+        if let Some(missed) = end.loss {
+            loss.age = missed.age;
+            loss.bytes = missed.bytes;
+            loss.flushes = missed.flushes;
+        }
+        // It had become Secondary in order, when everybody had everything; or its process is gone, and what it had sent
+        // is known: it acknowledges nothing any more.
+        let in_order = end.role == Role::Secondary;
+        let died = end.died && end.loss.is_some_and(|missed| !missed.unknown);
+        let back = !matches!(peer.link, Link::Down);
+        loss.unknown |= back || !(in_order || died);
+    }
+
+    fn missing_bytes(&self, volume: usize, world: &dyn Volumes) -> u64 {
+        let identities = self.partners().map(|at| world.identity(volume, index(at)));
+        let (mut dirty, mut size) = (0, 1);
+        for identity in identities {
+            dirty = dirty.max(identity.dirty_bytes);
+            size = size.max(identity.size);
+        }
+        // Incomplete without a mark of what is missing: anything may be.
+        if dirty == 0 { size } else { dirty }
+    }
+
+    /// What the operator quotes back: another situation has another word.
+    pub(super) fn token(&self, loss: &Loss, world: &dyn Volumes) -> String {
+        let mut text = format!(
+            "{:?} {} {} {} {}",
+            loss.age, loss.bytes, loss.flushes, loss.inconsistent_bytes, loss.unknown
+        );
+        for volume in self.live_volumes().filter(|_| !self.peers.is_empty()) {
+            text.push_str(&format!(" {:x}", world.identity(volume, index(0)).current));
+        }
+        format!("{:08x}", crc32fast::hash(text.as_bytes()))
+    }
+
+    /// Partners that may differ from this node in blocks that no bit here tells of.
+    ///
+    /// The last Primary is none of them: its own activity log knows what it had in flight. Nor is anybody if this node
+    /// was the last Primary. But another Secondary may have got writes of it that this one has not, or the other way;
+    /// unless the old Primary gave the role away in order, when everybody in step had everything.
+    pub(super) fn doubtful(&self, handed_over: bool, world: &dyn Volumes) -> Vec<PeerIndex> {
+        let partners: Vec<usize> = self.partners().collect();
+        let last = self.past.last_primary;
+        let in_order = handed_over || self.past.left_in_order;
+        let is_doubtful = |at: usize| {
+            let told = self.past.mine || partners.len() == 1 || last == Some(at);
+            !(told || in_order && self.is_in_step(at, world))
+        };
+        partners
+            .iter()
+            .filter(|at| is_doubtful(**at))
+            .map(|at| index(*at))
+            .collect()
+    }
+}

@@ -1,0 +1,134 @@
+//! Regular meetings of connected nodes: a common mark in both metadata, so that one that is put back to an earlier
+//! state later is recognised (see `identity::meeting`).
+
+use core::time::Duration;
+
+use super::config::MEETING_EVERY;
+use super::event::Output;
+use super::orders::Purpose;
+use super::peer::{LaneStage, Link, Mark};
+use super::{Resource, index};
+use crate::event::{ConnectionId, Order, OrderRefusal};
+use crate::identity::{Meeting, NextMeeting};
+use crate::stream::Control;
+
+impl Resource {
+    /// When the next one is due, if this node begins it.
+    pub(super) fn meeting_due(&self, peer: usize) -> Option<Duration> {
+        let joined = self.peers[peer].joined()?;
+        let mine = self.config.node < self.peers[peer].name;
+        let up = joined.lanes.iter().any(|lane| lane.stage == LaneStage::Up);
+        (mine && up && joined.meet.under_way.is_none()).then_some(joined.meet.due)
+    }
+
+    /// Begin one that is due.
+    pub(super) fn step_meeting(&mut self, peer: usize) {
+        let ready = self.peers[peer].joined().is_some_and(super::peer::Joined::is_ready);
+        if !ready || self.meeting_due(peer).is_none_or(|due| self.now < due) {
+            return;
+        }
+        let salt = self.rng.identifier();
+        if let Some(connection) = self.mark(peer, salt, false) {
+            self.emit(Output::Send {
+                peer: index(peer),
+                connection,
+                control: Control::Meet { salt },
+            });
+        }
+    }
+
+    /// The other has begun one.
+    pub(super) fn asked_to_meet(&mut self, peer: usize, salt: u64) {
+        self.mark(peer, salt, true);
+    }
+
+    /// The other has it durably.
+    pub(super) fn heard_met(&mut self, peer: usize, salt: u64) {
+        if let Link::Joined(joined) = &mut self.peers[peer].link
+            && let Some(mark) = &mut joined.meet.under_way
+            && mark.salt == salt
+        {
+            mark.answered = true;
+        }
+        self.end_meeting(peer);
+    }
+
+    /// Write the next mark into the metadata of every volume that is up. `asked`: the other began, and is answered.
+    fn mark(&mut self, peer: usize, salt: u64, asked: bool) -> Option<ConnectionId> {
+        let Link::Joined(joined) = &mut self.peers[peer].link else {
+            return None;
+        };
+        if joined.meet.under_way.is_some() {
+            return None;
+        }
+        let connection = joined.connection;
+        let up = joined.lanes.iter_mut().filter(|lane| lane.stage == LaneStage::Up);
+        let marks: alloc::vec::Vec<(usize, Meeting, Meeting)> = up
+            .map(|lane| {
+                let (met, before) = lane.next_mark(salt);
+                lane.met = NextMeeting { met, before };
+                (lane.ruling.volume, met, before)
+            })
+            .collect();
+        joined.meet.under_way = Some(Mark {
+            salt,
+            orders: marks.len(),
+            // Who was asked waits for nobody.
+            answered: asked,
+            asked,
+        });
+        for (volume, met, before) in marks {
+            let order = Order::Met {
+                peer: index(peer),
+                met,
+                before,
+            };
+            self.order(volume, order, Purpose::Meeting { peer, connection });
+        }
+        Some(connection)
+    }
+
+    /// A mark is durable in one volume.
+    pub(super) fn meeting_order_done(
+        &mut self,
+        peer: usize,
+        connection: ConnectionId,
+        outcome: Result<(), OrderRefusal>,
+    ) {
+        let Link::Joined(joined) = &mut self.peers[peer].link else {
+            return;
+        };
+        if joined.connection != connection {
+            return;
+        }
+        if outcome.is_err() {
+            // The mirror has failed or stops, which has consequences of its own.
+            joined.meet.under_way = None;
+            joined.meet.due = self.now + MEETING_EVERY;
+            return;
+        }
+        if let Some(mark) = &mut joined.meet.under_way {
+            mark.orders -= 1;
+        }
+        self.end_meeting(peer);
+    }
+
+    fn end_meeting(&mut self, peer: usize) {
+        let now = self.now;
+        let Link::Joined(joined) = &mut self.peers[peer].link else {
+            return;
+        };
+        let Some(mark) = joined.meet.under_way.take_if(|mark| mark.orders == 0 && mark.answered) else {
+            return;
+        };
+        joined.meet.due = now + MEETING_EVERY;
+        let connection = joined.connection;
+        if mark.asked {
+            self.emit(Output::Send {
+                peer: index(peer),
+                connection,
+                control: Control::Met { salt: mark.salt },
+            });
+        }
+    }
+}

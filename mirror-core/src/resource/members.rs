@@ -1,0 +1,100 @@
+//! Peers and volumes come and go while the resource works.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::commands::Then;
+use super::event::{Answer, CommandId, Output};
+use super::orders::Purpose;
+use super::peer::{Link, Peer};
+use super::{Resource, Volume, index};
+use crate::config::{PEERS_MAX, PeerConfig, PeerKind};
+use crate::event::Order;
+use crate::identity::Role;
+
+impl Resource {
+    /// A new peer of every volume.
+    pub(super) fn add_peer(&mut self, id: CommandId, config: PeerConfig, kind: Option<PeerKind>) {
+        if self.peers.iter().filter(|peer| !peer.removed).count() >= PEERS_MAX {
+            self.answer(
+                Some(id),
+                Answer::Refused("the resource has as many peers as it can have".into()),
+            );
+            return;
+        }
+        if self.peers.iter().any(|peer| !peer.removed && peer.name == config.name) {
+            self.answer(Some(id), Answer::Refused("the resource has a peer of this name".into()));
+            return;
+        }
+        self.peers.push(Peer::new(config.name.clone(), kind));
+        let order = Order::AddPeer(config);
+        let peer = self.peers.len() - 1;
+        self.command_for_all(id, &order, Then::PeerAdded(peer));
+    }
+
+    /// The mirrors have taken it, or not.
+    pub(super) fn peer_added(&mut self, peer: usize, added: bool) {
+        if added {
+            self.dial(peer);
+        } else {
+            self.peers[peer].removed = true;
+        }
+    }
+
+    /// A peer is forgotten.
+    pub(super) fn remove_peer(&mut self, id: CommandId, peer: usize) {
+        self.peers[peer].removed = true;
+        if self.peers[peer].dialled {
+            self.peers[peer].dialled = false;
+            self.emit(Output::CancelDial(index(peer)));
+        }
+        self.say_goodbye(peer, false, "this node has no such peer any more".into());
+        if self.past.last_primary == Some(peer) {
+            self.past.last_primary = None;
+        }
+        self.command_for_all(id, &Order::RemovePeer(index(peer)), Then::Nothing);
+    }
+
+    /// A new volume. The connections are made anew: the first words on one name the volumes.
+    pub(super) fn add_volume(&mut self, id: CommandId, name: String) {
+        if self.live_volumes().any(|at| self.volumes[at].name == name) {
+            self.answer(
+                Some(id),
+                Answer::Refused("the resource has a volume of this name".into()),
+            );
+            return;
+        }
+        self.volumes.push(Volume::new(name));
+        let volume = self.volumes.len() - 1;
+        self.meet_anew("a volume was added");
+        if self.role == Role::Primary && self.partners().next().is_some() {
+            let order = Order::Promote {
+                generation: self.rng.identifier(),
+                doubtful: Vec::new(),
+            };
+            self.command_for(id, volume, order);
+        } else {
+            self.answer(Some(id), Answer::Done);
+        }
+    }
+
+    /// A volume is forgotten.
+    pub(super) fn remove_volume(&mut self, id: CommandId, volume: usize) {
+        self.volumes[volume].removed = true;
+        self.meet_anew("a volume was removed");
+        self.answer(Some(id), Answer::Done);
+    }
+
+    fn meet_anew(&mut self, reason: &str) {
+        for peer in 0..self.peers.len() {
+            if !matches!(self.peers[peer].link, Link::Down) {
+                self.close(peer, reason);
+            }
+        }
+    }
+
+    /// A mirror whose peer's kind is being written down has to know it before the role changes.
+    pub(super) fn knows_kinds(&self) -> bool {
+        !self.orders.any(Purpose::Kind)
+    }
+}

@@ -1,0 +1,360 @@
+//! A volume grows: first every image, then the mirrors of the other nodes, this node's last.
+//!
+//! A node that is asked by its operator leads. While images grow, nothing has changed: if one cannot, all stays as it
+//! was. Then the other nodes' volumes take the size, and only when all have it, this node's: no write beyond the old
+//! end can reach a node that does not have it yet.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::config::GROW_MAX;
+use super::event::{Answer, CommandId, Output, Volumes};
+use super::orders::Purpose;
+use super::peer::{Joined, LaneStage};
+use super::{Resource, index};
+use crate::event::{ConnectionId, Order, OrderRefusal};
+use crate::identity::Role;
+use crate::sabotage::Sabotage;
+use crate::stream::Control;
+
+/// Volumes that other nodes may ask this one to grow at a time.
+const GUESTS_MAX: usize = 64;
+
+/// One led by this node.
+#[derive(Clone, Debug)]
+pub(super) struct Growth {
+    /// The operator, until he has been answered.
+    id: Option<CommandId>,
+    volume: usize,
+    size: u64,
+    assume_clean: bool,
+    stage: Stage,
+    until: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Every image grows.
+    Images {
+        here: bool,
+        missing: Vec<(usize, ConnectionId)>,
+    },
+    /// The other nodes' volumes take the size.
+    Others { missing: Vec<(usize, ConnectionId)> },
+    /// This node's does.
+    Here,
+}
+
+/// One led by another node.
+#[derive(Clone, Debug)]
+pub(super) struct Guest {
+    peer: usize,
+    connection: ConnectionId,
+    volume: usize,
+    size: u64,
+}
+
+impl Resource {
+    pub(super) fn growth_timeout(&self) -> Option<Duration> {
+        let growth = self.growth.as_ref()?;
+        growth.id.map(|_| growth.until)
+    }
+
+    /// The operator's command.
+    pub(super) fn begin_growth(
+        &mut self,
+        id: CommandId,
+        volume: usize,
+        size: u64,
+        assume_clean: bool,
+        world: &dyn Volumes,
+    ) {
+        if let Some(why) = self.why_no_growth(volume, size, world) {
+            self.answer(Some(id), Answer::Refused(why));
+            return;
+        }
+        let mut missing = Vec::new();
+        for peer in 0..self.peers.len() {
+            if let Some((connection, place)) = self.lane_place(peer, volume) {
+                missing.push((peer, connection));
+                let control = Control::Grow { volume: place, size };
+                self.send(peer, connection, control);
+            }
+        }
+        self.growth = Some(Growth {
+            id: Some(id),
+            volume,
+            size,
+            assume_clean,
+            stage: Stage::Images { here: false, missing },
+            until: self.now + GROW_MAX,
+        });
+        self.emit(Output::Grow { volume, size });
+    }
+
+    fn why_no_growth(&self, volume: usize, size: u64, world: &dyn Volumes) -> Option<String> {
+        if self.growth.is_some() || self.change.is_some() {
+            return Some("another change of the resource is under way: try again when it has ended".into());
+        }
+        let primary = self.partners().find(|at| self.peers[*at].is_connected_primary());
+        if let (Role::Secondary, Some(peer)) = (self.role, primary) {
+            return Some(format!("{} is Primary: resize there", self.peers[peer].name));
+        }
+        let now = (!self.peers.is_empty()).then(|| world.identity(volume, index(0)).size);
+        if now.is_some_and(|now| size <= now) {
+            return Some(format!(
+                "the volume has {} bytes already: it can only grow",
+                now.unwrap_or(0)
+            ));
+        }
+        let name = &self.volumes[volume].name;
+        for at in self.partners() {
+            let peer = &self.peers[at];
+            let joined = peer.joined().is_some_and(Joined::is_ready);
+            // After a growth that was cut short the smaller node follows, though the sizes keep the two apart.
+            let has_size = peer.record.as_ref().is_some_and(|record| {
+                let volumes = &record.theirs.volumes;
+                volumes.iter().any(|other| other.name == *name && other.size == size)
+            });
+            if !joined && !has_size {
+                return Some(format!("{} is not connected: it would be too small", peer.name));
+            }
+        }
+        None
+    }
+
+    /// The connection of a volume to a peer, with the volume's place in what this node said there.
+    fn lane_place(&self, peer: usize, volume: usize) -> Option<(ConnectionId, u16)> {
+        let joined = self.peers[peer].joined()?;
+        let lane = joined.lanes.iter().find(|lane| lane.ruling.volume == volume)?;
+        Some((joined.connection, lane.ruling.mine as u16))
+    }
+
+    /// The volume that the peer means.
+    fn volume_at(&self, peer: usize, place: usize) -> Option<usize> {
+        let joined = self.peers[peer].joined()?;
+        let lane = joined.lanes.iter().find(|lane| lane.ruling.theirs == place)?;
+        (lane.stage != LaneStage::Preparing).then_some(lane.ruling.volume)
+    }
+
+    pub(super) fn send(&mut self, peer: usize, connection: ConnectionId, control: Control) {
+        self.emit(Output::Send {
+            peer: index(peer),
+            connection,
+            control,
+        });
+    }
+
+    /// An image here has been made larger, or not.
+    pub(super) fn grown(&mut self, volume: usize, outcome: Result<u64, String>) {
+        if let Some(growth) = &mut self.growth
+            && growth.volume == volume
+            && let Stage::Images { here, .. } = &mut growth.stage
+        {
+            match outcome {
+                Ok(size) if size >= growth.size => *here = true,
+                Ok(size) => self.end_growth(Err(format!("the image here has {size} bytes"))),
+                Err(why) => self.end_growth(Err(format!("the image here cannot grow: {why}"))),
+            }
+            return;
+        }
+        let Some(at) = self.guests.iter().position(|guest| guest.volume == volume) else {
+            return;
+        };
+        let guest = self.guests.remove(at);
+        let Some((connection, place)) = self.lane_place(guest.peer, volume) else {
+            return;
+        };
+        if connection != guest.connection {
+            return;
+        }
+        let control = match outcome {
+            Ok(size) if size >= guest.size => Control::Grown {
+                volume: place,
+                size: guest.size,
+            },
+            Ok(size) => Control::GrowRefused {
+                volume: place,
+                why: format!("the image has {size} bytes"),
+            },
+            Err(why) => Control::GrowRefused { volume: place, why },
+        };
+        self.send(guest.peer, connection, control);
+    }
+
+    /// Another node asks for a larger image.
+    pub(super) fn asked_to_grow(&mut self, peer: usize, connection: ConnectionId, place: usize, size: u64) {
+        let busy = self.growth.is_some() || self.change.is_some() || self.guests.len() >= GUESTS_MAX;
+        match self.volume_at(peer, place) {
+            Some(volume) if !busy => {
+                self.guests.retain(|guest| guest.volume != volume);
+                self.guests.push(Guest {
+                    peer,
+                    connection,
+                    volume,
+                    size,
+                });
+                self.emit(Output::Grow { volume, size });
+            }
+            _ => {
+                let control = Control::GrowRefused {
+                    volume: place as u16,
+                    why: "another change of the resource is under way".into(),
+                };
+                self.send(peer, connection, control);
+            }
+        }
+    }
+
+    /// Another node's image has the size.
+    pub(super) fn heard_grown(&mut self, from: usize, place: usize, size: u64) {
+        let volume = self.volume_at(from, place);
+        if let Some(growth) = &mut self.growth
+            && Some(growth.volume) == volume
+            && growth.size == size
+            && let Stage::Images { missing, .. } = &mut growth.stage
+        {
+            missing.retain(|(peer, _)| *peer != from);
+        }
+    }
+
+    /// Another node cannot.
+    pub(super) fn heard_grow_refused(&mut self, from: usize, why: &str) {
+        if self.growth.is_some() {
+            let text = format!("{}: {why}", self.peers[from].name);
+            self.end_growth(Err(text));
+        }
+    }
+
+    /// Every image has the size: another node leads, and lets the volume here have it.
+    pub(super) fn asked_to_resize(&mut self, peer: usize, place: usize, size: u64, assume_clean: bool) {
+        let (Some(volume), Some(connection)) = (self.volume_at(peer, place), self.peers[peer].link.connection()) else {
+            return;
+        };
+        self.guests.retain(|guest| guest.volume != volume);
+        self.guests.push(Guest {
+            peer,
+            connection,
+            volume,
+            size,
+        });
+        self.order(volume, Order::Resize { size, assume_clean }, Purpose::Resize);
+    }
+
+    /// Another node's volume has the size.
+    pub(super) fn heard_resized(&mut self, from: usize) {
+        if let Some(Growth {
+            stage: Stage::Others { missing },
+            ..
+        }) = &mut self.growth
+        {
+            missing.retain(|(peer, _)| *peer != from);
+        }
+    }
+
+    /// A mirror here has taken the size, or not.
+    pub(super) fn resize_order_done(&mut self, volume: usize, outcome: Result<(), OrderRefusal>) {
+        let leads = self
+            .growth
+            .as_ref()
+            .is_some_and(|growth| growth.volume == volume && matches!(growth.stage, Stage::Here));
+        if leads {
+            self.end_growth(outcome.map_err(|refusal| format!("the volume here cannot take the size: {refusal:?}")));
+            return;
+        }
+        let Some(at) = self.guests.iter().position(|guest| guest.volume == volume) else {
+            return;
+        };
+        let guest = self.guests.remove(at);
+        let Some((connection, place)) = self.lane_place(guest.peer, volume) else {
+            return;
+        };
+        if connection == guest.connection {
+            let control = match outcome {
+                Ok(()) => Control::Resized {
+                    volume: place,
+                    size: guest.size,
+                },
+                Err(refusal) => Control::GrowRefused {
+                    volume: place,
+                    why: format!("the volume cannot take the size: {refusal:?}"),
+                },
+            };
+            self.send(guest.peer, connection, control);
+        }
+    }
+
+    /// The next stage, if it can be.
+    pub(super) fn step_growth(&mut self) {
+        let Some(growth) = self.growth.clone() else {
+            return;
+        };
+        let waits_for = match &growth.stage {
+            Stage::Images { missing, .. } | Stage::Others { missing } => missing.as_slice(),
+            Stage::Here => &[],
+        };
+        let lost = waits_for
+            .iter()
+            .find(|(peer, connection)| self.peers[*peer].link.connection() != Some(*connection));
+        if let Some((peer, _)) = lost {
+            let text = format!("the connection to {} was lost", self.peers[*peer].name);
+            self.end_growth(Err(text));
+        } else if self.now >= growth.until && !matches!(growth.stage, Stage::Here) {
+            self.end_growth(Err("not every node has answered in time".into()));
+        } else if self.now >= growth.until {
+            let id = self.growth.as_mut().and_then(|growth| growth.id.take());
+            let text = "the volume here has not followed in time, and still may: see blockmirror status";
+            self.answer(id, Answer::Refused(text.into()));
+        } else if matches!(&growth.stage, Stage::Images { here: true, missing } if missing.is_empty()) {
+            self.resize_others(&growth);
+        } else if matches!(&growth.stage, Stage::Others { missing } if missing.is_empty() || !self.keeps(Sabotage::OthersGrowFirst))
+        {
+            let order = Order::Resize {
+                size: growth.size,
+                assume_clean: growth.assume_clean,
+            };
+            self.order(growth.volume, order, Purpose::Resize);
+            self.set_growth_stage(Stage::Here);
+        }
+    }
+
+    fn resize_others(&mut self, growth: &Growth) {
+        let mut missing = Vec::new();
+        for peer in 0..self.peers.len() {
+            if let Some((connection, place)) = self.lane_place(peer, growth.volume) {
+                missing.push((peer, connection));
+                let control = Control::Resize {
+                    volume: place,
+                    size: growth.size,
+                    assume_clean: growth.assume_clean,
+                };
+                self.send(peer, connection, control);
+            }
+        }
+        self.set_growth_stage(Stage::Others { missing });
+        self.step_growth();
+    }
+
+    fn set_growth_stage(&mut self, stage: Stage) {
+        if let Some(growth) = &mut self.growth {
+            growth.stage = stage;
+        }
+    }
+
+    fn end_growth(&mut self, outcome: Result<(), String>) {
+        let Some(growth) = self.growth.take() else {
+            return;
+        };
+        let answer = match (outcome, growth.stage) {
+            (Ok(()), _) => Answer::Done,
+            (Err(why), Stage::Images { .. }) => Answer::Refused(format!("{why}; the volume keeps its size everywhere")),
+            (Err(why), _) => Answer::Refused(format!(
+                "{why}; some nodes have the new size already: they stay apart from the others until resize is repeated \
+                 where it is missing"
+            )),
+        };
+        self.answer(growth.id, answer);
+    }
+}

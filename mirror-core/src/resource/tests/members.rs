@@ -1,0 +1,181 @@
+//! Volumes grow, peers and volumes come and go.
+
+use alloc::vec::Vec;
+
+use super::world::{SIZE, World};
+use crate::config::{AckMode, OnDisconnect, PeerConfig, PeerKind};
+use crate::event::{OrderRefusal, PeerIndex};
+use crate::identity::Role;
+use crate::resource::LinkState;
+use crate::resource::event::{Answer, Command, Output};
+
+fn resize(world: &mut World, node: usize, size: u64) -> Answer {
+    let command = Command::Resize {
+        volume: 0,
+        size,
+        assume_clean: false,
+    };
+    world.ask_long(node, command)
+}
+
+fn sizes(world: &World) -> Vec<u64> {
+    world.nodes.iter().map(|node| node.volumes[0].size).collect()
+}
+
+#[test]
+fn all_grow() {
+    let mut world = World::working(3, 2);
+    assert_eq!(resize(&mut world, 0, 2 * SIZE), Answer::Done);
+    assert_eq!(sizes(&world), [2 * SIZE; 3]);
+    assert!(world.nodes.iter().all(|node| node.volumes[1].size == SIZE));
+}
+
+#[test]
+fn a_node_that_cannot_keeps_all_as_they_are() {
+    let mut world = World::working(2, 1);
+    world.nodes[1].grow = Err("no space".into());
+    let answer = resize(&mut world, 0, 2 * SIZE);
+    assert!(
+        matches!(&answer, Answer::Refused(why) if why.contains("no space")),
+        "{answer:?}"
+    );
+    assert_eq!(sizes(&world), [SIZE; 2]);
+    world.nodes[1].grow = Ok(());
+    world.nodes[0].grow = Err("no space either".into());
+    assert!(matches!(resize(&mut world, 0, 2 * SIZE), Answer::Refused(_)));
+    assert_eq!(sizes(&world), [SIZE; 2]);
+}
+
+#[test]
+fn growing_is_the_primarys() {
+    let mut world = World::working(2, 1);
+    assert!(matches!(resize(&mut world, 1, 2 * SIZE), Answer::Refused(why) if why.contains("anna")));
+    assert!(matches!(resize(&mut world, 0, SIZE), Answer::Refused(_)), "not larger");
+    world.part(0, 1);
+    assert!(matches!(resize(&mut world, 0, 2 * SIZE), Answer::Refused(why) if why.contains("berta")));
+}
+
+#[test]
+fn a_growth_that_was_cut_short_can_be_completed() {
+    let mut world = World::working(2, 1);
+    world.nodes[0].volumes[0].refuses = Some(OrderRefusal::NoRoom);
+    assert!(matches!(resize(&mut world, 0, 2 * SIZE), Answer::Refused(_)));
+    assert_eq!(sizes(&world), [SIZE, 2 * SIZE]);
+    world.nodes[0].volumes[0].refuses = None;
+    world.part(0, 1);
+    world.heal(0, 1);
+    world.settle();
+    assert_eq!(world.link(0, 1), LinkState::Connecting, "the sizes differ");
+    assert_eq!(resize(&mut world, 0, 2 * SIZE), Answer::Done);
+    world.settle();
+    assert_eq!(world.link(0, 1), LinkState::Connected, "{}", world.describe());
+}
+
+#[test]
+fn a_peer_comes_and_goes() {
+    let mut world = World::working(2, 1);
+    let config = PeerConfig {
+        name: "emil".into(),
+        mode: AckMode::Sync,
+        on_disconnect: OnDisconnect::Continue,
+        queue_bytes: 0,
+        queue_requests: 0,
+        kind: PeerKind::Partner,
+    };
+    let add = Command::AddPeer {
+        config,
+        kind: Some(PeerKind::Partner),
+    };
+    assert_eq!(world.ask(0, add.clone()), Some(Answer::Done));
+    assert!(matches!(world.ask(0, add), Some(Answer::Refused(_))), "twice");
+    let status = world.nodes[0].resource.status();
+    assert_eq!(status.peers[1].link, LinkState::Connecting);
+    assert_eq!(world.ask(0, Command::RemovePeer(PeerIndex(1))), Some(Answer::Done));
+    assert!(world.nodes[0].resource.status().peers[1].removed);
+    assert!(matches!(
+        world.ask(0, Command::RemovePeer(PeerIndex(1))),
+        Some(Answer::Refused(_))
+    ));
+    assert_eq!(world.role(0), Role::Primary);
+}
+
+#[test]
+fn a_volume_comes_and_goes() {
+    let mut world = World::working(2, 1);
+    for node in [1, 0] {
+        let volume = super::volume::Volume::fresh(55 + node as u64, 1);
+        world.nodes[node].volumes.push(volume);
+        assert_eq!(
+            world.ask(node, Command::AddVolume { name: "w".into() }),
+            Some(Answer::Done)
+        );
+    }
+    world.settle();
+    assert!(world.nodes[0].volumes[1].primary);
+    assert!(world.all_in_step(), "{}", world.describe());
+    for node in 0..2 {
+        assert_eq!(world.ask(node, Command::RemoveVolume(1)), Some(Answer::Done));
+    }
+    world.settle();
+    assert_eq!(world.link(0, 1), LinkState::Connected);
+    assert!(matches!(world.ask(0, Command::Detach(1)), Some(Answer::Refused(_))));
+}
+
+#[test]
+fn a_peer_that_turns_out_to_be_plain_leaves_nobody_to_wait_for() {
+    let mut world = World::with(1, 1, |config| {
+        config.peers = [crate::resource::ResourcePeer {
+            name: "shelf".into(),
+            kind: None,
+        }]
+        .into();
+    });
+    assert_eq!(world.role(0), Role::Secondary);
+    world.give_input(0, crate::resource::event::Input::IsPlain(PeerIndex(0)));
+    world.settle();
+    assert_eq!(world.role(0), Role::Primary);
+}
+
+#[test]
+fn outputs_are_in_the_order_in_which_they_have_to_be_done() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    world.write(0, 1);
+    let log = world.log_outputs(1);
+    world.heal(0, 1);
+    world.settle();
+    let log = log.borrow();
+    let at = |is: &dyn Fn(&Output) -> bool| log.iter().position(is).unwrap();
+    let begun = at(&|output| {
+        matches!(
+            output,
+            Output::Order {
+                order: crate::event::Order::BeginTarget { .. },
+                ..
+            }
+        )
+    });
+    let bits = at(&|output| {
+        matches!(
+            output,
+            Output::Send {
+                control: crate::stream::Control::Bitmap { .. },
+                ..
+            }
+        )
+    });
+    let up = at(&|output| matches!(output, Output::PeerUp { .. }));
+    assert!(begun < bits && bits < up);
+}
+
+#[test]
+fn the_primarys_volume_grows_last() {
+    let mut world = World::working(2, 1);
+    world.nodes[1].volumes[0].mute = true;
+    let answer = resize(&mut world, 0, 2 * SIZE);
+    assert!(
+        matches!(&answer, Answer::Refused(why) if why.contains("in time")),
+        "{answer:?}"
+    );
+    assert_eq!(world.nodes[0].volumes[0].size, SIZE);
+}

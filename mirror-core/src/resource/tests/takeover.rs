@@ -1,0 +1,291 @@
+//! The Primary is gone: who may take over, what is asked, and what happens when it comes back.
+
+use super::world::{World, peer_of};
+use crate::event::PeerIndex;
+use crate::identity::Role;
+use crate::resource::event::{Answer, Command, Loss};
+use crate::resource::{AfterRestart, LinkState};
+
+#[test]
+fn a_primary_that_died_with_nothing_missing_is_replaced_without_force() {
+    let mut world = World::working(2, 2);
+    world.write(0, 1);
+    world.kill(0);
+    assert_eq!(world.promote(1), Answer::Done);
+    assert_eq!(world.role(1), Role::Primary);
+    // Its own log knows what it had in flight: nothing is filled.
+    assert!(world.nodes[1].volumes.iter().all(|volume| volume.dirty[0].is_empty()));
+    world.write(1, 5);
+    world.start(0);
+    world.settle();
+    assert_eq!((world.role(0), world.role(1)), (Role::Secondary, Role::Primary));
+    assert!(world.all_in_step(), "{}", world.describe());
+}
+
+#[test]
+fn a_silent_primary_may_be_running() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    let Answer::NeedsAccept { loss, token } = world.promote(1) else {
+        panic!("promoted beside a Primary that may be running");
+    };
+    assert!(loss.unknown);
+    // The word without force is not enough, another word neither.
+    let ask = |force, accept: &str| Command::Promote {
+        force,
+        accept: Some(accept.into()),
+    };
+    assert!(matches!(
+        world.ask_long(1, ask(false, &token)),
+        Answer::NeedsAccept { .. }
+    ));
+    assert!(matches!(
+        world.ask_long(1, ask(true, "yes")),
+        Answer::NeedsAccept { .. }
+    ));
+    assert_eq!(world.ask_long(1, ask(true, &token)), Answer::Done);
+}
+
+#[test]
+fn another_loss_has_another_word() {
+    let mut world = World::working(2, 1);
+    world.missed = Loss {
+        bytes: 4096,
+        flushes: 1,
+        ..Loss::default()
+    };
+    world.kill(0);
+    let Answer::NeedsAccept { loss, token } = world.promote(1) else {
+        panic!("writes are missing");
+    };
+    assert_eq!((loss.bytes, loss.flushes, loss.unknown), (4096, 1, false));
+    world.start(0);
+    world.settle();
+    world.missed.bytes = 8192;
+    world.nodes[0].resource.role();
+    assert_eq!(world.role(0), Role::Primary, "{}", world.describe());
+    world.kill(0);
+    let ask = Command::Promote {
+        force: true,
+        accept: Some(token),
+    };
+    assert!(matches!(world.ask_long(1, ask), Answer::NeedsAccept { loss, .. } if loss.bytes == 8192));
+}
+
+#[test]
+fn a_primary_that_disconnects_in_words_is_still_running() {
+    let mut world = World::working(2, 1);
+    assert_eq!(world.ask(0, Command::Disconnect(PeerIndex(0))), Some(Answer::Done));
+    assert_eq!(world.link(0, 1), LinkState::StandAlone);
+    let answer = world.promote(1);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_primary_that_stopped_in_order_is_replaced_without_force() {
+    let mut world = World::working(2, 1);
+    world.stop(0);
+    assert_eq!(world.promote(1), Answer::Done);
+}
+
+#[test]
+fn a_primary_that_restarts_takes_the_role_again_when_all_are_there() {
+    let mut world = World::working(2, 2);
+    world.kill(0);
+    world.part(0, 1);
+    world.start(0);
+    world.settle();
+    assert_eq!(world.role(0), Role::Secondary, "not alone");
+    let answer = world.promote(0);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "{answer:?}"
+    );
+    world.heal(0, 1);
+    world.settle();
+    assert_eq!(
+        (world.role(0), world.role(1)),
+        (Role::Primary, Role::Secondary),
+        "{}",
+        world.describe()
+    );
+    assert!(world.all_in_step());
+}
+
+#[test]
+fn unless_it_is_told_to_stay_secondary() {
+    let mut world = World::working_with(2, 1, |config| config.after_restart = AfterRestart::Secondary);
+    world.kill(0);
+    world.start(0);
+    world.settle();
+    assert_eq!(world.role(0), Role::Secondary);
+    assert_eq!(world.promote(0), Answer::Done, "all are there, nothing is newer");
+}
+
+#[test]
+fn or_somebody_else_has_it() {
+    let mut world = World::working(2, 1);
+    world.kill(0);
+    assert_eq!(world.promote(1), Answer::Done);
+    world.start(0);
+    world.settle();
+    assert_eq!((world.role(0), world.role(1)), (Role::Secondary, Role::Primary));
+    world.kill(1);
+    assert_eq!(
+        world.promote(0),
+        Answer::Done,
+        "in step again, and the end of the Primary was seen"
+    );
+}
+
+#[test]
+fn after_an_unplanned_takeover_other_secondaries_are_compared() {
+    let mut world = World::working(3, 1);
+    world.kill(0);
+    world.copies = false;
+    assert_eq!(world.promote(1), Answer::Done);
+    world.settle();
+    let volume = &world.nodes[1].volumes[0];
+    assert!(
+        !volume.dirty[peer_of(1, 2)].is_empty(),
+        "nobody knows what clara got: {volume:?}"
+    );
+    assert!(
+        volume.dirty[peer_of(1, 0)].is_empty(),
+        "anna's own log tells: {volume:?}"
+    );
+    world.copies = true;
+    world.settle();
+}
+
+#[test]
+fn incomplete_data_has_its_own_warning() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    world.write(0, 3);
+    world.write(0, 4);
+    world.copies = false;
+    world.heal(0, 1);
+    world.settle();
+    world.kill(0);
+    let answer = world.promote(1);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.inconsistent_bytes > 0),
+        "{answer:?}"
+    );
+    assert_eq!(world.promote_by_force(1), Answer::Done);
+}
+
+#[test]
+fn a_restarted_secondary_knows_nothing_of_the_primary() {
+    let mut world = World::working(2, 1);
+    world.kill(0);
+    world.kill(1);
+    world.start(1);
+    let answer = world.promote(1);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_primary_that_was_demoted_takes_the_role_again_alone() {
+    let mut world = World::working(2, 1);
+    world.kill(1);
+    world.write(0, 1);
+    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    assert_eq!(world.promote(0), Answer::Done);
+}
+
+#[test]
+fn a_primary_that_dies_while_it_is_asked_is_replaced() {
+    let mut world = World::working(2, 1);
+    world.nodes[0].stuck = true;
+    let command = Command::Promote {
+        force: false,
+        accept: None,
+    };
+    let id = world.give(1, command);
+    world.run();
+    assert_eq!(world.nodes[1].answers.get(&id), None);
+    world.kill(0);
+    assert_eq!(world.nodes[1].answers.get(&id), Some(&Answer::Done));
+    assert_eq!(world.role(1), Role::Primary);
+}
+
+#[test]
+fn or_somebody_else_had_it_meanwhile() {
+    let mut world = World::working(2, 1);
+    world.kill(0);
+    assert_eq!(world.promote(1), Answer::Done);
+    world.write(1, 5);
+    assert_eq!(world.ask(1, Command::Demote), Some(Answer::Done));
+    world.start(0);
+    world.settle();
+    assert!(world.all_in_step(), "{}", world.describe());
+    assert_eq!((world.role(0), world.role(1)), (Role::Secondary, Role::Secondary));
+}
+
+#[test]
+fn an_established_secondary_is_compared_after_an_unplanned_takeover() {
+    let mut world = World::working(3, 1);
+    assert!(world.nodes[1].volumes[0].up[peer_of(1, 2)].is_some());
+    world.kill(0);
+    // It comes back, is Secondary, and goes again: that is no end in order.
+    world.part(0, 2);
+    world.start(0);
+    world.settle();
+    world.kill(0);
+    world.copies = false;
+    assert!(matches!(world.promote_by_force(1), Answer::Done));
+    let volume = &world.nodes[1].volumes[0];
+    assert!(
+        !volume.dirty[peer_of(1, 2)].is_empty(),
+        "nobody knows what clara got: {volume:?}"
+    );
+}
+
+#[test]
+fn newer_data_that_cannot_be_had_is_not_passed_over_in_silence() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    world.write(0, 1);
+    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    assert_eq!(world.ask(0, Command::Detach(0)), Some(Answer::Done));
+    world.heal(0, 1);
+    world.settle();
+    assert!(matches!(world.promote_by_force(1), Answer::Refused(why) if why.contains("newer data")));
+    assert_eq!(world.ask(1, Command::Disconnect(PeerIndex(0))), Some(Answer::Done));
+    let answer = world.promote(1);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_secondary_that_fell_behind_hears_of_it() {
+    let mut world = World::working(3, 1);
+    // Clara loses the Primary; berta gets more of it, and clara, still connected to berta, does not know.
+    world.part(0, 2);
+    world.write(0, 1);
+    let (previous, current) = (world.nodes[2].volumes[0].current, world.nodes[0].volumes[0].current);
+    assert_eq!(world.nodes[1].volumes[0].current, current);
+    world.nodes[1].volumes[0].records[peer_of(1, 2)] = previous;
+    world.nodes[1].volumes[0].fill(peer_of(1, 2));
+    world.copies = false;
+    world.kill(0);
+    let answer = world.promote_by_force(2);
+    assert!(
+        matches!(&answer, Answer::Refused(why) if why.contains("newer data")),
+        "{answer:?}"
+    );
+    world.copies = true;
+    assert_eq!(world.promote(1), Answer::Done);
+    world.settle();
+    assert_eq!(world.nodes[2].volumes[0].current, world.nodes[1].volumes[0].current);
+}

@@ -1,0 +1,104 @@
+//! What a node says of itself.
+
+use super::request::{disk_code, disk_from};
+use super::wire::{Malformed, Reader, Sink};
+use crate::config::PEERS_MAX;
+use crate::identity::{HISTORY_MAX, Meeting, NodeIdentity, Role, VolumeIdentity};
+use crate::stream::intake::VOLUMES_MAX;
+
+const FRESH: u8 = 1;
+const CRASHED_PRIMARY: u8 = 2;
+const ACKS_WAIT: u8 = 4;
+const VOLUME_FLAGS: u8 = FRESH | CRASHED_PRIMARY | ACKS_WAIT;
+/// Bytes of a volume with an empty name and no list entries.
+const VOLUME_LEAST: usize = 2 + 8 + 2 + 8 + 8 + 4 + 4 + 8 + 8 + 32;
+
+pub(super) fn encode(node: &NodeIdentity, sink: &mut impl Sink) {
+    sink.name(&node.node);
+    sink.u64(node.incarnation);
+    sink.u32(node.revision);
+    sink.u8(role_code(node.role));
+    sink.u8(u8::from(node.discard_my_data));
+    sink.u64(node.primary_since);
+    sink.count(node.volumes.len(), VOLUMES_MAX);
+    node.volumes.iter().for_each(|volume| encode_volume(volume, sink));
+}
+
+pub(super) fn decode(body: &mut Reader<'_>) -> Result<NodeIdentity, Malformed> {
+    Ok(NodeIdentity {
+        node: body.name()?,
+        incarnation: body.u64()?,
+        revision: body.u32()?,
+        role: role_from(body.u8()?)?,
+        discard_my_data: body.bool()?,
+        primary_since: body.u64()?,
+        volumes: body.list(VOLUME_LEAST, VOLUMES_MAX, decode_volume)?,
+    })
+}
+
+pub(super) fn role_code(role: Role) -> u8 {
+    match role {
+        Role::Primary => 1,
+        Role::Secondary => 2,
+    }
+}
+
+pub(super) fn role_from(code: u8) -> Result<Role, Malformed> {
+    match code {
+        1 => Ok(Role::Primary),
+        2 => Ok(Role::Secondary),
+        _ => Err(Malformed("a role is unknown in this version")),
+    }
+}
+
+fn encode_volume(volume: &VolumeIdentity, sink: &mut impl Sink) {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    sink.name(&volume.name);
+    sink.u64(volume.size);
+    sink.u8(flag(volume.fresh, FRESH)
+        | flag(volume.crashed_primary, CRASHED_PRIMARY)
+        | flag(volume.acks_wait, ACKS_WAIT));
+    sink.u8(disk_code(volume.disk));
+    sink.u64(volume.current);
+    sink.u64(volume.for_peer);
+    sink.numbers(&volume.for_others, PEERS_MAX);
+    sink.numbers(&volume.history, HISTORY_MAX);
+    sink.u64(volume.dirty_bytes);
+    sink.u64(volume.sync);
+    for meeting in [volume.met, volume.met_before] {
+        sink.u64(meeting.count);
+        sink.u64(meeting.token);
+    }
+}
+
+fn decode_volume(body: &mut Reader<'_>) -> Result<VolumeIdentity, Malformed> {
+    let name = body.name()?;
+    let size = body.u64()?;
+    let flags = body.u8()?;
+    if flags & !VOLUME_FLAGS != 0 {
+        return Err(Malformed("a volume has flags that are unknown in this version"));
+    }
+    Ok(VolumeIdentity {
+        name,
+        size,
+        fresh: flags & FRESH != 0,
+        crashed_primary: flags & CRASHED_PRIMARY != 0,
+        acks_wait: flags & ACKS_WAIT != 0,
+        disk: disk_from(body.u8()?)?,
+        current: body.u64()?,
+        for_peer: body.u64()?,
+        for_others: body.numbers(PEERS_MAX)?,
+        history: body.numbers(HISTORY_MAX)?,
+        dirty_bytes: body.u64()?,
+        sync: body.u64()?,
+        met: meeting(body)?,
+        met_before: meeting(body)?,
+    })
+}
+
+fn meeting(body: &mut Reader<'_>) -> Result<Meeting, Malformed> {
+    Ok(Meeting {
+        count: body.u64()?,
+        token: body.u64()?,
+    })
+}

@@ -1,0 +1,320 @@
+//! Who reigns over whose data: reigns begin and end, and every image follows one of them, as the checker sees it.
+
+use mirror_core::event::ReadFrom;
+use mirror_core::resource::event::HostAccess;
+use mirror_core::state::{LocalDisk, PeerState};
+
+use crate::disk::{Disk, Stamp};
+use crate::node::{PEERS, Word, node_of, peer_of};
+use crate::reign::{Lineage, Reign};
+use crate::truth::Promise;
+use crate::world::{Check, World};
+
+impl World {
+    /// After every input of a mirror: who came into step, and who fell out of it.
+    pub fn note_states(&mut self, node: usize, volume: usize) -> Check {
+        let peers = self.nodes[node].links.len();
+        for peer in 0..peers {
+            let it = &mut self.nodes[node].volumes[volume];
+            let Some(mirror) = &it.mirror else { return Ok(()) };
+            let state = mirror.peer_state(mirror_core::event::PeerIndex(peer as u8));
+            let before = std::mem::replace(&mut it.states[peer], state);
+            if before != state {
+                self.state_changed(node, volume, peer, before, state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn state_changed(&mut self, node: usize, volume: usize, peer: usize, before: PeerState, state: PeerState) -> Check {
+        let other = node_of(node, peer);
+        self.digest
+            .mix((node * 64 + other * 8 + volume) as u64 ^ (state as u64) << 32);
+        self.trace(|| format!("{node}.{volume}: {other} is {state:?}"));
+        if before == PeerState::Established {
+            self.left(node, other, volume);
+        }
+        match state {
+            PeerState::Established => {
+                self.tally.in_step += 1;
+                if self.nodes[node].reign.is_none() && self.nodes[other].reign.is_none() {
+                    self.follow_along(node, other, volume, before == PeerState::SyncSource);
+                    return Ok(());
+                }
+                self.came_into_step(node, other, volume)
+            }
+            PeerState::SyncSource if self.leads(node, other) => {
+                self.worst_moment(other);
+                self.becomes_partial(other, volume, Some(node));
+                Ok(())
+            }
+            PeerState::SyncTarget if self.leads(node, other) => {
+                self.worst_moment(node);
+                self.becomes_partial(node, volume, Some(other));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Without a Primary: who was copied to has what the source has; two that are equal have what the later one has.
+    fn follow_along(&mut self, node: usize, other: usize, volume: usize, copied: bool) {
+        let it = &self.nodes[node].volumes[volume];
+        let (follows, left_at, left_step) = (it.follows, it.left_at, it.left_step);
+        let (partial, power_lost) = (it.partial, it.power_lost);
+        let theirs = &mut self.nodes[other].volumes[volume];
+        if copied {
+            (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
+            (theirs.partial, theirs.power_lost) = (partial, power_lost);
+            (theirs.word, theirs.branch) = (Word::Keep, None);
+        } else if !partial && !theirs.partial && theirs.follows < follows {
+            (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
+        }
+    }
+
+    /// Parts of an image will be newer than others.
+    pub fn becomes_partial(&mut self, node: usize, volume: usize, from: Option<usize>) {
+        let now = self.truth.tick();
+        let it = &mut self.nodes[node].volumes[volume];
+        if !it.partial {
+            (it.partial, it.partial_since, it.partial_from) = (true, now, from);
+        }
+    }
+
+    /// What this node says of the other counts: it is the Primary of the two, or neither is.
+    fn leads(&self, node: usize, other: usize) -> bool {
+        self.nodes[node].reign.is_some() || self.nodes[other].reign.is_none()
+    }
+
+    /// The Primary goes on without this node, from now on.
+    fn left(&mut self, node: usize, other: usize, volume: usize) {
+        let now = self.truth.tick();
+        let reign = self.nodes[node].reign;
+        let it = &mut self.nodes[other].volumes[volume];
+        if reign.is_some() && it.follows == reign && it.left_at == 0 {
+            (it.left_at, it.left_step) = (now, self.steps);
+        }
+    }
+
+    /// A node says that another is in step with it.
+    fn came_into_step(&mut self, node: usize, other: usize, volume: usize) -> Check {
+        let Some(reign) = self.nodes[node].reign else {
+            return Ok(());
+        };
+        let (there, back) = (peer_of(other, node), peer_of(node, other));
+        // It may have died since it said so, unnoticed.
+        let died = self.nodes[other].links[there].conn != self.nodes[node].links[back].conn;
+        let forgot = died && self.nodes[other].volumes[volume].power_lost;
+        for side in [node, other] {
+            let it = &mut self.nodes[side].volumes[volume];
+            it.follows = Some(reign);
+            (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, false, false);
+            it.word = Word::Keep;
+            it.branch = None;
+        }
+        if forgot {
+            self.nodes[other].volumes[volume].power_lost = true;
+            return Ok(());
+        }
+        self.judge_in_step(reign, other, volume)
+    }
+
+    /// A node that has just come into step holds what hosts of the reign were promised.
+    fn judge_in_step(&mut self, reign: usize, other: usize, volume: usize) -> Check {
+        let disk = &self.nodes[other].volumes[volume].disk;
+        let lineage = &self.reigns[reign].volumes[volume];
+        let sync = self.plan.mode == mirror_core::config::AckMode::Sync;
+        for slot in 0..lineage.slots().min(disk.slots()) {
+            let stamp = disk.read(slot);
+            let complaint = if disk.rotten.contains(&slot) {
+                Ok(())
+            } else if sync {
+                lineage
+                    .visible(&self.truth, slot, stamp)
+                    .and_then(|()| lineage.all_survive(&self.truth, disk, slot))
+            } else {
+                lineage.exists(slot, stamp)
+            };
+            complaint.map_err(|text| self.violation("in step", format!("{other}.{volume}: {text}")))?;
+        }
+        Ok(())
+    }
+
+    /// The image of a node has another state.
+    pub fn image_state(&mut self, node: usize, volume: usize, disk: LocalDisk) {
+        let it = &mut self.nodes[node].volumes[volume];
+        match disk {
+            LocalDisk::Diskless if it.attached => {
+                it.attached = false;
+                self.tally.detached += 1;
+                self.becomes_partial(node, volume, None);
+            }
+            LocalDisk::UpToDate if self.nodes[node].reign.is_some() => {
+                let reign = self.nodes[node].reign;
+                let it = &mut self.nodes[node].volumes[volume];
+                (it.partial, it.follows) = (false, reign);
+            }
+            _ => {}
+        }
+    }
+
+    /// A node has become Primary: hosts may write.
+    pub fn reign_begins(&mut self, node: usize) -> Check {
+        let forced = std::mem::take(&mut self.nodes[node].forcing);
+        self.tally.promotions += 1;
+        self.tally.forced += u64::from(forced);
+        let others = (0..self.nodes.len()).filter(|&other| other != node);
+        let double = others.filter(|&other| self.nodes[other].reign.is_some()).count();
+        self.tally.double += u64::from(double > 0);
+        self.tally.switchovers += u64::from(self.takes_over(node));
+        let first = self.reigns.is_empty();
+        let reign = self.reigns.len();
+        let now = self.truth.tick();
+        self.trace(|| format!("reign {reign} of {node} begins, forced: {forced}"));
+        let mut volumes = Vec::new();
+        let mut parent = None;
+        for volume in 0..self.plan.layouts.len() {
+            let disk = self.served_content(node, volume);
+            if !first {
+                parent = self.nodes[node].volumes[volume].follows.or(parent);
+                self.judge_base(node, volume, &disk, forced)?;
+            }
+            volumes.push(Lineage::begin(&disk, now));
+        }
+        self.reigns.push(Reign {
+            node,
+            parent,
+            volumes,
+            forced,
+            since: now,
+            ended: 0,
+        });
+        self.nodes[node].reign = Some(reign);
+        self.worst_moment(node);
+        for volume in 0..self.plan.layouts.len() {
+            let own = self.nodes[node].volumes[volume].mirror.as_ref();
+            let whole = own.is_some_and(|mirror| mirror.disk() == LocalDisk::UpToDate);
+            let it = &mut self.nodes[node].volumes[volume];
+            it.follows = Some(reign);
+            (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, !whole, false);
+            it.word = Word::Keep;
+            self.followers(node, volume)?;
+        }
+        Ok(())
+    }
+
+    /// The last reign ended on another node, which is still there.
+    fn takes_over(&self, node: usize) -> bool {
+        let last = self.reigns.last();
+        last.is_some_and(|last| last.node != node && last.ended != 0 && self.nodes[last.node].is_up())
+    }
+
+    /// What nodes in step may fall back to at the beginning of a reign, if the reign before allowed it.
+    fn admit(&mut self, reign: usize, other: usize, volume: usize) {
+        let parent = self.reigns[reign].parent;
+        let slots = self.nodes[other].volumes[volume].disk.slots();
+        for slot in 0..slots.min(self.reigns[reign].volumes[volume].slots()) {
+            let survivors: Vec<Stamp> = self.nodes[other].volumes[volume].disk.survivors(slot).collect();
+            for stamp in survivors {
+                let before = parent.map(|parent| &self.reigns[parent].volumes[volume]);
+                let allowed = before.is_none_or(|before| before.survives(&self.truth, slot, stamp).is_ok());
+                let base = self.reigns[reign].volumes[volume].base(slot);
+                if allowed && self.truth.submitted(stamp) < self.truth.submitted(base) {
+                    self.reigns[reign].volumes[volume].admit(slot, stamp);
+                }
+            }
+        }
+    }
+
+    /// Peers that are in step at the beginning of a reign follow it.
+    fn followers(&mut self, node: usize, volume: usize) -> Check {
+        for peer in 0..self.nodes[node].links.len() {
+            let other = node_of(node, peer);
+            match self.nodes[node].volumes[volume].states[peer] {
+                PeerState::Established => {
+                    if let Some(reign) = self.nodes[node].reign {
+                        self.admit(reign, other, volume);
+                    }
+                    self.came_into_step(node, other, volume)?;
+                }
+                PeerState::SyncSource => self.becomes_partial(other, volume, Some(node)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The reign on a node is over.
+    pub fn reign_ends(&mut self, node: usize) {
+        if let Some(reign) = self.nodes[node].reign.take() {
+            self.trace(|| format!("reign {reign} of {node} ends"));
+            self.reigns[reign].ended = self.truth.tick();
+        }
+    }
+
+    /// What hosts of a node will read: its own image, or where its mirror sends reads.
+    fn served_content(&self, node: usize, volume: usize) -> Disk {
+        let it = &self.nodes[node].volumes[volume];
+        let Some(mirror) = it.mirror.as_ref() else {
+            return it.disk.clone();
+        };
+        if mirror.disk() == LocalDisk::UpToDate {
+            return it.disk.clone();
+        }
+        let mut served = it.disk.clone();
+        let layout = &self.plan.layouts[volume];
+        for slot in 0..served.slots() {
+            let range = layout.block_range(slot, it.size);
+            if let ReadFrom::Peer(peer, _) = mirror.read_from(range) {
+                let other = node_of(node, usize::from(peer.0));
+                let theirs = &self.nodes[other].volumes[volume].disk;
+                if slot < theirs.slots() {
+                    served.write(slot, theirs.read(slot), 0, theirs.is_settled(slot));
+                }
+            }
+        }
+        served
+    }
+
+    /// By node, what the Primary can say of a write it answers.
+    pub fn promises(&self, node: usize, volume: usize, stamp: Stamp, states: [PeerState; PEERS]) -> Vec<Promise> {
+        let lineage = self.nodes[node].reign.map(|reign| &self.reigns[reign].volumes[volume]);
+        let has = |other: usize| {
+            let disk = &self.nodes[other].volumes[volume].disk;
+            let mut slots = self.truth.get(stamp).into_iter().flat_map(|write| write.slots());
+            slots.all(|slot| {
+                if slot >= disk.slots() {
+                    return false;
+                }
+                let fine = |lineage: &Lineage| lineage.visible(&self.truth, slot, disk.read(slot)).is_ok();
+                disk.rotten.contains(&slot) || lineage.is_some_and(fine)
+            })
+        };
+        let asynchronous = self.plan.mode == mirror_core::config::AckMode::Async;
+        (0..self.nodes.len())
+            .map(|other| {
+                // `async`: one that fell Behind lacks what an operator's force gives up, as the queue before it.
+                let replicates = other != node && states[peer_of(node, other)].is_connected();
+                // What a peer forgets after it has answered only a flush could have kept.
+                let forgot = other != node && self.nodes[other].volumes[volume].power_lost;
+                let landed = self
+                    .truth
+                    .get(stamp)
+                    .is_some_and(|write| write.landed >> other & 1 == 1);
+                if has(other) || (other != node && (forgot || landed)) {
+                    Promise::Has
+                } else if asynchronous && replicates {
+                    Promise::Queued
+                } else {
+                    Promise::Lacks
+                }
+            })
+            .collect()
+    }
+
+    /// Hosts may write on so many nodes.
+    pub fn primaries(&self) -> usize {
+        let serving = |node: &&crate::node::Node| node.access == HostAccess::ReadWrite;
+        self.nodes.iter().filter(serving).count()
+    }
+}

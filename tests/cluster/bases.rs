@@ -1,0 +1,110 @@
+//! What an image holds when its node becomes Primary, dies, or starts again, held against what hosts were promised.
+
+use crate::disk::Disk;
+use crate::node::node_of;
+use crate::reign::Complaint;
+use crate::truth::Moment;
+use crate::world::{Check, World};
+
+impl World {
+    /// Is what a node begins its reign with what was promised to hosts before?
+    pub fn judge_base(&mut self, node: usize, volume: usize, disk: &Disk, forced: bool) -> Check {
+        let it = &self.nodes[node].volumes[volume];
+        let Some(follows) = it.follows else { return Ok(()) };
+        if (it.partial && forced) || self.judge.discarded {
+            return Ok(());
+        }
+        let lineage = &self.reigns[follows].volumes[volume];
+        let limit = if it.left_at == 0 { Moment::MAX } else { it.left_at };
+        let forgot = it.power_lost || self.truth.last_power_loss > self.reigns[follows].since;
+        for slot in 0..lineage.slots().min(disk.slots()) {
+            let stamp = disk.read(slot);
+            let complaint: Complaint = if it.disk.rotten.contains(&slot) {
+                Ok(())
+            } else if forced && self.plan.mode == mirror_core::config::AckMode::Async {
+                lineage.exists(slot, stamp)
+            } else if forced {
+                lineage.survives_as_of(&self.truth, slot, stamp, limit)
+            } else if forgot {
+                lineage.survives(&self.truth, slot, stamp)
+            } else {
+                lineage.visible(&self.truth, slot, stamp)
+            };
+            complaint.map_err(|text| {
+                let how = if forced { "by force" } else { "without force" };
+                self.violation("promotion", format!("{node}.{volume} is promoted {how}: {text}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A node has died: does its image hold what its hosts were promised?
+    pub fn judge_death(&mut self, node: usize, power: bool) -> Check {
+        let Some(reign) = self.nodes[node].reign else {
+            return Ok(());
+        };
+        for volume in 0..self.plan.layouts.len() {
+            let it = &self.nodes[node].volumes[volume];
+            if it.partial || !it.attached {
+                continue;
+            }
+            let lineage = &self.reigns[reign].volumes[volume];
+            for slot in 0..lineage.slots().min(it.disk.slots()) {
+                let stamp = it.disk.read(slot);
+                let complaint = if power || it.power_lost {
+                    lineage.survives(&self.truth, slot, stamp)
+                } else {
+                    lineage.visible(&self.truth, slot, stamp)
+                };
+                complaint.map_err(|text| self.violation("crash", format!("{node}.{volume}: {text}")))?;
+            }
+        }
+        self.reign_ends(node);
+        Ok(())
+    }
+
+    /// A node has read its metadata after a crash: what differs from a peer that was in step is dirty.
+    pub fn judge_start(&mut self, node: usize) -> Check {
+        for volume in 0..self.plan.layouts.len() {
+            let it = &self.nodes[node].volumes[volume];
+            let (Some(follows), Some(mirror)) = (it.follows, it.mirror.as_ref()) else {
+                continue;
+            };
+            if self.reigns[follows].node != node || it.partial || !it.attached {
+                continue;
+            }
+            for peer in 0..self.nodes[node].links.len() {
+                let theirs = &self.nodes[node_of(node, peer)].volumes[volume];
+                let same = theirs.follows == Some(follows) && theirs.left_at == 0 && !theirs.partial;
+                if !same || mirror.record(mirror_core::event::PeerIndex(peer as u8)) != 0 {
+                    continue;
+                }
+                self.judge_coverage(node, volume, peer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_coverage(&self, node: usize, volume: usize, peer: usize) -> Check {
+        let it = &self.nodes[node].volumes[volume];
+        let theirs = &self.nodes[node_of(node, peer)].volumes[volume];
+        let Some(mirror) = it.mirror.as_ref() else {
+            return Ok(());
+        };
+        let layout = &self.plan.layouts[volume];
+        for slot in 0..it.disk.slots().min(theirs.disk.slots()) {
+            let (here, there) = (it.disk.read(slot), theirs.disk.read(slot));
+            let rotten = it.disk.rotten.contains(&slot) || theirs.disk.rotten.contains(&slot);
+            let index = mirror_core::event::PeerIndex(peer as u8);
+            let block = layout.block(slot);
+            if here != there && !rotten && layout.offset(slot) < it.offered && !mirror.is_dirty(index, block) {
+                let text = format!(
+                    "after a restart slot {slot} (block {block}) is {here} on {node}.{volume} and {there} on its \
+                     peer {peer}, which counts as in step, but it is not dirty"
+                );
+                return Err(self.violation("coverage", text));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! What a scenario does to nodes behind their backs.
+
+use crate::disk::Disk;
+use crate::faults::{Action, Fault};
+use crate::node::Word;
+use crate::plan::garbage;
+use crate::stage::{LONG_US, Stage, Step};
+use crate::store::Store;
+use crate::world::Event;
+
+impl Stage {
+    /// Images and metadata of a node as they are now.
+    pub fn snapshot(&self, node: usize) -> Vec<(Disk, Store)> {
+        let volumes = self.world.nodes[node].volumes.iter();
+        volumes.map(|it| (it.disk.clone(), it.store.clone())).collect()
+    }
+
+    /// Put them back.
+    pub fn revert(&mut self, node: usize, snapshot: Vec<(Disk, Store)>) {
+        for (it, (disk, store)) in self.world.nodes[node].volumes.iter_mut().zip(snapshot) {
+            (it.disk, it.store) = (disk, store);
+            it.store.version += 1 << 32;
+            // Whatever it lacks was lost by whoever put it back.
+            (it.partial, it.word) = (true, Word::Worthless);
+        }
+    }
+
+    /// New metadata, and a new image unless the one that is there is kept, though nobody knows it.
+    pub fn replace_node(&mut self, node: usize, keep_image: bool) {
+        for it in &mut self.world.nodes[node].volumes {
+            it.store.wipe();
+            it.created = false;
+            (it.follows, it.partial, it.word) = (None, true, Word::Worthless);
+            if !keep_image {
+                let content = garbage(&mut self.world.rng, it.disk.slots());
+                it.disk = Disk::new(&content);
+            }
+        }
+    }
+
+    /// Stalled connections are given up by whoever still has them.
+    pub fn lose_stalled(&mut self) {
+        for conn in 0..self.world.conns.len() {
+            for node in self.world.conns[conn].ends {
+                if self.world.conns[conn].is_broken() {
+                    self.world.after(1, Event::Notice(node, conn));
+                }
+            }
+        }
+    }
+
+    /// Attach what is not.
+    pub fn attach_all(&mut self) -> Step {
+        for node in 0..self.world.nodes.len() {
+            for volume in 0..self.world.plan.layouts.len() {
+                if !self.world.nodes[node].volumes[volume].attached {
+                    let replaced = false;
+                    self.does(Action::Attach { node, volume, replaced })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A process is killed and stays down until `start`.
+    pub fn kill(&mut self, node: usize) -> Step {
+        let down_us = LONG_US;
+        self.strike(Fault::Kill { node, down_us })
+    }
+
+    /// Start a node's daemon.
+    pub fn start(&mut self, node: usize) -> Step {
+        let life = self.world.nodes[node].life;
+        let started = self.world.start_node(node, life);
+        started.map_err(|violation| violation.to_string())
+    }
+}

@@ -1,0 +1,189 @@
+//! Images that fail: errors, no space, no image, growing ones.
+
+use mirror_core::event::Failure;
+
+use crate::faults::{Action, DiskFault, Fault};
+use crate::stage::{Row, Stage, Step};
+
+/// Names and scripts.
+pub const ALL: &[Row] = &[
+    ("io-errors", io_errors),
+    ("io-errors-diskless", io_errors_diskless),
+    ("interrupt-detach", detach_while_busy),
+    ("unusual-bios", unusual_bios),
+    ("stress-al", stress_al),
+    ("allow-remote-read", remote_read),
+    ("protocol-a-io", protocol_a),
+    ("diskless", diskless),
+    ("resize", resize),
+    ("resize-one", resize_refused),
+    ("resize-after-new-current", resize_after_new_current),
+];
+
+/// Each kind of error on each side: hosts see nothing while the other image is whole, and everything comes back.
+fn io_errors(seed: u64) -> Step {
+    for what in [
+        DiskFault::Write(Failure::Io),
+        DiskFault::Read,
+        DiskFault::Flush,
+        DiskFault::Write(Failure::NoSpace),
+    ] {
+        for node in 0..2 {
+            let mut stage = Stage::new(seed, 2, 1).ready()?;
+            stage.strike(Fault::DiskFails { node, volume: 0, what })?;
+            stage.write(0, 0, 1)?;
+            stage.flush(0, 0)?;
+            stage.read(0, 0, 1)?;
+            stage.write(0, 0, 2)?;
+            stage.pass(300_000)?;
+            stage.attach_all()?;
+            stage
+                .until_whole()
+                .map_err(|text| format!("{what:?} on {node}: {text}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The image of the Primary fails under a busy host: it never sees an error.
+fn io_errors_diskless(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    for block in 0..8 {
+        stage.write_only(0, 0, block, false)?;
+    }
+    let what = DiskFault::Write(Failure::Io);
+    stage.strike(Fault::DiskFails {
+        node: 0,
+        volume: 0,
+        what,
+    })?;
+    for block in 0..8 {
+        stage.write_only(0, 0, block + 3, false)?;
+    }
+    stage.until("all are answered", |world| world.hosts.unanswered[0] == 0)?;
+    stage.expect("no error was seen", stage.world.tally.refusals == 0)?;
+    stage.read(0, 0, 4)?;
+    stage.attach_all()?;
+    stage.until_whole()
+}
+
+/// An image is given up with writes under way.
+fn detach_while_busy(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    for block in 0..8 {
+        stage.write_only(0, 0, block, block == 2)?;
+    }
+    stage.does(Action::Detach { node: 0, volume: 0 })?;
+    stage.until("all are answered", |world| world.hosts.unanswered[0] == 0)?;
+    stage.expect("no error was seen", stage.world.tally.refusals == 0)?;
+    stage.attach_all()?;
+    stage.until_whole()
+}
+
+/// Zeroes, trims and long ranges, with and without the peer.
+fn unusual_bios(seed: u64) -> Step {
+    let stage = Stage::with(seed, 2, 1, |plan| {
+        plan.host.requests = 120;
+        plan.host.large_percent = 40;
+    });
+    let mut stage = stage.ready()?;
+    stage.world.at(stage.world.now + 1, crate::world::Event::HostRequest);
+    stage.until("half of it", |world| world.hosts.submitted >= 60)?;
+    stage.break_link(0, 1, crate::faults::Cut::Both, (0, 0), 10_000)?;
+    stage.until("hosts are done", |world| {
+        world.hosts.submitted >= 120 && world.hosts.is_idle()
+    })?;
+    stage.until_whole()
+}
+
+/// More extents are written than may be hot.
+fn stress_al(seed: u64) -> Step {
+    let mut stage = Stage::with(seed, 2, 1, |plan| plan.hot_extents = 2).ready()?;
+    for block in 0..60 {
+        stage.write_only(0, 0, block, false)?;
+    }
+    stage.until("all are answered", |world| world.hosts.unanswered[0] == 0)?;
+    stage.until_whole()
+}
+
+/// A sector that cannot be read is read from the peer, and the host sees no error.
+fn remote_read(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    stage.write(0, 0, 1)?;
+    stage.strike(Fault::DiskFails {
+        node: 0,
+        volume: 0,
+        what: DiskFault::Read,
+    })?;
+    stage.read(0, 0, 1)?;
+    stage.until_whole()
+}
+
+/// A busy `async` peer.
+fn protocol_a(seed: u64) -> Step {
+    let mut stage = Stage::asynchronous(seed, 2);
+    stage.world.plan.host.requests = 200;
+    stage.world.plan.host.pause_us = 100;
+    let mut stage = stage.ready()?;
+    stage.world.at(stage.world.now + 1, crate::world::Event::HostRequest);
+    stage.until("hosts are done", |world| {
+        world.hosts.submitted >= 200 && world.hosts.is_idle()
+    })?;
+    stage.until_whole()
+}
+
+/// All but one node lose their images, the Primary's first: it serves from the one that is left.
+fn diskless(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 3, 1).ready()?;
+    stage.write(0, 0, 1)?;
+    stage.does(Action::Detach { node: 0, volume: 0 })?;
+    stage.write(0, 0, 2)?;
+    stage.does(Action::Detach { node: 1, volume: 0 })?;
+    stage.write(0, 0, 3)?;
+    for block in 1..4 {
+        stage.read(0, 0, block)?;
+    }
+    stage.attach_all()?;
+    stage.until_whole()
+}
+
+/// The volume grows on all nodes under load.
+fn resize(seed: u64) -> Step {
+    let mut stage = Stage::with(seed, 3, 1, |plan| plan.host.requests = 150).ready()?;
+    stage.world.at(stage.world.now + 1, crate::world::Event::HostRequest);
+    stage.does(Action::Resize { node: 0, volume: 0 })?;
+    let grown = stage.world.plan.layouts[0].grown;
+    stage.until("all are larger", move |world| {
+        world.nodes.iter().all(|node| node.volumes[0].size == grown)
+    })?;
+    stage.until("hosts are done", |world| {
+        world.hosts.submitted >= 150 && world.hosts.is_idle()
+    })?;
+    stage.until_whole()
+}
+
+/// A peer that is not there cannot grow: nothing changes.
+fn resize_refused(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    stage.kill(1)?;
+    stage.until("gone", |world| !world.linked(0, 1))?;
+    stage.act(Action::Resize { node: 0, volume: 0 })?;
+    stage.write(0, 0, 1)?;
+    stage.start(1)?;
+    if stage.world.nodes[0].volumes[0].size == stage.world.plan.layouts[0].size {
+        return stage.until_whole();
+    }
+    stage.pass(3_000_000)
+}
+
+/// The volume grows right after a new generation.
+fn resize_after_new_current(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    stage.cut(0, 1)?;
+    stage.write(0, 0, 1)?;
+    stage.join(0, 1);
+    stage.until_whole()?;
+    stage.does(Action::Resize { node: 0, volume: 0 })?;
+    stage.write(0, 0, 2)?;
+    stage.until_whole()
+}

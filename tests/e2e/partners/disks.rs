@@ -1,0 +1,104 @@
+//! Images that go, come, grow, and come to be added.
+
+use anyhow::{Result, ensure};
+use blockmirror_client::admin::{DiskState, Order};
+use blockmirror_tests::partners::{Partners, Setup};
+use blockmirror_tests::raw::Raw;
+use blockmirror_tests::wait::PATIENT;
+
+use super::{MIB, VOLUME, expect, fill, partners};
+
+#[test]
+fn a_detached_image_is_served_from_the_partner_and_catches_up() -> Result<()> {
+    let partners = partners()?;
+    let mut raw = partners.open(0, VOLUME)?;
+    fill(&mut raw, 0, 100, 1)?;
+    partners.nodes[0].order(&Order::Detach {
+        volume: VOLUME.to_owned(),
+    })?;
+    ensure!(partners.nodes[0].volume(VOLUME)?.disk_state == Some(DiskState::Diskless));
+    fill(&mut raw, 50, 100, 2)?;
+    expect(&mut raw, 0, 50, 1)?;
+    expect(&mut raw, 50, 100, 2)?;
+    partners.nodes[0].order(&Order::Attach {
+        volume: VOLUME.to_owned(),
+        replaced: false,
+    })?;
+    partners.wait_in_step(0, PATIENT)?;
+    ensure!(partners.nodes[0].volume(VOLUME)?.disk_state == Some(DiskState::UpToDate));
+    expect(&mut raw, 50, 100, 2)?;
+    partners.assert_identical()
+}
+
+#[test]
+fn a_volume_grows_on_both_nodes_while_it_is_written() -> Result<()> {
+    let partners = Partners::new(Setup {
+        volumes: vec![(VOLUME.to_owned(), 32 * MIB)],
+        ..Setup::default()
+    })?;
+    let mut raw = partners.open(0, VOLUME)?;
+    fill(&mut raw, 0, 100, 1)?;
+    partners.nodes[0].order(&Order::Resize {
+        volume: VOLUME.to_owned(),
+        size: 48 * MIB,
+        assume_clean: false,
+    })?;
+    fill(&mut raw, 100, 100, 2)?;
+    for side in 0..2 {
+        ensure!(partners.image(side, VOLUME).metadata()?.len() == 48 * MIB);
+    }
+    // A new connection sees the new size.
+    let mut grown = partners.open(0, VOLUME)?;
+    fill(&mut grown, 48 * 256 - 50, 50, 3)?;
+    partners.wait_in_step(0, PATIENT)?;
+    partners.assert_identical()
+}
+
+#[test]
+fn a_shrink_is_refused() -> Result<()> {
+    let partners = partners()?;
+    let refused = partners.nodes[0].order(&Order::Resize {
+        volume: VOLUME.to_owned(),
+        size: 32 * MIB,
+        assume_clean: false,
+    });
+    ensure!(refused.is_err());
+    fill(&mut partners.open(0, VOLUME)?, 64 * 256 - 10, 10, 3)?;
+    partners.assert_identical()
+}
+
+/// A database waits for its log before it writes its tables: whatever a takeover finds, the log is there.
+#[test]
+fn two_volumes_keep_one_order_on_an_asynchronous_partner() -> Result<()> {
+    let mut partners = Partners::new(Setup {
+        volumes: vec![("db".to_owned(), 16 * MIB), ("log".to_owned(), 16 * MIB)],
+        peer: "mode = \"async\"".to_owned(),
+        ..Setup::default()
+    })?;
+    let (mut log, mut db) = (partners.open(0, "log")?, partners.open(0, "db")?);
+    let step = |log: &mut Raw, db: &mut Raw, number: u64| -> Result<()> {
+        ensure!(log.write(0, number * 4096, &number.to_le_bytes().repeat(512))? == 0);
+        log.flush()?;
+        ensure!(db.write(0, number * 4096, &number.to_le_bytes().repeat(512))? == 0);
+        Ok(())
+    };
+    for number in 1..600 {
+        step(&mut log, &mut db, number)?;
+    }
+    partners.nodes[0].kill();
+    partners.promote_whatever(1)?;
+    let (mut log, mut db) = (partners.open(1, "log")?, partners.open(1, "db")?);
+    let mut last = 0;
+    for number in 1..600_u64 {
+        let wanted = number.to_le_bytes().repeat(512);
+        let in_db = db.read(number * 4096, 4096)? == wanted;
+        let in_log = log.read(number * 4096, 4096)? == wanted;
+        ensure!(in_log || !in_db, "entry {number} is in the tables, and not in the log");
+        if in_log {
+            ensure!(last == number - 1, "entry {number} is there, entry {} is not", last + 1);
+            last = number;
+        }
+    }
+    ensure!(last > 0, "nothing has arrived at all");
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Resync moves what differs and nothing else; verify finds what nobody knew of.
+
+use anyhow::{Result, ensure};
+use blockmirror_client::admin::{Order, VerifyStatus};
+use blockmirror_tests::load::{BLOCK, Load};
+use blockmirror_tests::pair::seed;
+use blockmirror_tests::partners::{Partners, RESOURCE, Setup};
+use blockmirror_tests::scratch::Scratch;
+use blockmirror_tests::wait::{self, PATIENT};
+
+use super::{MIB, VOLUME, fill, partners, tamper};
+
+#[test]
+fn a_resync_ships_only_what_differs() -> Result<()> {
+    let mut partners = partners()?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 2000, 1)?;
+    partners.nodes[1].kill();
+    // The same again: dirty, and equal. Then ten blocks that are not.
+    let mut raw = partners.open(0, VOLUME)?;
+    fill(&mut raw, 0, 2000, 1)?;
+    fill(&mut raw, 500, 10, 2)?;
+    partners.nodes[1].restart()?;
+    partners.wait_in_step(0, PATIENT)?;
+    let resync = partners.nodes[0].last_resync(VOLUME)?;
+    ensure!(resync.dirty_at_start_bytes >= 2000 * 4096, "{resync:?}");
+    ensure!(
+        resync.copied_bytes == 10 * 4096,
+        "{} bytes were sent for 40960 that differ",
+        resync.copied_bytes
+    );
+    partners.assert_identical()
+}
+
+#[test]
+fn a_stale_copy_seeds_a_peer() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let original = scratch.join("original");
+    seed(&original, 16 * MIB)?;
+    let partners = {
+        let mut fresh = Partners::fresh(Setup {
+            volumes: vec![(VOLUME.to_owned(), 16 * MIB)],
+            ..Setup::default()
+        })?;
+        for side in 0..2 {
+            fresh.nodes[side].kill();
+            std::fs::copy(&original, fresh.image(side, VOLUME))?;
+        }
+        // The copy is older in three places.
+        for place in [0, 5 * MIB, 16 * MIB - 4096] {
+            tamper(&fresh.image(1, VOLUME), place, &[9; 4096])?;
+        }
+        for node in &mut fresh.nodes {
+            node.restart()?;
+        }
+        fresh.wait_connected(PATIENT)?;
+        fresh
+    };
+    partners.promote_whatever(0)?;
+    partners.wait_in_step(0, PATIENT)?;
+    let resync = partners.nodes[0].last_resync(VOLUME)?;
+    ensure!(resync.copied_bytes == 3 * 4096, "{resync:?}");
+    partners.assert_identical()
+}
+
+#[test]
+fn verify_finds_planted_differences_exactly_and_repairs_them() -> Result<()> {
+    let partners = partners()?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 1000, 1)?;
+    for block in [17, 400, 401, 999_u64] {
+        tamper(&partners.image(1, VOLUME), block * 4096 + 100, b"rot")?;
+    }
+    let found = verify(&partners, false)?;
+    ensure!(found.differing_bytes == 4 * 4096, "{found:?}");
+    verify(&partners, true)?;
+    partners.wait_in_step(0, PATIENT)?;
+    partners.assert_identical()?;
+    ensure!(verify(&partners, false)?.differing_bytes == 0);
+    Ok(())
+}
+
+#[test]
+fn verify_raises_no_false_alarm_under_load() -> Result<()> {
+    let partners = partners()?;
+    let mut load = Load::new(64 * MIB / BLOCK, 16, 3);
+    let socket = partners.nodes[0].socket();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let found = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let mut raw = blockmirror_tests::raw::Raw::open(&socket, VOLUME)?;
+            load.run(&mut raw, |_| stop.load(std::sync::atomic::Ordering::Relaxed))
+        });
+        let found = verify(&partners, false);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        worker.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
+        found
+    })?;
+    ensure!(found.finished && found.differing_bytes == 0, "{found:?}");
+    partners.assert_identical()
+}
+
+#[test]
+fn a_node_with_an_empty_disk_is_filled_again() -> Result<()> {
+    let mut partners = partners()?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 500, 1)?;
+    partners.nodes[1].kill();
+    let image = partners.image(1, VOLUME);
+    std::fs::remove_file(&image)?;
+    std::fs::remove_file(format!("{}.blockmirror", image.display()))?;
+    partners.nodes[1].restart()?;
+    partners.wait_in_step(0, PATIENT)?;
+    partners.assert_identical()
+}
+
+#[test]
+fn an_image_put_back_with_its_metadata_is_recognised() -> Result<()> {
+    let mut partners = partners()?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 100, 1)?;
+    partners.nodes[1].stop()?;
+    let image = partners.image(1, VOLUME);
+    let files = [image.display().to_string(), format!("{}.blockmirror", image.display())];
+    for file in &files {
+        std::fs::copy(file, format!("{file}.old"))?;
+    }
+    partners.nodes[1].restart()?;
+    partners.wait_in_step(0, PATIENT)?;
+    fill(&mut partners.open(0, VOLUME)?, 50, 100, 2)?;
+    partners.nodes[1].stop()?;
+    for file in &files {
+        // In place: the file itself stays, as with a snapshot that is rolled back.
+        let old = std::fs::read(format!("{file}.old"))?;
+        tamper(std::path::Path::new(file), 0, &old)?;
+    }
+    partners.nodes[1].restart()?;
+    partners.wait_in_step(0, PATIENT)?;
+    partners.assert_identical()
+}
+
+/// One comparison from its order to its end.
+fn verify(partners: &Partners, repair: bool) -> Result<VerifyStatus> {
+    partners.nodes[0].order(&Order::Verify {
+        name: RESOURCE.to_owned(),
+        peer: None,
+        repair,
+        resume: false,
+    })?;
+    wait::until("the end of verify", PATIENT, || {
+        let peer = partners.nodes[0].peer(VOLUME).ok()?;
+        if peer.verify.is_some() {
+            return None;
+        }
+        peer.last_verify.filter(|last| last.finished && last.repair == repair)
+    })
+}
