@@ -65,7 +65,13 @@ async fn a_read_only_secondary_lets_hosts_read() {
     pair.until("bravo", |db| db.hosts == HostAccess::ReadOnly).await;
     let reader = Client::connect(&pair.uri("bravo", "db")).await.unwrap();
     assert!(reader.limits().read_only());
-    assert_eq!(reader.read(0, 15).await.unwrap(), b"seen over there");
+    // The two may have been on their way to a second connection when it was written: then a resync brings it.
+    let arrived = async {
+        while reader.read(0, 15).await.unwrap() != b"seen over there" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, arrived).await.unwrap();
     assert!(reader.write(0, b"x", false).await.is_err());
     drop((reader, writer));
     pair.stop().await;

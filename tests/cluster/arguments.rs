@@ -10,11 +10,12 @@ use crate::outcome::{Options, Tally};
 use crate::scenarios;
 use crate::shrink::shrink;
 use crate::simulate::{play, run, run_many};
+use crate::truth::NODES_MAX;
 
 const HELP: &str = "\
 Simulates whole clusters under faults, one seed at a time.
 
-cluster [--seeds N] [--from N] [--jobs N] [--failures N] [--sabotage NAME]
+cluster [--seeds N] [--from N] [--jobs N] [--nodes N] [--failures N] [--sabotage NAME]
 cluster --seed N [--trace | --shrink] [--sabotage NAME]
 cluster --scenarios [NAME] [--seeds N] [--trace]
 cluster --mutants [NAME] [--seeds N] [--jobs N]
@@ -22,6 +23,7 @@ cluster --mutants [NAME] [--seeds N] [--jobs N]
   --seeds N       how many seeds (default 100000; of each scenario 3, of each mutant 20000)
   --from N        the first of them (default 0): ranges can be run one after the other, on any machine
   --jobs N        threads (default: one per core)
+  --nodes N       clusters of 2, 3 or 4 nodes (default: the seed decides)
   --failures N    stop after so many failing seeds (default 5)
   --seed N        run this seed only
   --trace         print everything that happens
@@ -207,6 +209,9 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
                     "--from" => arguments.from = number,
                     "--seeds" => arguments.seeds = Some(number),
                     "--jobs" => arguments.threads = number.max(1) as usize,
+                    "--nodes" if (2..=NODES_MAX as u64).contains(&number) => {
+                        arguments.options.nodes = Some(number as usize);
+                    }
                     "--failures" => arguments.failures = number.max(1) as usize,
                     _ => return Err(format!("unknown argument {word:?}")),
                 }

@@ -13,6 +13,8 @@ pub struct Options {
     pub without: Vec<usize>,
     /// Ask for so many host requests at most (shrinking).
     pub requests_max: Option<u64>,
+    /// So many nodes, whatever the seed says.
+    pub nodes: Option<usize>,
     /// Break this promise of the shell.
     pub broken: Option<Broken>,
 }

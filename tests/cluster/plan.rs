@@ -80,9 +80,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Derive everything from the seed's stream.
-    pub fn new(rng: &mut Rng) -> Self {
-        let nodes = rng.pick(&[2, 2, 2, 2, 2, 2, 3, 3, 3, 4]);
+    /// Derive everything from the seed's stream; the number of nodes may be given.
+    pub fn new(rng: &mut Rng, nodes: Option<usize>) -> Self {
+        let drawn = rng.pick(&[2, 2, 2, 2, 2, 2, 3, 3, 3, 4]);
+        let nodes = nodes.unwrap_or(drawn);
         let volumes = rng.pick(&[1, 1, 1, 2, 2, 3]);
         let layouts: Vec<Layout> = (0..volumes)
             .map(|_| {

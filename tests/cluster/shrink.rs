@@ -25,7 +25,7 @@ pub struct Shrunk {
 pub fn shrink(seed: u64, options: &Options) -> Option<Shrunk> {
     let mut violation = run(seed, options).err()?;
     let mut best = options.clone();
-    let faults = Plan::new(&mut Rng::new(seed)).faults;
+    let faults = Plan::new(&mut Rng::new(seed), options.nodes).faults;
     let mut runs = 1;
     let mut try_one = |candidate: &Options, violation: &mut Violation| {
         runs += 1;

@@ -142,7 +142,7 @@ impl World {
     /// The world of a seed before its first event.
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
-        let mut plan = Plan::new(&mut rng);
+        let mut plan = Plan::new(&mut rng, options.nodes);
         if let Some(most) = options.requests_max {
             plan.host.requests = plan.host.requests.min(most);
         }

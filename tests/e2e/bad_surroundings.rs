@@ -169,10 +169,10 @@ fn metadata_of_another_image() -> Result<()> {
     fs::File::options()
         .write(true)
         .open(scratch.join("db.img"))?
-        .set_len(12 * MIB)?;
+        .set_len(4 * MIB)?;
     let mut config = config;
-    config.resources[0].size = Some(12 * MIB);
-    refuses(scratch.path(), &config, &[&metadata.display().to_string(), "12582912"])
+    config.resources[0].size = Some(4 * MIB);
+    refuses(scratch.path(), &config, &[&metadata.display().to_string(), "4194304"])
 }
 
 #[test]

@@ -111,12 +111,12 @@ impl Resource {
 }
 
 impl Peer {
-    /// A peer with the defaults: synchronous, `on_disconnect = "continue"`.
+    /// A plain NBD server as a peer, with the defaults: synchronous, `on_disconnect = "continue"`.
     pub fn new(name: &str, uri: &str) -> Self {
         Self {
             name: name.to_owned(),
             uri: uri.to_owned(),
-            settings: String::new(),
+            settings: "protocol = \"nbd\"\n".to_owned(),
         }
     }
 

@@ -21,16 +21,16 @@ pub enum Input {
     /// The connection of this request died: drop it if no leg has seen it. It is released without a reply, or
     /// goes on to the end as if nothing had happened. Unknown or released ids are ignored.
     Abandon(RequestId),
-    /// The local leg finished [`Output::Local`].
+    /// The local leg finished [`Output::Local`](crate::event::Output::Local).
     LocalDone {
         /// The request.
         id: RequestId,
         /// How it ended.
         outcome: Result<(), Failure>,
     },
-    /// The local leg finished [`Output::LocalFlush`].
+    /// The local leg finished [`Output::LocalFlush`](crate::event::Output::LocalFlush).
     LocalFlushDone(Result<(), Failure>),
-    /// A peer finished [`Output::Peer`]; ignored when `connection` is not the present one.
+    /// A peer finished [`Output::Peer`](crate::event::Output::Peer); ignored when `connection` is not the present one.
     PeerDone {
         /// The peer.
         peer: PeerIndex,
@@ -41,7 +41,7 @@ pub enum Input {
         /// How it ended.
         outcome: Result<(), Failure>,
     },
-    /// A peer finished [`Output::PeerFlush`].
+    /// A peer finished [`Output::PeerFlush`](crate::event::Output::PeerFlush).
     PeerFlushDone {
         /// The peer.
         peer: PeerIndex,
@@ -61,7 +61,7 @@ pub enum Input {
         /// What was moved, or which side failed.
         outcome: Result<Copied, CopyFailure>,
     },
-    /// [`Output::Persist`] is on stable storage, or failed.
+    /// [`Output::Persist`](crate::event::Output::Persist) is on stable storage, or failed.
     Persisted {
         /// The transaction.
         id: TransactionId,
@@ -87,14 +87,14 @@ pub enum Input {
         /// The connection that is gone.
         connection: ConnectionId,
     },
-    /// The resource asks for a durable change; answered by [`Output::OrderDone`].
+    /// The resource asks for a durable change; answered by [`Output::OrderDone`](crate::event::Output::OrderDone).
     Order {
         /// Its name until it is done; chosen by the resource.
         ticket: Ticket,
         /// What.
         order: Order,
     },
-    /// A peer's mirror of the same volume says something (see [`Output::ToPeer`]).
+    /// A peer's mirror of the same volume says something (see [`Output::ToPeer`](crate::event::Output::ToPeer)).
     FromPeer {
         /// The peer.
         peer: PeerIndex,
@@ -103,7 +103,7 @@ pub enum Input {
         /// What.
         message: VolumeMessage,
     },
-    /// [`Output::Fetch`] ended: what differed in its range was written here, or it failed.
+    /// [`Output::Fetch`](crate::event::Output::Fetch) ended: what differed in its range was written here, or it failed.
     FetchDone {
         /// The peer.
         peer: PeerIndex,
@@ -114,7 +114,7 @@ pub enum Input {
         /// What was moved, or which side failed.
         outcome: Result<Copied, CopyFailure>,
     },
-    /// [`Output::Compare`] ended.
+    /// [`Output::Compare`](crate::event::Output::Compare) ended.
     CompareDone {
         /// The peer.
         peer: PeerIndex,

@@ -139,6 +139,10 @@ impl Mirror {
         } else if self.leg.without_data.is_none() {
             self.leg.without_data = Some(self.now);
         }
+        if self.leg.without_data.is_some() && self.stopping.is_asked() && !self.failed {
+            // Nobody will come any more that could make them good.
+            self.refuse_waiting(Refusal::Stopping);
+        }
     }
 
     /// The local leg wrote something: what was unreadable there may be readable again.

@@ -119,12 +119,14 @@ impl Mirror {
         {
             log.queue.clear();
         }
+        let lost = self.nobody_has_data();
         for at in 0..self.requests.len() {
             let id = RequestId(at as u32);
             let failed = self.failed;
             let Some(request) = self.request(id) else { continue };
             if request.phase == Phase::Started {
-                let held = request.held != 0;
+                // Without any leg that has the data no gate will open either.
+                let held = request.held != 0 || (lost && request.gated);
                 request.degraded |= core::mem::take(&mut request.held);
                 let answered = request.replied || request.local.is_none();
                 if (held || failed) && !answered {
@@ -143,7 +145,7 @@ impl Mirror {
             }
         }
         for flush in core::mem::take(&mut self.flushes) {
-            if flush.held == 0 && !self.failed {
+            if flush.held == 0 && !self.failed && !lost {
                 self.flushes.push(flush);
             } else {
                 self.refuse(flush.id, refusal);

@@ -65,7 +65,9 @@ impl Resource {
             verdict_heard: None,
         });
         if let Some(reason) = unwanted {
-            self.say_goodbye(peer, false, reason);
+            // A split brain is seen by both, though the first word of it may have been lost with its connection.
+            let diverged = self.peers[peer].split_brain.is_some();
+            self.say_goodbye(peer, diverged, reason);
         } else if self.peers[peer].kind.is_none() {
             self.set_kind(peer, PeerKind::Partner);
         }
@@ -179,7 +181,9 @@ impl Resource {
     /// The other has said why it closes the connection.
     pub(super) fn heard_goodbye(&mut self, peer: usize, stand_alone: bool, reason: &str) {
         let text = format!("{} said: {reason}", self.peers[peer].name);
-        if stand_alone && self.peers[peer].stand_alone.is_none() {
+        // Who knows of the split brain and was told to connect goes on trying until the other is told, too.
+        if stand_alone && self.peers[peer].stand_alone.is_none() && self.peers[peer].split_brain.is_none() {
+            self.peers[peer].split_brain = Some(text.clone());
             self.stand_alone(peer, text.clone());
         }
         self.peers[peer].not_before = self.now + REFUSED_RETRY;

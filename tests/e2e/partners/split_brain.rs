@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use blockmirror_client::admin::Role;
 use blockmirror_tests::namespaces;
 use blockmirror_tests::partners::{Partners, Setup};
@@ -22,9 +22,11 @@ fn diverged(resource: &str) -> Result<Option<Partners>> {
         ..Setup::default()
     })?;
     fill(&mut partners.open(0, VOLUME)?, 0, 30, 1)?;
-    let link = partners.link.as_ref().expect("they are in namespaces");
+    let link = partners.link.as_ref().context("they are in namespaces")?;
     link.cut()?;
     wait::until("the loss", PROMPT, || (!partners.is_connected(1)).then_some(()))?;
+    // Who is younger is known by whole seconds.
+    std::thread::sleep(Duration::from_millis(1_100));
     partners.promote_whatever(1)?;
     fill(&mut partners.open(0, VOLUME)?, 5, 10, 2)?;
     fill(&mut partners.open(1, VOLUME)?, 10, 10, 3)?;

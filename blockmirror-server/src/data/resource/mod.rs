@@ -22,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mirror_core::config::PeerKind;
 use mirror_core::event::PeerIndex;
 use mirror_core::resource::Resource;
 use mirror_core::resource::event::{CommandId, HostAccess, Input};
@@ -68,13 +69,16 @@ impl ResourceSide {
             config,
             gate,
         } = plan;
+        // With plain peers only there is nothing to decide: hosts are served from the first moment on.
+        let mut kinds = config.iter().flat_map(|config| &config.peers);
+        let decides = kinds.any(|peer| peer.kind != Some(PeerKind::Plain));
         let core = config.map(|mut config| {
             // A clock before 1970 is as good as none.
             let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             config.clock = clock.as_secs();
             Box::new(Resource::new(config))
         });
-        let access = if core.is_some() {
+        let access = if decides {
             HostAccess::Shut
         } else {
             HostAccess::ReadWrite

@@ -181,86 +181,62 @@ impl Cluster {
         let Some(connection) = self.nodes[to].mirror.peers[usize::from(peer.0)].connection else {
             return;
         };
-        match packet {
-            Packet::Mutation(id, mutation, stamp) => {
-                let id = self.nodes[to].request(Origin::Mutation(from, id), vec![stamp]);
-                self.feed(
-                    to,
-                    Input::Host {
-                        id,
-                        op: HostOp::Mutate(mutation),
-                    },
-                );
-            }
+        let outcome = Ok(());
+        let input = match packet {
+            Packet::Mutation(id, mutation, stamp) => Input::Host {
+                id: self.nodes[to].request(Origin::Mutation(from, id), vec![stamp]),
+                op: HostOp::Mutate(mutation),
+            },
             Packet::Copy(copy, range, stamps) => {
                 let copied = Copied {
                     shipped: range.length,
                     ..Copied::default()
                 };
-                let id = self.nodes[to].request(Origin::Copy(from, copy, copied), stamps);
-                let mutation = Mutation {
-                    range,
-                    kind: MutationKind::Write,
-                    fua: false,
-                };
-                self.feed(
-                    to,
-                    Input::Host {
-                        id,
-                        op: HostOp::Mutate(mutation),
-                    },
-                );
+                let (kind, fua) = (MutationKind::Write, false);
+                Input::Host {
+                    id: self.nodes[to].request(Origin::Copy(from, copy, copied), stamps),
+                    op: HostOp::Mutate(Mutation { range, kind, fua }),
+                }
             }
-            Packet::Flush => {
-                let id = self.nodes[to].request(Origin::Flush(from), vec![]);
-                self.feed(to, Input::Host { id, op: HostOp::Flush });
+            Packet::Flush => Input::Host {
+                id: self.nodes[to].request(Origin::Flush(from), vec![]),
+                op: HostOp::Flush,
+            },
+            Packet::Barrier => {
+                self.nodes[to].barriers += 1;
+                return;
             }
-            Packet::Barrier => self.nodes[to].barriers += 1,
             Packet::Ask(fetch, copy, range) => {
                 let stamps = self.nodes[to].image[blocks_of(range)].to_vec();
-                self.send(to, peer, Packet::Contents(fetch, copy, range, stamps));
+                return self.send(to, peer, Packet::Contents(fetch, copy, range, stamps));
             }
             Packet::Contents(fetch, copy, range, stamps) => {
-                let input = self.compare(to, (fetch, copy, range), peer, connection, &stamps);
-                self.feed(to, input);
+                self.compare(to, (fetch, copy, range), peer, connection, &stamps)
             }
-            Packet::Message(message) => self.feed(
-                to,
-                Input::FromPeer {
-                    peer,
-                    connection,
-                    message,
-                },
-            ),
-            Packet::Done(id) => self.feed(
-                to,
-                Input::PeerDone {
-                    peer,
-                    connection,
-                    id,
-                    outcome: Ok(()),
-                },
-            ),
-            Packet::FlushDone => self.feed(
-                to,
-                Input::PeerFlushDone {
-                    peer,
-                    connection,
-                    outcome: Ok(()),
-                },
-            ),
-            Packet::CopyDone(copy, copied) => {
-                self.feed(
-                    to,
-                    Input::CopyDone {
-                        peer,
-                        connection,
-                        copy,
-                        outcome: Ok(copied),
-                    },
-                );
-            }
-        }
+            Packet::Message(message) => Input::FromPeer {
+                peer,
+                connection,
+                message,
+            },
+            Packet::Done(id) => Input::PeerDone {
+                peer,
+                connection,
+                id,
+                outcome,
+            },
+            Packet::FlushDone => Input::PeerFlushDone {
+                peer,
+                connection,
+                outcome,
+            },
+            Packet::CopyDone(copy, copied) => Input::CopyDone {
+                peer,
+                connection,
+                copy,
+                outcome: Ok(copied),
+            },
+        };
+        self.feed(to, input);
     }
 
     fn send(&mut self, from: usize, peer: PeerIndex, packet: Packet) {
