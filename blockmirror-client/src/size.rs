@@ -33,7 +33,8 @@ pub fn parse(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("\"{text}\" is more than 64 bits can count"))
 }
 
-fn split(text: &str) -> (&str, &str) {
+/// The number and the unit behind it, "64 MiB" as ("64", "MiB"); either may be empty.
+pub fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '_')

@@ -17,3 +17,4 @@ pub mod layers;
 pub mod log;
 pub mod metadata_file;
 pub mod ring;
+mod wall_clock;

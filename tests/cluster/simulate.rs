@@ -2,25 +2,15 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use blockmirror_tests::campaign::{self, panic_text};
 
 use crate::outcome::{Options, Run, Tally, Violation};
 use crate::stage::{self, Scenario};
 use crate::world::World;
 
 /// What many seeds gave.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Seeds run.
-    pub seeds: u64,
-    /// Events in all of them.
-    pub steps: u64,
-    /// What happened how often.
-    pub tally: Tally,
-    /// The seeds that failed, in order.
-    pub violations: Vec<(u64, Violation)>,
-}
+pub type Report = campaign::Report<Tally, Violation>;
 
 /// Run one seed to its end. A panic of a core, its assertions included, is a violation too.
 pub fn run(seed: u64, options: &Options) -> Result<Run, Violation> {
@@ -37,46 +27,10 @@ pub fn run(seed: u64, options: &Options) -> Result<Run, Violation> {
     }
 }
 
-/// What a panic said.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("unknown panic").to_owned()
-}
-
 /// Run seeds on so many threads, until so many have failed.
 pub fn run_many(seeds: Range<u64>, options: &Options, threads: usize, failures_max: usize) -> Report {
-    let next = AtomicU64::new(seeds.start);
-    let report = Mutex::new(Report::default());
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
-            let outcome = run(seed, options);
-            let Ok(mut report) = report.lock() else { return };
-            report.seeds += 1;
-            match outcome {
-                Ok(run) => {
-                    report.steps += run.steps;
-                    report.tally.add(&run.tally);
-                }
-                Err(violation) => report.violations.push((seed, violation)),
-            }
-            if report.violations.len() >= failures_max {
-                next.store(seeds.end, Ordering::Relaxed);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    let mut report = report.into_inner().unwrap_or_default();
-    report.violations.sort_by_key(|&(seed, _)| seed);
-    report
+    let one = |seed| run(seed, options).map(|run| (run.steps, run.tally));
+    campaign::run_many(seeds, threads, failures_max, one, Tally::add)
 }
 
 /// Play a named scenario.

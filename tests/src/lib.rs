@@ -8,10 +8,12 @@
 //! - [`partners`]: two daemons that are partners, by Unix sockets or in network namespaces ([`namespaces`]).
 //! - [`crash`]: rounds of kill -9 under that load. [`chaos`]: of every trouble, with takeovers, between partners.
 //! - [`load`]: a verifying load of versioned blocks.
+//! - [`campaign`]: many seeds of a simulator on several threads.
 //! - [`process`], [`tool`], [`wait`], [`scratch`], [`compare`]: what these stand on.
 //!
 //! Every wait is bounded, and every process dies with the test that started it, however the test ends.
 
+pub mod campaign;
 pub mod chaos;
 pub mod compare;
 pub mod config;

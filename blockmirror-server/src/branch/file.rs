@@ -5,7 +5,6 @@ use std::io::{self, BufReader, Error, ErrorKind, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -14,6 +13,7 @@ use super::format::{BLOCK, HEADER_BYTES, Header, Kind, RECORD_BYTES, Record, in_
 use super::index::{Index, Source};
 use super::list::{EXTENSION, headers};
 use super::replay::{BranchError, replay};
+use crate::wall_clock::seconds_since_1970;
 
 /// Bytes of a volume's name in a file name.
 const NAME_MAX: usize = 128;
@@ -59,12 +59,11 @@ impl BranchFile {
     /// # Errors
     /// The operating system refuses, or the volume's name is too long.
     pub fn create(place: &BranchPlace, volume: &str, generation: u64, size: u64, reason: &str) -> io::Result<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let header = Header {
             volume: volume.to_owned(),
             generation,
             size,
-            created: now.as_secs(),
+            created: seconds_since_1970(),
             node: place.node.clone(),
             reason: reason.to_owned(),
         };

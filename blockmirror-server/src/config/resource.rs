@@ -26,21 +26,8 @@ pub(super) const KEYS: [&str; 15] = [
     "peer",
 ];
 
-/// Keys that speak of peers or of what is tracked: without meaning when nothing is mirrored.
-const MIRROR_KEYS: [&str; 12] = [
-    "peer",
-    "hot_extents",
-    "role_after_restart",
-    "read_only_secondary",
-    "split_brain",
-    "on_io_error",
-    "resync_min",
-    "resync_max",
-    "verify",
-    "verify_repair",
-    "branch_dir",
-    "branch_keep",
-];
+/// Keys that have a meaning when nothing is mirrored, too; all others speak of peers or of what is tracked.
+const PLAIN_KEYS: [&str; 3] = ["name", "mirror", "volume"];
 
 const DEFAULT_RESYNC_MIN: u64 = 4 << 20;
 /// Slower than this no resync of a volume worth mirroring would end.
@@ -67,7 +54,7 @@ pub(super) struct ReadRoles {
 /// Read them; what is wrong is noted.
 pub(super) fn read(section: &Section<'_>, mirror: bool) -> ReadRoles {
     if !mirror {
-        for key in MIRROR_KEYS {
+        for key in KEYS.into_iter().filter(|key| !PLAIN_KEYS.contains(key)) {
             section.forbid(
                 key,
                 &format!("`{key}` has no meaning with mirror = false"),

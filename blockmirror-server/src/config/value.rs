@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use blockmirror_client::size::split;
+
 const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1_000),
@@ -59,14 +61,6 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .filter(|(distance, _)| *distance <= tolerance)
         .min()
         .map(|(_, name)| name)
-}
-
-fn split(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '_')
-        .unwrap_or(text.len());
-    (&text[..end], text[end..].trim_start())
 }
 
 /// Levenshtein distance, with a swap of neighbours counted as one.

@@ -1,7 +1,6 @@
 //! The branch files of all resources: found, shown, and removed when their time is over.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use blockmirror_client::admin::BranchStatus;
 
@@ -10,6 +9,7 @@ use super::roster::{Roster, Served};
 use crate::branch::{self, BranchFile, BranchInfo, BranchPlace};
 use crate::config::{BranchKeep, ImageSource, Resource, Volume};
 use crate::data::BranchPlan;
+use crate::wall_clock::seconds_since_1970;
 
 /// A branch, and the resource whose it is.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ pub(super) fn status(found: &Found) -> BranchStatus {
         saved_bytes: info.saved_bytes,
         file: info.path.display().to_string(),
         exported_as: found.exported_as.clone(),
-        expires_in_seconds: expires_in(found.keep, info.created, now()),
+        expires_in_seconds: expires_in(found.keep, info.created, seconds_since_1970()),
     }
 }
 
@@ -143,7 +143,7 @@ fn expires_in(keep: BranchKeep, created: u64, now: u64) -> Option<u64> {
 /// Remove what has had its time and is not served. Blocks.
 pub(super) fn expire(roster: &Roster) {
     for found in all(roster) {
-        let over = expires_in(found.keep, found.info.created, now()) == Some(0);
+        let over = expires_in(found.keep, found.info.created, seconds_since_1970()) == Some(0);
         if !over || found.exported_as.is_some() {
             continue;
         }
@@ -155,12 +155,6 @@ pub(super) fn expire(roster: &Roster) {
             }
         }
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! comparison comes one interval after the schedule was first seen.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use blockmirror_client::admin::ReplicationState;
 use mirror_core::event::PeerIndex;
@@ -17,6 +17,7 @@ use super::roster::{ResourcePlace, Roster, Served, VolumeView};
 use super::status::Known;
 use crate::config::VerifySchedule;
 use crate::data::{DataSender, ResourceOrder};
+use crate::wall_clock::seconds_since_1970;
 
 /// Between two looks at the clock.
 const LOOK: Duration = Duration::from_secs(30);
@@ -94,7 +95,7 @@ fn note_beside(metadata: &Path) -> PathBuf {
 async fn is_due(task: &Task) -> bool {
     let (note, every) = (task.note.clone(), task.every);
     let look = tokio::task::spawn_blocking(move || {
-        let now = now();
+        let now = seconds_since_1970();
         let last = read_note(&note);
         let judged = judge(last, now, every);
         if judged == Due::Unknown {
@@ -151,7 +152,7 @@ async fn begin(task: &Task, threads: &[DataSender]) {
     if begun {
         let note = task.note.clone();
         // Where it fails the log says so, and the comparison comes again.
-        let _ = tokio::task::spawn_blocking(move || write_note(&note, now())).await;
+        let _ = tokio::task::spawn_blocking(move || write_note(&note, seconds_since_1970())).await;
     }
 }
 
@@ -171,13 +172,6 @@ fn write_note(path: &Path, now: u64) {
     if let Err(error) = std::fs::write(path, format!("{now}\n")) {
         tracing::warn!(file = %path.display(), %error, "it cannot be noted when the volume was compared");
     }
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -160,16 +160,9 @@ impl Resource {
             }
             return;
         }
-        let Some(at) = self.guests.iter().position(|guest| guest.volume == volume) else {
+        let Some((guest, place)) = self.take_guest(volume) else {
             return;
         };
-        let guest = self.guests.remove(at);
-        let Some((connection, place)) = self.lane_place(guest.peer, volume) else {
-            return;
-        };
-        if connection != guest.connection {
-            return;
-        }
         let control = match outcome {
             Ok(size) if size >= guest.size => Control::Grown {
                 volume: place,
@@ -181,7 +174,7 @@ impl Resource {
             },
             Err(why) => Control::GrowRefused { volume: place, why },
         };
-        self.send(guest.peer, connection, control);
+        self.send(guest.peer, guest.connection, control);
     }
 
     /// Another node asks for a larger image.
@@ -264,26 +257,29 @@ impl Resource {
             self.end_growth(outcome.map_err(|refusal| format!("the volume here cannot take the size: {refusal:?}")));
             return;
         }
-        let Some(at) = self.guests.iter().position(|guest| guest.volume == volume) else {
+        let Some((guest, place)) = self.take_guest(volume) else {
             return;
         };
+        let control = match outcome {
+            Ok(()) => Control::Resized {
+                volume: place,
+                size: guest.size,
+            },
+            Err(refusal) => Control::GrowRefused {
+                volume: place,
+                why: format!("the volume cannot take the size: {refusal:?}"),
+            },
+        };
+        self.send(guest.peer, guest.connection, control);
+    }
+
+    /// Whose growth of this volume has got an answer here, and the volume's place in their HELLO; `None`: nobody's, or
+    /// they are gone.
+    fn take_guest(&mut self, volume: usize) -> Option<(Guest, u16)> {
+        let at = self.guests.iter().position(|guest| guest.volume == volume)?;
         let guest = self.guests.remove(at);
-        let Some((connection, place)) = self.lane_place(guest.peer, volume) else {
-            return;
-        };
-        if connection == guest.connection {
-            let control = match outcome {
-                Ok(()) => Control::Resized {
-                    volume: place,
-                    size: guest.size,
-                },
-                Err(refusal) => Control::GrowRefused {
-                    volume: place,
-                    why: format!("the volume cannot take the size: {refusal:?}"),
-                },
-            };
-            self.send(guest.peer, connection, control);
-        }
+        let (connection, place) = self.lane_place(guest.peer, volume)?;
+        (connection == guest.connection).then_some((guest, place))
     }
 
     /// The next stage, if it can be.

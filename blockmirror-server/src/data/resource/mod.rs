@@ -20,7 +20,7 @@ mod view;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mirror_core::config::PeerKind;
 use mirror_core::event::PeerIndex;
@@ -33,6 +33,7 @@ use self::partner::Partner;
 use self::stop::StopPhase;
 use super::message::ResourceSnapshot;
 use super::plan::{PartnerPlan, ResourcePlan, VolumePlan};
+use crate::wall_clock::seconds_since_1970;
 
 /// A resource of this data thread.
 pub(super) struct ResourceSide {
@@ -73,9 +74,7 @@ impl ResourceSide {
         let mut kinds = config.iter().flat_map(|config| &config.peers);
         let decides = kinds.any(|peer| peer.kind != Some(PeerKind::Plain));
         let core = config.map(|mut config| {
-            // A clock before 1970 is as good as none.
-            let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            config.clock = clock.as_secs();
+            config.clock = seconds_since_1970();
             Box::new(Resource::new(config))
         });
         let access = if decides {
