@@ -210,6 +210,14 @@ impl BranchFile {
     }
 }
 
+impl Drop for BranchFile {
+    /// The kernel may hold another handle for a while after its last operation: the lock does not wait for that.
+    fn drop(&mut self) {
+        // Where unlocking fails the last handle unlocks.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 fn new_file(directory: &Path, header: &Header) -> io::Result<(PathBuf, File)> {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || "._-".contains(c) {

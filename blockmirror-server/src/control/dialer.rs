@@ -7,6 +7,7 @@ use blockmirror_client::connect::{ConnectError, connect, upgrade};
 use blockmirror_client::uri::Address;
 use nbd_proto::client::HandshakeError;
 use nbd_proto::{OptionError, PeerMisbehaved};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::backoff;
@@ -30,7 +31,13 @@ pub(super) struct Dialer {
     roster: Roster,
     threads: Vec<DataSender>,
     deadline: Duration,
-    attempts: HashMap<Key, AbortHandle>,
+    attempts: HashMap<Key, Attempt>,
+}
+
+struct Attempt {
+    task: AbortHandle,
+    /// Ends it while it waits for its time.
+    rest: Option<oneshot::Sender<()>>,
 }
 
 /// Where one peer of one volume is.
@@ -98,7 +105,8 @@ impl Dialer {
             // A thread that is gone has told so itself.
             thread.send(answer);
         });
-        self.keep(Key::Leg(place, peer), task.abort_handle());
+        let task = task.abort_handle();
+        self.keep(Key::Leg(place, peer), Attempt { task, rest: None });
     }
 
     /// Wait out the backoff of this attempt, ask a partner for a stream, and tell the data thread what came of it.
@@ -112,8 +120,15 @@ impl Dialer {
             return;
         };
         let (thread, deadline, resource) = (thread.clone(), self.deadline, place.resource);
+        let (rest, rested) = oneshot::channel();
         let task = tokio::spawn(async move {
-            tokio::time::sleep(backoff::wait_for_partner(attempt, backoff::random())).await;
+            tokio::select! {
+                () = tokio::time::sleep(backoff::wait_for_partner(attempt, backoff::random())) => {}
+                Ok(()) = rested => {
+                    thread.send(ToData::StreamRested { resource, peer });
+                    return;
+                }
+            }
             let answer = match ask(&partner, deadline).await {
                 Ok(Answered::Stream(socket, unread, hello)) => ToData::StreamReady(StreamHandover {
                     resource,
@@ -132,7 +147,8 @@ impl Dialer {
             };
             thread.send(answer);
         });
-        self.keep(Key::Stream(place, peer), task.abort_handle());
+        let (task, rest) = (task.abort_handle(), Some(rest));
+        self.keep(Key::Stream(place, peer), Attempt { task, rest });
     }
 
     /// Stop trying to reach a leg.
@@ -145,22 +161,31 @@ impl Dialer {
         self.forget(Key::Stream(place, peer));
     }
 
-    /// Stop trying everywhere.
-    pub(super) fn cancel_all(&mut self) {
-        for (_, attempt) in self.attempts.drain() {
-            attempt.abort();
+    /// Do not begin an attempt to reach a partner that still waits for its time.
+    pub(super) fn rest_stream(&mut self, place: ResourcePlace, peer: usize) {
+        let attempt = self.attempts.get_mut(&Key::Stream(place, peer));
+        if let Some(rest) = attempt.and_then(|attempt| attempt.rest.take()) {
+            // One that is on its way does not listen any more.
+            let _ = rest.send(());
         }
     }
 
-    fn keep(&mut self, key: Key, attempt: AbortHandle) {
+    /// Stop trying everywhere.
+    pub(super) fn cancel_all(&mut self) {
+        for (_, attempt) in self.attempts.drain() {
+            attempt.task.abort();
+        }
+    }
+
+    fn keep(&mut self, key: Key, attempt: Attempt) {
         if let Some(earlier) = self.attempts.insert(key, attempt) {
-            earlier.abort();
+            earlier.task.abort();
         }
     }
 
     fn forget(&mut self, key: Key) {
         if let Some(attempt) = self.attempts.remove(&key) {
-            attempt.abort();
+            attempt.task.abort();
         }
     }
 
@@ -242,4 +267,52 @@ fn knows_no_streams(error: &ConnectError) -> bool {
             ..
         } | HandshakeError::Misbehaved(PeerMisbehaved::NotFixedNewstyle(_))
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::exports::tests::roster_with;
+    use super::*;
+
+    const PLACE: ResourcePlace = ResourcePlace { thread: 0, resource: 0 };
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// Nobody listens at its address.
+    const NOWHERE: &str = "[[resource.peer]]\nname = \"bravo\"\nuri = \"nbd+unix://?socket=/nowhere/at/all\"";
+
+    #[tokio::test]
+    async fn an_attempt_that_waits_is_not_begun_when_it_is_not_needed_any_more() {
+        let (sender, answers) = DataSender::to_nobody();
+        let mut dialer = Dialer::new(roster_with(&["db"], "", NOWHERE), vec![sender], DEADLINE);
+        dialer.stream(PLACE, 0, u32::MAX);
+        dialer.rest_stream(PLACE, 0);
+        dialer.rest_stream(PLACE, 0);
+        let answer = wait(&answers).await;
+        assert!(matches!(answer, ToData::StreamRested { resource: 0, peer: 0 }));
+        // One that has been answered is not there to be rested; the next one is begun.
+        dialer.rest_stream(PLACE, 0);
+        dialer.stream(PLACE, 0, 0);
+        let answer = wait(&answers).await;
+        assert!(matches!(
+            answer,
+            ToData::StreamFailed {
+                resource: 0,
+                peer: 0,
+                ..
+            }
+        ));
+    }
+
+    async fn wait(answers: &std::sync::mpsc::Receiver<ToData>) -> ToData {
+        let polling = async {
+            loop {
+                if let Ok(answer) = answers.try_recv() {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, polling).await.unwrap()
+    }
 }

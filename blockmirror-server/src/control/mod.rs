@@ -322,6 +322,9 @@ impl Daemon {
             FromData::CancelStream { resource, peer } => {
                 self.dialer.cancel_stream(ResourcePlace { thread, resource }, peer);
             }
+            FromData::RestStream { resource, peer } => {
+                self.dialer.rest_stream(ResourcePlace { thread, resource }, peer);
+            }
             FromData::VolumeAdded {
                 resource,
                 export,

@@ -41,6 +41,7 @@ impl DataThread {
             ToData::StreamReady(handover) => self.stream_ready(handover),
             ToData::StreamPlain { resource, peer } => self.stream_plain(resource, peer),
             ToData::StreamFailed { resource, peer, error } => self.stream_failed(resource, peer, error),
+            ToData::StreamRested { resource, peer } => self.stream_rested(resource, peer),
             ToData::Resources(answer) => {
                 let snapshots = self.resources.iter().map(|side| side.snapshot(self.turn.now)).collect();
                 let _ = answer.send(snapshots);

@@ -53,6 +53,13 @@ pub enum ToData {
         /// Why, for the operator.
         error: String,
     },
+    /// The answer to `DialStream`: before it was begun, `RestStream` came.
+    StreamRested {
+        /// The resource.
+        resource: usize,
+        /// The peer.
+        peer: usize,
+    },
     /// Report the present state of every volume of this thread, in plan order.
     Status(oneshot::Sender<Vec<VolumeSnapshot>>),
     /// Report the present state of every resource of this thread, in plan order.
@@ -198,7 +205,7 @@ pub enum FromData {
         peer: usize,
     },
     /// Reach the peer and ask for a replication stream, with the HELLO of the resource's gate; answered by
-    /// `StreamReady`, `StreamPlain` or `StreamFailed`. At most one is open per peer of a resource.
+    /// `StreamReady`, `StreamPlain`, `StreamFailed` or `StreamRested`. At most one is open per peer of a resource.
     DialStream {
         /// The resource.
         resource: usize,
@@ -209,6 +216,14 @@ pub enum FromData {
     },
     /// Stop trying to reach this peer; an answer that crosses this message is ignored by the data thread.
     CancelStream {
+        /// The resource.
+        resource: usize,
+        /// The peer.
+        peer: usize,
+    },
+    /// The peer's own connection is there: do not begin an attempt that still waits for its time. One that is on its way
+    /// goes on, for the peer may already have given its own up for it.
+    RestStream {
         /// The resource.
         resource: usize,
         /// The peer.

@@ -98,6 +98,17 @@ impl DataSender {
     }
 }
 
+#[cfg(test)]
+impl DataSender {
+    /// To no data thread, and what is sent to it.
+    #[allow(clippy::unwrap_used)]
+    pub(crate) fn to_nobody() -> (Self, mpsc::Receiver<ToData>) {
+        let (messages, sent) = mpsc::channel();
+        let waker = open_driver(crate::ring::EngineChoice::Auto).unwrap().waker();
+        (Self { messages, waker }, sent)
+    }
+}
+
 /// Tells the control side when the thread panics: its volumes are dead, and the daemon must not go on as if not.
 struct PanicAlarm {
     thread: usize,

@@ -102,6 +102,14 @@ impl DataThread {
         }
     }
 
+    /// An attempt was not begun, as asked.
+    pub(in crate::data) fn stream_rested(&mut self, resource: usize, peer: usize) {
+        let side = self.resources.get_mut(resource);
+        if let Some(partner) = side.and_then(|side| side.partner(PeerIndex(peer as u8))) {
+            partner.rested(&self.turn);
+        }
+    }
+
     /// Tell the core of streams that wait, once nothing that came on an older one is in progress (I11).
     pub(super) fn open_streams(&mut self, at: usize) {
         let side = &mut self.resources[at];

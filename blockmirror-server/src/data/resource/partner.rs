@@ -4,7 +4,7 @@
 //!          Dial                  StreamReady                open              lost, closed
 //!  Idle ---------> Dialling ------------------> Held -------------> Open ---------------------> Idle
 //!   ^                | StreamFailed: next attempt   (until nothing of an older connection is in progress)
-//!   +-- CancelDial --+ StreamPlain
+//!   +-- CancelDial --+ StreamPlain, StreamRested
 //! ```
 
 use std::time::Duration;
@@ -80,11 +80,24 @@ impl Partner {
         self.cancel(turn);
     }
 
-    /// The peer's connection is there: ours, on its way, is not needed. But that of the node with the smaller name wins
-    /// over one that crosses it, on both ends: it is let come.
+    /// The peer's connection is there: ours is not needed. But that of the node with the smaller name wins over one that
+    /// crosses it, on both ends: if it is on its way, it is let come.
     pub(super) fn pause_for_theirs(&mut self, turn: &Turn, our_name: &str) {
         if our_name > self.plan.name.as_str() {
             self.cancel(turn);
+        } else if self.dialling {
+            turn.tell(FromData::RestStream {
+                resource: self.resource,
+                peer: self.place(),
+            });
+        }
+    }
+
+    /// The attempt that was asked for was not begun.
+    pub(super) fn rested(&mut self, turn: &Turn) {
+        if self.take_answer() {
+            // What made it needless may be gone again.
+            self.dial(turn);
         }
     }
 

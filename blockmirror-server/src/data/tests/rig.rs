@@ -277,7 +277,10 @@ fn control(
                 });
             }
             FromData::CancelConnect { .. } => {}
-            FromData::DialStream { .. } | FromData::CancelStream { .. } | FromData::VolumeAdded { .. } => {}
+            FromData::DialStream { .. }
+            | FromData::CancelStream { .. }
+            | FromData::RestStream { .. }
+            | FromData::VolumeAdded { .. } => {}
             FromData::Stopped { clean } => return Some(clean),
             FromData::Fatal(error) => panic!("{error}"),
         }

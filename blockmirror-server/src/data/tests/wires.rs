@@ -67,7 +67,10 @@ pub(super) fn control(
                 };
                 sender.send(ToData::PeerReady(peer_handover((volume, peer), near, &peering)));
             }
-            FromData::CancelConnect { .. } | FromData::CancelStream { .. } | FromData::VolumeAdded { .. } => {}
+            FromData::CancelConnect { .. }
+            | FromData::CancelStream { .. }
+            | FromData::RestStream { .. }
+            | FromData::VolumeAdded { .. } => {}
         }
     }
     None
