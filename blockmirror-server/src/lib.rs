@@ -12,6 +12,7 @@ pub mod branch;
 pub mod config;
 pub mod control;
 pub mod data;
+pub(crate) mod file_lock;
 pub mod image;
 pub mod layers;
 pub mod log;

@@ -4,23 +4,20 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use mirror_core::event::MetadataWrite;
 use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, MetadataError, PeerSlotConfig, Restored, SECTOR_BYTES};
-use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
+
+use crate::file_lock::lock;
 
 mod device;
 pub(crate) mod space;
 #[cfg(test)]
 mod tests;
 
-/// A process that was killed may hold its locks a little longer than it lives: the kernel takes its rings apart later.
-pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Rest between two looks at a lock.
-const LOCK_REST: Duration = Duration::from_millis(10);
 /// Bytes of one read of bitmap pages.
 const READ_BYTES: usize = 1 << 20;
 
@@ -56,7 +53,7 @@ pub struct Wanted<'a> {
     pub adopt: bool,
     /// Random bits.
     pub entropy: u64,
-    /// How long to wait for the lock of another process, see [`LOCK_PATIENCE`].
+    /// How long to wait for the lock of another process, that was killed a moment ago.
     pub patience: Duration,
 }
 
@@ -250,27 +247,16 @@ impl Wanted<'_> {
     }
 
     fn lock(&self, file: &File) -> Result<(), MetadataFileError> {
-        let give_up = Instant::now() + self.patience;
-        let mut told = false;
-        loop {
-            match flock(file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(()),
-                Err(Errno::WOULDBLOCK) if Instant::now() < give_up => {
-                    if !told {
-                        tracing::info!(metadata = %self.path.display(), "waiting for another process to let go of it");
-                        told = true;
-                    }
-                    std::thread::sleep(LOCK_REST);
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(MetadataFileError::InUse {
-                        export: self.export.to_owned(),
-                        path: self.path.to_owned(),
-                    });
-                }
-                Err(error) => return Err(self.os("locked", error.into())),
-            }
-        }
+        let waits = || {
+            tracing::info!(metadata = %self.path.display(), "waiting for another process to let go of it");
+        };
+        lock(file, false, self.patience, waits).map_err(|error| match error {
+            Errno::WOULDBLOCK => MetadataFileError::InUse {
+                export: self.export.to_owned(),
+                path: self.path.to_owned(),
+            },
+            error => self.os("locked", error.into()),
+        })
     }
 
     fn refused(&self, reason: MetadataError) -> MetadataFileError {

@@ -7,12 +7,14 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::date::stamp;
 use super::format::{BLOCK, HEADER_BYTES, Header, Kind, RECORD_BYTES, Record, in_blocks, tag};
 use super::index::{Index, Source};
 use super::list::{EXTENSION, headers};
 use super::replay::{BranchError, replay};
+use crate::file_lock::{LOCK_PATIENCE, lock};
 use crate::wall_clock::seconds_since_1970;
 
 /// Bytes of a volume's name in a file name.
@@ -103,7 +105,11 @@ impl BranchFile {
             .max_by_key(|(_, header)| header.created);
         let Some((path, _)) = latest else { return Ok(None) };
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(Error::from)?;
+        let waits = || tracing::info!(branch = %path.display(), "waiting for another process to let go of it");
+        lock(&file, false, LOCK_PATIENCE, waits).map_err(|error| match error {
+            Errno::WOULDBLOCK => BranchError::InUse,
+            error => BranchError::Io(error.into()),
+        })?;
         file.seek(SeekFrom::Start(0))?;
         let replayed = replay(BufReader::new(&file))?;
         if replayed.finished {

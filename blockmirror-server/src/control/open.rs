@@ -17,8 +17,9 @@ use super::{branches, words};
 use crate::branch::BranchError;
 use crate::config::{ImageSource, Peer, Protocol, Resource, Volume};
 use crate::data::{Gate, MirrorPlan, ResourcePlan, StreamHello, VolumePlan};
+use crate::file_lock::LOCK_PATIENCE;
 use crate::image::{Image, OpenError};
-use crate::metadata_file::{LOCK_PATIENCE, MetadataFile, MetadataFileError, Wanted, image_identity};
+use crate::metadata_file::{MetadataFile, MetadataFileError, Wanted, image_identity};
 
 /// Payload bytes a partner may send on a stream before it is granted more.
 const STREAM_CREDIT_BYTES: u64 = 64 << 20;

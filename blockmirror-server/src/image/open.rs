@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{CWD, FallocateFlags, FileType, FlockOperation, MemfdFlags, Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::fs::{CWD, FallocateFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::OpenError;
 use super::alignment::{Alignment, DIRECT_BLOCK_ASSUMED, direct_alignment};
+use crate::file_lock::{LOCK_PATIENCE, lock};
 
 /// Where an image lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,35 +238,15 @@ impl Opening<'_> {
         })
     }
 
-    /// The lock goes with the open file: it is free again when the daemon is gone, however it ended. (A little after:
-    /// the kernel takes a killed process's ring apart, and closes the files it used, when the process has ended.)
+    /// The lock goes with the open file: it is free again when the daemon is gone, however it ended.
     fn lock(&self, fd: &OwnedFd) -> Result<(), OpenError> {
-        let operation = if self.options.read_only {
-            FlockOperation::NonBlockingLockShared
-        } else {
-            FlockOperation::NonBlockingLockExclusive
-        };
-        let deadline = Instant::now() + LOCK_WAIT;
-        let mut told = false;
-        loop {
-            match rustix::fs::flock(fd, operation) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    if !told {
-                        tracing::info!(image = %self.path.display(), "waiting for the image's lock");
-                        told = true;
-                    }
-                    thread::sleep(LOCK_STEP);
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(OpenError::InUse {
-                        path: self.path.to_owned(),
-                    });
-                }
-                Err(error) => return Err(self.failed("lock", error)),
-            }
-        }
+        let waits = || tracing::info!(image = %self.path.display(), "waiting for the image's lock");
+        lock(fd, self.options.read_only, LOCK_WAIT, waits).map_err(|error| match error {
+            Errno::WOULDBLOCK => OpenError::InUse {
+                path: self.path.to_owned(),
+            },
+            error => self.failed("lock", error),
+        })
     }
 
     /// Makes what an earlier daemon has left in the page cache durable: what is read from now on must not be what a
@@ -389,9 +369,12 @@ impl Opening<'_> {
     }
 }
 
-/// How long a locked image is waited for, and how often it is tried.
-const LOCK_WAIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
-const LOCK_STEP: Duration = Duration::from_millis(10);
+/// How long a locked image is waited for.
+const LOCK_WAIT: Duration = if cfg!(test) {
+    Duration::from_millis(200)
+} else {
+    LOCK_PATIENCE
+};
 
 /// Bytes per unit of `st_blocks`.
 const STAT_BLOCK: u64 = 512;

@@ -16,8 +16,9 @@ use crate::branch::{BranchFile, BranchPlace};
 use crate::data::{
     BranchPlan, DataPlan, Gate, Limits, MirrorPlan, PartnerPlan, PeerPlan, ResourcePlan, StreamHello, VolumePlan,
 };
+use crate::file_lock::LOCK_PATIENCE;
 use crate::image::{Image, ImageOptions, ImagePlace, IoMode};
-use crate::metadata_file::{LOCK_PATIENCE, Wanted, image_identity};
+use crate::metadata_file::{Wanted, image_identity};
 
 impl Cluster {
     /// The data thread of a node, with its peers.
