@@ -136,9 +136,10 @@ async fn growing_and_comparing() {
         volume: "db".to_owned(),
         size,
         assume_clean: false,
+        force: false,
     };
     let admin = pair.admin("alpha");
-    assert!(refused(admin.order(&resize(4096)).await).contains("cut data off"));
+    assert!(refused(admin.order(&resize(4096)).await).contains("cut off"));
     admin.order(&resize(32 << 20)).await.unwrap();
     let client = Client::connect(&pair.uri("alpha", "db")).await.unwrap();
     assert_eq!(client.size(), 32 << 20);

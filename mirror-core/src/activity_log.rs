@@ -192,8 +192,8 @@ impl ActivityLog {
         self.slots.iter().filter(unsettled).map(|slot| slot.extent).collect()
     }
 
-    /// The volume has become larger.
-    pub(crate) fn grow(&mut self, size: u64) {
+    /// The volume has another size. What is beyond it is not in the log.
+    pub(crate) fn resize(&mut self, size: u64) {
         self.index.resize(size.div_ceil(EXTENT_BYTES) as usize, NO_SLOT);
     }
 

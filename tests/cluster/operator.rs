@@ -89,13 +89,14 @@ impl World {
             Action::Attach { node, volume, replaced } => (node, Command::Attach { volume, replaced }),
             Action::Resize { node, volume } => {
                 let size = self.plan.layouts[volume].grown;
-                let assume_clean = false;
+                let (assume_clean, force) = (false, false);
                 (
                     node,
                     Command::Resize {
                         volume,
                         size,
                         assume_clean,
+                        force,
                     },
                 )
             }

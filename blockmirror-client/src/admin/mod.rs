@@ -10,7 +10,7 @@
 //! | `POST /v1/resources/{resource}/invalidate?peer=NAME` | `{}` |
 //! | `POST /v1/volumes/{export}/verify?peer=NAME&repair=true&resume=true` | `{}` |
 //! | `POST /v1/volumes/{export}/verify-stop?peer=NAME` | `{}` |
-//! | `POST /v1/volumes/{export}/resize?size=BYTES&assume_clean=true` | `{}` |
+//! | `POST /v1/volumes/{export}/resize?size=BYTES&assume_clean=true&force=true` | `{}` |
 //! | `POST /v1/volumes/{export}/attach?replaced=true` | `{}` |
 //! | `POST /v1/volumes/{export}/detach` | `{}` |
 //! | `POST /v1/volumes/{export}/peers/{peer}/connect?discard_my_data=true` | `{}` |

@@ -63,7 +63,7 @@ pub enum Order {
         /// With whom; with all when not said.
         peer: Option<String>,
     },
-    /// Make a volume larger, on every node.
+    /// Another size for a volume, on every node.
     Resize {
         /// The volume.
         volume: String,
@@ -71,6 +71,8 @@ pub enum Order {
         size: u64,
         /// The new part is zero everywhere: it is not copied.
         assume_clean: bool,
+        /// Make it smaller, if nobody is Primary and no node finds anything beyond the new end.
+        force: bool,
     },
     /// Take the image of a volume (again).
     Attach {
@@ -147,9 +149,11 @@ impl Order {
                 volume,
                 size,
                 assume_clean,
+                force,
             } => Path::new("volumes", volume, "resize")
                 .text("size", Some(&size.to_string()))
-                .flag("assume_clean", *assume_clean),
+                .flag("assume_clean", *assume_clean)
+                .flag("force", *force),
             Self::Attach { volume, replaced } => Path::new("volumes", volume, "attach").flag("replaced", *replaced),
             Self::Detach { volume } => Path::new("volumes", volume, "detach"),
             Self::BranchExport { branch } => Path::new("branches", branch, "export"),
@@ -223,6 +227,7 @@ mod tests {
             volume: "db".to_owned(),
             size: 4096,
             assume_clean: true,
+            force: true,
         };
         for (order, path) in [
             (promote(false, None), "/v1/resources/a%2Fb/promote"),
@@ -232,7 +237,7 @@ mod tests {
                 "/v1/resources/a%2Fb/promote?force=true&accept=1%2D2",
             ),
             (verify, "/v1/volumes/db/verify?peer=x%20y&repair=true"),
-            (resize, "/v1/volumes/db/resize?size=4096&assume_clean=true"),
+            (resize, "/v1/volumes/db/resize?size=4096&assume_clean=true&force=true"),
         ] {
             assert_eq!(order.path(), path);
         }

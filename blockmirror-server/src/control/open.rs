@@ -166,11 +166,19 @@ pub(super) fn volume(node: &str, resource: &Resource, volume: &Volume) -> Result
 /// Open the image of a volume (again).
 pub(super) fn image(volume: &Volume) -> Result<Image, StartError> {
     let mut options = words::image_options(volume);
-    // It may have grown since the configuration was written: its metadata knows, and refuses what is not it.
-    if let (ImageSource::Path(image), Some(metadata)) = (&volume.image, &volume.metadata)
+    // It may have got another size since the configuration was written: its metadata knows, and refuses what is not it.
+    if let (ImageSource::Path(image), Some(metadata), Some(size)) = (&volume.image, &volume.metadata, options.size)
         && metadata.exists()
-        && std::fs::metadata(image).is_ok_and(|found| options.size.is_some_and(|size| found.len() > size))
+        && let Ok(found) = std::fs::metadata(image)
+        && found.is_file()
+        && found.len() != size
+        && found.len() > 0
     {
+        let (export, now) = (&volume.export, found.len());
+        tracing::warn!(
+            export,
+            "the configuration has size = {size}, the volume has {now} bytes since it was resized: write that there"
+        );
         options.size = None;
     }
     Image::open(&options).map_err(|error| StartError::Image {

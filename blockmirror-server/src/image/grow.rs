@@ -1,10 +1,10 @@
-//! Images that become larger while they are served.
+//! Images that get another size while they are served.
 
 use std::os::fd::AsFd;
 
 use rustix::fs::{FallocateFlags, FileType, SeekFrom};
 
-use super::{Image, ImageError};
+use super::{ExtentKind, Image, ImageError};
 
 impl Image {
     /// Makes the image `size` bytes long, durably; a block device has to be that long already. Never smaller. Blocks for
@@ -48,6 +48,34 @@ impl Image {
             rustix::fs::fsync(fd).map_err(|error| failed(error.into()))?;
         }
         self.size = size;
+        Ok(())
+    }
+
+    /// Whether the image holds anything at and beyond `size`: no data there, not even zeroes. Of a device, or where the
+    /// file system cannot tell, there always is.
+    pub fn is_unused_from(&self, size: u64) -> bool {
+        let extent = self.next_data(size);
+        size < self.size && extent.kind == ExtentKind::Hole && extent.end == self.size
+    }
+
+    /// Cuts the image off at `size` bytes, durably: nothing is beyond. A device keeps its bytes. Blocks for as long as the
+    /// file system takes.
+    ///
+    /// # Errors
+    /// The operating system refuses; the file is as long as it was, and the image as short as it is to be.
+    pub fn cut(&mut self, size: u64) -> Result<(), ImageError> {
+        self.size = self.size.min(size);
+        let failed = |error: rustix::io::Errno| ImageError::Io {
+            operation: "cut",
+            offset: size,
+            error: error.to_string(),
+        };
+        let fd = self.leg.file.as_fd();
+        let stat = rustix::fs::fstat(fd).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            rustix::fs::ftruncate(fd, self.size).map_err(failed)?;
+            rustix::fs::fsync(fd).map_err(failed)?;
+        }
         Ok(())
     }
 

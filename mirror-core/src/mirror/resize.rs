@@ -1,6 +1,6 @@
-//! Growing the volume while it is used.
+//! Growing the volume while it is used, or making it smaller while it is not.
 //!
-//! Bitmap pages stand elsewhere in the metadata of a larger volume, so there is no moment at which both forms are
+//! Bitmap pages stand elsewhere in the metadata of a volume of another size, so there is no moment at which both forms are
 //! whole. Between them the superblock says that every block of every peer is dirty:
 //!
 //! ```text
@@ -20,10 +20,11 @@ use super::peer::Peer;
 use crate::bitmap::Bitmap;
 use crate::config::VOLUME_BYTES_MAX;
 use crate::event::{OrderRefusal, Ticket};
+use crate::identity::Role;
 use crate::metadata::{Geometry, HEADER_BYTES, Superblock, make_all_dirty};
 use crate::range::BLOCK_BYTES;
 use crate::sabotage::Sabotage;
-use crate::state::PeerState;
+use crate::state::{LocalDisk, PeerState};
 
 /// How far a resize has come.
 #[derive(Clone, Debug)]
@@ -81,8 +82,8 @@ impl Mirror {
         if size == old_size && self.resizing.is_none() {
             return self.order_done(ticket, Ok(()));
         }
-        if size < old_size || self.resizing.is_some() || size > VOLUME_BYTES_MAX {
-            // Making it smaller is for a stopped volume: what is beyond the end may be on its way.
+        let in_use = size < old_size && !self.is_at_rest();
+        if in_use || self.resizing.is_some() || size > VOLUME_BYTES_MAX {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
         }
         let nobody = (0..self.peers.len()).map(|_| self.rng.identifier() as u32).collect();
@@ -98,6 +99,16 @@ impl Mirror {
             self.place_pages();
         }
         self.when_durable(Then::Resize);
+    }
+
+    /// Nothing is on its way to any part of the volume, and no peer lacks any.
+    fn is_at_rest(&self) -> bool {
+        let in_step = |link: &Peer| link.removed || (link.dirty.is_empty() && link.state != PeerState::SyncTarget);
+        self.role == Role::Secondary
+            && self.disk() == LocalDisk::UpToDate
+            && self.requests.iter().all(Option::is_none)
+            && self.log.as_ref().is_none_or(|log| log.len() == 0)
+            && self.peers.iter().all(in_step)
     }
 
     /// A superblock is durable that was asked for by this resize.
@@ -135,17 +146,25 @@ impl Mirror {
         self.superblock.image.size = size;
         self.volume.geometry = Geometry::new(size);
         if let Some(log) = &mut self.log {
-            log.grow(size);
+            log.resize(size);
         }
+        let shrinks = size < old_size;
         for link in &mut self.peers {
             let instance = self.rng.identifier() as u32;
-            link.dirty.grow(blocks);
-            link.unstable = grown(&link.unstable, blocks);
-            link.flushing = grown(&link.flushing, blocks);
+            for bitmap in [&mut link.dirty, &mut link.unstable, &mut link.flushing] {
+                if shrinks {
+                    // At rest they are empty.
+                    *bitmap = Bitmap::new(blocks);
+                } else {
+                    bitmap.grow(blocks);
+                }
+            }
             if link.removed {
                 continue;
             }
-            if !assume_clean {
+            if shrinks {
+                // What is left is in step.
+            } else if !assume_clean {
                 // The last block may have been a short one: it is another one now.
                 link.dirty.set(old_size / BLOCK_BYTES..blocks);
             } else if old_size % BLOCK_BYTES != 0 && link.dirty.contains(old_blocks - 1) {
@@ -174,10 +193,4 @@ impl Mirror {
         resizing.step = Step::Naming;
         self.when_durable(Then::Resize);
     }
-}
-
-fn grown(bitmap: &Bitmap, blocks: u64) -> Bitmap {
-    let mut larger = bitmap.clone();
-    larger.grow(blocks);
-    larger
 }

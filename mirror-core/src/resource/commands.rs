@@ -63,7 +63,8 @@ impl Resource {
                 volume,
                 size,
                 assume_clean,
-            } => self.begin_growth(id, volume, size, assume_clean, world),
+                force,
+            } => self.begin_growth(id, volume, (size, assume_clean, force), world),
             Command::Verify {
                 volume,
                 peer,

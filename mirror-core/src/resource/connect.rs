@@ -226,7 +226,7 @@ impl Resource {
             Control::Promoting => self.asked_for_consent(peer, connection),
             Control::PromoteGranted => self.heard_consent(peer),
             Control::PromoteRefused(why) => self.heard_objection(peer, &why),
-            Control::Grow { volume, size } => self.asked_to_grow(peer, connection, usize::from(volume), size),
+            Control::Grow { volume, size } => self.asked_to_grow(peer, connection, (usize::from(volume), size), world),
             Control::Grown { volume, size } => self.heard_grown(peer, usize::from(volume), size),
             Control::GrowRefused { why, .. } => self.heard_grow_refused(peer, &why),
             Control::Resize {

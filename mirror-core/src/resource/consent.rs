@@ -9,6 +9,7 @@ use super::config::{CONSENT_MAX, CONSENT_STANDS};
 use super::event::{Answer, Output, Volumes};
 use super::peer::Link;
 use super::promote::{Promotion, Stage};
+use super::resize::Growth;
 use super::roles::Change;
 use super::{Resource, index};
 use crate::event::ConnectionId;
@@ -115,6 +116,9 @@ impl Resource {
         let me = &self.config.node;
         if self.role == Role::Primary || matches!(self.change, Some(Change::Demotion(_))) {
             return Some(format!("{me} is Primary"));
+        }
+        if self.growth.as_ref().is_some_and(Growth::shrinks) {
+            return Some(format!("{me} is making a volume smaller"));
         }
         let first = *me < self.peers[peer].name;
         if let Some(Change::Promotion(promotion)) = &self.change

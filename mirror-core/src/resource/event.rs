@@ -79,11 +79,11 @@ pub enum Input {
     },
     /// No host request is in flight any more, after [`Output::Hosts`] with `open` false.
     HostsDrained,
-    /// The image has been made larger, or cannot be (after [`Output::Grow`]).
+    /// The image fits the size, or cannot (after [`Output::Grow`]).
     Grown {
         /// The volume.
         volume: usize,
-        /// Its bytes now, or why not.
+        /// Its bytes now (of a smaller volume: the bytes that are in use, at most), or why not.
         outcome: Result<u64, String>,
     },
     /// What the peer is known to have sent or queued beyond what arrived, when its connection ends; always, right before
@@ -155,7 +155,7 @@ pub enum Command {
         /// It is another image than before.
         replaced: bool,
     },
-    /// Grow a volume on every node.
+    /// Another size for a volume, on every node. Smaller: only while nobody is Primary, and where nothing beyond is in use.
     Resize {
         /// The volume.
         volume: usize,
@@ -163,6 +163,8 @@ pub enum Command {
         size: u64,
         /// The new part is zero everywhere.
         assume_clean: bool,
+        /// Make it smaller if need be.
+        force: bool,
     },
     /// Compare with a peer.
     Verify {
@@ -272,7 +274,8 @@ pub enum Output {
     /// Hosts may come (`Primary`), may only read, or are shut out: their connections end after what is in flight;
     /// answered by `HostsDrained` when shut out.
     Hosts(HostAccess),
-    /// Make the image larger; answer `Grown`.
+    /// Make the image larger; for a smaller volume only make sure that everything beyond is a hole, and leave it. Answer
+    /// `Grown`.
     Grow {
         /// The volume.
         volume: usize,

@@ -18,6 +18,7 @@ mod permit;
 mod promote;
 mod resize;
 mod roles;
+mod shrink;
 pub mod status;
 #[cfg(test)]
 mod tests;

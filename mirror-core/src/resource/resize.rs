@@ -1,8 +1,11 @@
-//! A volume grows: first every image, then the mirrors of the other nodes, this node's last.
+//! A volume gets another size: first every image, then the mirrors of the other nodes, this node's last.
 //!
 //! A node that is asked by its operator leads. While images grow, nothing has changed: if one cannot, all stays as it
 //! was. Then the other nodes' volumes take the size, and only when all have it, this node's: no write beyond the old
 //! end can reach a node that does not have it yet.
+//!
+//! It gets smaller only while nobody is Primary and all are in step, and after every node has made sure that its image
+//! holds nothing beyond the new end: see [`shrink`](super::shrink). The images are cut last, by the shell.
 
 use alloc::format;
 use alloc::string::String;
@@ -19,6 +22,8 @@ use crate::identity::Role;
 use crate::sabotage::Sabotage;
 use crate::stream::Control;
 
+pub(super) const BUSY: &str = "another change of the resource is under way: try again when it has ended";
+
 /// Volumes that other nodes may ask this one to grow at a time.
 const GUESTS_MAX: usize = 64;
 
@@ -30,8 +35,16 @@ pub(super) struct Growth {
     volume: usize,
     size: u64,
     assume_clean: bool,
+    shrinks: bool,
     stage: Stage,
     until: Duration,
+}
+
+impl Growth {
+    /// It makes the volume smaller.
+    pub(super) fn shrinks(&self) -> bool {
+        self.shrinks
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -67,11 +80,16 @@ impl Resource {
         &mut self,
         id: CommandId,
         volume: usize,
-        size: u64,
-        assume_clean: bool,
+        (size, assume_clean, force): (u64, bool, bool),
         world: &dyn Volumes,
     ) {
-        if let Some(why) = self.why_no_growth(volume, size, world) {
+        let shrinks = self.would_shrink(volume, size, world);
+        let objection = if shrinks {
+            self.why_no_shrink(volume, size, force, world)
+        } else {
+            self.why_no_growth(volume, size, world)
+        };
+        if let Some(why) = objection {
             self.answer(Some(id), Answer::Refused(why));
             return;
         }
@@ -88,6 +106,7 @@ impl Resource {
             volume,
             size,
             assume_clean,
+            shrinks,
             stage: Stage::Images { here: false, missing },
             until: self.now + GROW_MAX,
         });
@@ -96,30 +115,32 @@ impl Resource {
 
     fn why_no_growth(&self, volume: usize, size: u64, world: &dyn Volumes) -> Option<String> {
         if self.growth.is_some() || self.change.is_some() {
-            return Some("another change of the resource is under way: try again when it has ended".into());
+            return Some(BUSY.into());
         }
         let primary = self.partners().find(|at| self.peers[*at].is_connected_primary());
         if let (Role::Secondary, Some(peer)) = (self.role, primary) {
             return Some(format!("{} is Primary: resize there", self.peers[peer].name));
         }
         let now = (!self.peers.is_empty()).then(|| world.identity(volume, index(0)).size);
-        if now.is_some_and(|now| size <= now) {
-            return Some(format!(
-                "the volume has {} bytes already: it can only grow",
-                now.unwrap_or(0)
-            ));
+        if now == Some(size) {
+            return Some(format!("the volume has {size} bytes already"));
         }
+        self.why_apart(volume, size)
+    }
+
+    /// Who could not follow.
+    pub(super) fn why_apart(&self, volume: usize, size: u64) -> Option<String> {
         let name = &self.volumes[volume].name;
         for at in self.partners() {
             let peer = &self.peers[at];
             let joined = peer.joined().is_some_and(Joined::is_ready);
-            // After a growth that was cut short the smaller node follows, though the sizes keep the two apart.
+            // After a change that was cut short the node without it follows, though the sizes keep the two apart.
             let has_size = peer.record.as_ref().is_some_and(|record| {
                 let volumes = &record.theirs.volumes;
                 volumes.iter().any(|other| other.name == *name && other.size == size)
             });
             if !joined && !has_size {
-                return Some(format!("{} is not connected: it would be too small", peer.name));
+                return Some(format!("{} is not connected: it would have another size", peer.name));
             }
         }
         None
@@ -178,9 +199,17 @@ impl Resource {
     }
 
     /// Another node asks for a larger image.
-    pub(super) fn asked_to_grow(&mut self, peer: usize, connection: ConnectionId, place: usize, size: u64) {
-        let busy = self.growth.is_some() || self.change.is_some() || self.guests.len() >= GUESTS_MAX;
-        match self.volume_at(peer, place) {
+    pub(super) fn asked_to_grow(
+        &mut self,
+        peer: usize,
+        connection: ConnectionId,
+        (place, size): (usize, u64),
+        world: &dyn Volumes,
+    ) {
+        let mut busy = self.growth.is_some() || self.change.is_some() || self.guests.len() >= GUESTS_MAX;
+        let volume = self.volume_at(peer, place);
+        busy |= self.role == Role::Primary && volume.is_some_and(|volume| self.would_shrink(volume, size, world));
+        match volume {
             Some(volume) if !busy => {
                 self.guests.retain(|guest| guest.volume != volume);
                 self.guests.push(Guest {

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use blockmirror_client::admin::{DiskState, Order};
 use blockmirror_tests::partners::{Partners, Setup};
-use blockmirror_tests::raw::Raw;
+use blockmirror_tests::raw::{Raw, command};
 use blockmirror_tests::wait::PATIENT;
 
 use super::{MIB, VOLUME, expect, fill, partners};
@@ -42,6 +42,7 @@ fn a_volume_grows_on_both_nodes_while_it_is_written() -> Result<()> {
         volume: VOLUME.to_owned(),
         size: 48 * MIB,
         assume_clean: false,
+        force: false,
     })?;
     fill(&mut raw, 100, 100, 2)?;
     for side in 0..2 {
@@ -54,16 +55,52 @@ fn a_volume_grows_on_both_nodes_while_it_is_written() -> Result<()> {
     partners.assert_identical()
 }
 
-#[test]
-fn a_shrink_is_refused() -> Result<()> {
-    let partners = partners()?;
-    let refused = partners.nodes[0].order(&Order::Resize {
+fn shrink(partners: &Partners, side: usize, force: bool) -> Result<String> {
+    let order = Order::Resize {
         volume: VOLUME.to_owned(),
         size: 32 * MIB,
         assume_clean: false,
-    });
-    ensure!(refused.is_err());
-    fill(&mut partners.open(0, VOLUME)?, 64 * 256 - 10, 10, 3)?;
+        force,
+    };
+    Ok(partners.nodes[side]
+        .order(&order)
+        .err()
+        .map_or_else(String::new, |error| format!("{error:#}")))
+}
+
+#[test]
+fn a_volume_gets_smaller_only_by_force_at_rest_and_where_nothing_is() -> Result<()> {
+    let mut partners = partners()?;
+    let mut raw = partners.open(0, VOLUME)?;
+    fill(&mut raw, 0, 100, 1)?;
+    fill(&mut raw, 40 * 256, 10, 3)?;
+    ensure!(shrink(&partners, 0, false)?.contains("with --force"));
+    ensure!(shrink(&partners, 0, true)?.contains("is Primary"));
+    drop(raw);
+    partners.demote(0)?;
+    let refused = shrink(&partners, 1, true)?;
+    ensure!(refused.contains("something is beyond"), "{refused}");
+    ensure!(refused.contains("keeps its size everywhere"), "{refused}");
+    partners.promote(1)?;
+    let mut raw = partners.open(1, VOLUME)?;
+    expect(&mut raw, 40 * 256, 10, 3)?;
+    ensure!(raw.call(0, command::TRIM, 40 * MIB, 10 * 4096)? == 0);
+    raw.flush()?;
+    drop(raw);
+    partners.demote(1)?;
+    ensure!(shrink(&partners, 1, true)?.is_empty());
+    for side in 0..2 {
+        ensure!(partners.image(side, VOLUME).metadata()?.len() == 32 * MIB);
+        // The configuration still has the old size.
+        partners.nodes[side].kill();
+        partners.nodes[side].launch()?;
+    }
+    partners.promote(0)?;
+    let mut raw = partners.open(0, VOLUME)?;
+    expect(&mut raw, 0, 100, 1)?;
+    ensure!(raw.write(0, 32 * MIB, &[1; 4096])? != 0, "there is nothing there");
+    fill(&mut raw, 32 * 256 - 10, 10, 4)?;
+    partners.wait_in_step(0, PATIENT)?;
     partners.assert_identical()
 }
 

@@ -112,7 +112,7 @@ pub enum Command {
     },
     /// Compare with peers, online; what differs is marked
     Verify(VerifyArgs),
-    /// Make a volume larger, here and on every node, while it is used
+    /// Make a volume larger, here and on every node, while it is used; or smaller, while it is not
     Resize {
         /// The volume, by its export name
         volume: String,
@@ -122,6 +122,9 @@ pub enum Command {
         /// The new part is zero on every node: do not copy it
         #[arg(long)]
         assume_clean: bool,
+        /// Make it smaller: nobody may be Primary, and every node makes sure that nothing is beyond the new end
+        #[arg(long, conflicts_with = "assume_clean")]
+        force: bool,
     },
     /// Take the image of a volume again after `detach` or an I/O error
     Attach {

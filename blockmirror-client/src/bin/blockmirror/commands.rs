@@ -95,12 +95,14 @@ async fn order(admin: &AdminClient, command: &Command, json: bool) -> Result<(),
             volume,
             size,
             assume_clean,
+            force,
         } => {
             let done = format!("volume {} has {} on every node", name(&volume), human::bytes(size));
             let order = Order::Resize {
                 volume,
                 size,
                 assume_clean,
+                force,
             };
             (order, done)
         }

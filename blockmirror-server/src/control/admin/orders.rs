@@ -72,8 +72,9 @@ pub(super) async fn of_volume(
             verify(&admin, &name, query.text("peer"), make).await?;
         }
         "resize" => {
-            let query = Query::parse(query, &["size", "assume_clean"])?;
-            resize(&admin, &name, query.bytes("size")?, query.flag("assume_clean")?).await?;
+            let query = Query::parse(query, &["size", "assume_clean", "force"])?;
+            let flags = (query.flag("assume_clean")?, query.flag("force")?);
+            resize(&admin, &name, query.bytes("size")?, flags).await?;
         }
         "attach" => {
             let replaced = Query::parse(query, &["replaced"])?.flag("replaced")?;
@@ -126,21 +127,13 @@ async fn verify(
     }
 }
 
-async fn resize(admin: &Admin, name: &str, size: u64, assume_clean: bool) -> Result<(), Refused> {
-    let (place, volume, present) = admin.volume(name, |view| (view.resource.place, view.served.number, view.size()))?;
-    let present = present.unwrap_or_default();
-    if size == present {
-        return Err(Refused::conflict(format!("volume \"{name}\" has {size} bytes already")));
-    }
-    if size < present {
-        return Err(Refused::conflict(format!(
-            "volume \"{name}\" has {present} bytes: making it smaller would cut data off, and is not done"
-        )));
-    }
+async fn resize(admin: &Admin, name: &str, size: u64, (assume_clean, force): (bool, bool)) -> Result<(), Refused> {
+    let (place, volume) = admin.volume(name, |view| (view.resource.place, view.served.number))?;
     let command = Command::Resize {
         volume,
         size,
         assume_clean,
+        force,
     };
     ask::order(admin, place, ResourceOrder::Core(command)).await
 }

@@ -166,7 +166,7 @@ impl DataThread {
         side.inbox.push_back(Input::Command { id, command });
     }
 
-    /// Make the image of a volume larger.
+    /// Make the image of a volume larger, or make sure that it can be smaller.
     pub(super) fn grow(&mut self, at: usize, volume: usize, size: u64) {
         let side = &mut self.resources[at];
         let Some(place) = side.volumes.get(volume).copied().flatten() else {

@@ -193,6 +193,7 @@ fn a_volume_grows_on_both_nodes_under_load() {
             volume: 0,
             size: SIZE + 8 * MIB,
             assume_clean: false,
+            force: false,
         };
         assert_eq!(cluster.command(0, grow), Answer::Done);
         over.store(true, Ordering::Relaxed);

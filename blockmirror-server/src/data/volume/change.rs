@@ -13,8 +13,18 @@ use crate::data::turn::Turn;
 use crate::image::Image;
 
 impl Volume {
-    /// Make the image larger: its bytes then, or why not.
+    /// Make the image larger, or make sure that it can be smaller: the bytes it can have, or why not.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<u64, String> {
+        if bytes < self.size {
+            return if self.image.is_unused_from(bytes) {
+                Ok(bytes)
+            } else {
+                Err(format!(
+                    "something is beyond {bytes} bytes, or its file system cannot tell: only holes count as unused, so \
+                     discard (blkdiscard, fstrim) what is there first"
+                ))
+            };
+        }
         self.set_aside(bytes)?;
         self.image.grow(bytes).map_err(|error| error.to_string())?;
         Ok(self.image.size())

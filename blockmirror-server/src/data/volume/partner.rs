@@ -156,6 +156,11 @@ impl Volume {
             && outcome.is_ok()
         {
             self.size = size;
+            if size < self.image.size()
+                && let Err(error) = self.image.cut(size)
+            {
+                tracing::warn!(export = self.export, size, %error, "the image stays longer than the volume");
+            }
         }
         self.notes.push(Note::OrderDone { ticket, outcome });
     }

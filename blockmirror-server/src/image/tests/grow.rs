@@ -1,4 +1,4 @@
-//! Images that grow.
+//! Images that get another size.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -62,4 +62,26 @@ fn direct_images_grow_by_whole_blocks() {
 
 fn bytes_of(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().len()
+}
+
+#[test]
+fn what_is_cut_off_was_a_hole() {
+    let directory = directory();
+    let path = directory.path().join("image");
+    let mut image = open(&path, 1024 * KIB, IoMode::Buffered, false);
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .write_all_at(&[1; 100], 512 * KIB)
+        .unwrap();
+    assert!(!image.is_unused_from(512 * KIB) && !image.is_unused_from(0));
+    assert!(image.is_unused_from(516 * KIB));
+    assert!(!image.is_unused_from(1024 * KIB), "that is not smaller");
+    image.cut(516 * KIB).unwrap();
+    assert_eq!((image.size(), bytes_of(&path)), (516 * KIB, 516 * KIB));
+    image.grow(1024 * KIB).unwrap();
+    assert!(image.is_unused_from(516 * KIB));
+    let zeroes = open(&directory.path().join("zeroes"), 64 * KIB, IoMode::Buffered, true);
+    assert!(!zeroes.is_unused_from(0), "what was set aside is in use");
 }

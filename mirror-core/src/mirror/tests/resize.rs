@@ -14,6 +14,7 @@ use crate::range::{ByteRange, EXTENT_BYTES};
 
 const OLD: u64 = 100 << 20;
 const NEW: u64 = 180 << 20;
+const SMALL: u64 = 40 << 20;
 const NAMES: [&str; 2] = ["bravo", "charlie"];
 const TICKET: Ticket = Ticket(1);
 
@@ -44,10 +45,16 @@ struct World {
     mirror: Mirror,
     waiting: Option<Transaction>,
     done: Option<Result<(), OrderRefusal>>,
+    /// The image does not answer.
+    deaf: bool,
 }
 
 impl World {
     fn new() -> Self {
+        Self::with(Role::Primary)
+    }
+
+    fn with(role: Role) -> Self {
         let mut file = vec![0; HEADER_BYTES];
         let (restored, writes) = Restored::create(image(OLD), &slots(), 7).unwrap();
         apply(&mut file, &writes);
@@ -64,7 +71,7 @@ impl World {
             hot_extents: 3,
             peers: NAMES.iter().map(peer).collect(),
             entropy: 9,
-            role: Role::Primary,
+            role,
             on_io_error: OnIoError::Pass,
             resync: ResyncRate::default(),
         };
@@ -73,6 +80,7 @@ impl World {
             mirror: Mirror::new(config, restored),
             waiting: None,
             done: None,
+            deaf: false,
         };
         world.drain();
         world
@@ -87,6 +95,7 @@ impl World {
         while let Some(output) = self.mirror.poll_output() {
             match output {
                 Output::Persist(transaction) => self.waiting = Some(transaction),
+                Output::Local { .. } if self.deaf => {}
                 Output::Local { id, .. } => self
                     .mirror
                     .handle(Duration::ZERO, Input::LocalDone { id, outcome: Ok(()) }),
@@ -254,13 +263,54 @@ fn pages_that_move_before_the_superblock_says_so_are_noticed() {
     }
 }
 
-#[test]
-fn a_volume_is_not_made_smaller_while_it_is_used() {
-    let mut world = World::new();
+fn shrink(world: &mut World) {
     let order = Order::Resize {
-        size: OLD - BLOCK_BYTES,
+        size: SMALL,
         assume_clean: false,
     };
     world.feed(Input::Order { ticket: TICKET, order });
+}
+
+#[test]
+fn a_volume_is_not_made_smaller_while_it_is_used() {
+    let mut world = World::new();
+    shrink(&mut world);
     assert_eq!(world.done, Some(Err(OrderRefusal::WrongState)));
+    // The stream brings it a write that has not ended.
+    let mut world = World::with(Role::Secondary);
+    while world.save() {}
+    world.deaf = true;
+    world.write(1, 0);
+    shrink(&mut world);
+    assert_eq!(world.done, Some(Err(OrderRefusal::WrongState)));
+}
+
+#[test]
+fn a_crash_at_any_moment_finds_the_old_size_or_the_new_one() {
+    let mut world = World::with(Role::Secondary);
+    while world.save() {}
+    shrink(&mut world);
+    let mut seen = Vec::new();
+    loop {
+        // A file that is longer than the volume is taken as larger: nothing is lost by it.
+        let size = Restored::open(&world.file[..HEADER_BYTES], &image(OLD), false).unwrap();
+        let small = Restored::open(&world.file[..HEADER_BYTES], &image(SMALL), false);
+        seen.push(small.is_ok());
+        assert_eq!(size.superblock.image.size, OLD);
+        if !world.save() {
+            break;
+        }
+    }
+    assert_eq!((seen.first(), seen.last()), (Some(&false), Some(&true)));
+    assert_eq!(world.done, Some(Ok(())));
+    let (restored, _) = Restored::open(&world.file[..HEADER_BYTES], &image(SMALL), false)
+        .unwrap()
+        .finish(&slots(), 5)
+        .unwrap();
+    assert!(
+        restored.peers.iter().all(|peer| peer.dirty.is_empty()),
+        "in step as before"
+    );
+    world.write(2, SMALL - 4096);
+    while world.save() {}
 }

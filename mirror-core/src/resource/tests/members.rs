@@ -10,10 +10,15 @@ use crate::resource::LinkState;
 use crate::resource::event::{Answer, Command, Output};
 
 fn resize(world: &mut World, node: usize, size: u64) -> Answer {
+    resize_with(world, node, size, false)
+}
+
+fn resize_with(world: &mut World, node: usize, size: u64, force: bool) -> Answer {
     let command = Command::Resize {
         volume: 0,
         size,
         assume_clean: false,
+        force,
     };
     world.ask_long(node, command)
 }
@@ -50,9 +55,61 @@ fn a_node_that_cannot_keeps_all_as_they_are() {
 fn growing_is_the_primarys() {
     let mut world = World::working(2, 1);
     assert!(matches!(resize(&mut world, 1, 2 * SIZE), Answer::Refused(why) if why.contains("anna")));
-    assert!(matches!(resize(&mut world, 0, SIZE), Answer::Refused(_)), "not larger");
+    assert!(matches!(resize(&mut world, 0, SIZE), Answer::Refused(why) if why.contains("already")));
     world.part(0, 1);
     assert!(matches!(resize(&mut world, 0, 2 * SIZE), Answer::Refused(why) if why.contains("berta")));
+}
+
+/// Why it is refused.
+fn no_shrink(world: &mut World, node: usize, size: u64, force: bool) -> alloc::string::String {
+    let before = sizes(world);
+    match resize_with(world, node, size, force) {
+        Answer::Refused(why) => {
+            assert_eq!(sizes(world), before);
+            why
+        }
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[test]
+fn what_is_at_rest_gets_smaller_by_force() {
+    let mut world = World::working(3, 2);
+    assert!(no_shrink(&mut world, 0, SIZE / 2, false).contains("--force"));
+    assert!(no_shrink(&mut world, 0, SIZE / 2, true).contains("demote"));
+    assert!(no_shrink(&mut world, 1, SIZE / 2, true).contains("anna is Primary"));
+    assert_eq!(world.ask_long(0, Command::Demote), Answer::Done);
+    assert!(no_shrink(&mut world, 0, SIZE / 2 + 1, true).contains("whole blocks"));
+    assert!(no_shrink(&mut world, 0, 0, true).contains("whole blocks"));
+    world.nodes[2].grow = Err("something is beyond".into());
+    assert!(no_shrink(&mut world, 0, SIZE / 2, true).contains("something is beyond"));
+    world.nodes[2].grow = Ok(());
+    assert_eq!(resize_with(&mut world, 1, SIZE / 2, true), Answer::Done);
+    assert_eq!(sizes(&world), [SIZE / 2; 3]);
+    assert!(world.nodes.iter().all(|node| node.volumes[1].size == SIZE));
+}
+
+#[test]
+fn nobody_becomes_primary_while_a_volume_gets_smaller() {
+    let mut world = World::working(2, 1);
+    assert_eq!(world.ask_long(0, Command::Demote), Answer::Done);
+    // The image of the leader never answers.
+    world.nodes[0].silent = true;
+    let shrink = Command::Resize {
+        volume: 0,
+        size: SIZE / 2,
+        assume_clean: false,
+        force: true,
+    };
+    assert_eq!(world.ask(0, shrink), None);
+    for node in [0, 1] {
+        let promote = Command::Promote {
+            force: false,
+            accept: None,
+        };
+        assert!(matches!(world.ask_long(node, promote), Answer::Refused(_)), "{node}");
+        assert_eq!(world.role(node), Role::Secondary);
+    }
 }
 
 #[test]

@@ -110,7 +110,9 @@ impl World {
             }
             Output::Grow { volume, size } => {
                 let outcome = self.nodes[at].grow.clone().map(|()| size);
-                self.nodes[at].inbox.push_back(Input::Grown { volume, outcome });
+                if !self.nodes[at].silent {
+                    self.nodes[at].inbox.push_back(Input::Grown { volume, outcome });
+                }
             }
             Output::Answer { id, answer } => {
                 let again = self.nodes[at].answers.insert(id.0, answer);
@@ -300,6 +302,7 @@ impl Node {
             events: Vec::new(),
             alive: true,
             grow: Ok(()),
+            silent: false,
             stuck: false,
             log: None,
             dials: vec![false; peers.max(4)],

@@ -29,6 +29,8 @@ pub struct Node {
     pub events: Vec<Event>,
     pub alive: bool,
     pub grow: Result<(), String>,
+    /// It never says whether an image fits.
+    pub silent: bool,
     /// Requests of hosts that do not end.
     pub stuck: bool,
     pub log: Option<Rc<RefCell<Vec<Output>>>>,
