@@ -190,6 +190,7 @@ impl FailoverClient {
     async fn present(&self, deadline: Instant) -> Result<(Client, u64), ClientError> {
         let mut present = self.shared.present.lock().await;
         let mut wait = ROUND_WAIT_FIRST;
+        let mut told = None;
         loop {
             if let Some(client) = &present.client {
                 return Ok((client.clone(), present.number));
@@ -204,9 +205,15 @@ impl FailoverClient {
                 }
                 Err(problem) => problem,
             };
+            // The round that time runs out in does not hear of every node: the one before it tells more.
+            let problem = match told.take() {
+                Some(fuller) if Instant::now() >= deadline => fuller,
+                _ => problem,
+            };
             if Instant::now() + wait >= deadline {
                 return Err(self.exhausted(problem));
             }
+            told = Some(problem);
             sleep(wait).await;
             wait = (wait * 2).min(ROUND_WAIT_LONGEST);
         }

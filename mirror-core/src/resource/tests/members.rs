@@ -93,7 +93,7 @@ fn what_is_at_rest_gets_smaller_by_force() {
 fn nobody_becomes_primary_while_a_volume_gets_smaller() {
     let mut world = World::working(2, 1);
     assert_eq!(world.ask_long(0, Command::Demote), Answer::Done);
-    // The image of the leader never answers.
+    // The image of the node that leads it never answers.
     world.nodes[0].silent = true;
     let shrink = Command::Resize {
         volume: 0,
