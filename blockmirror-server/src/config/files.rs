@@ -129,11 +129,11 @@ fn check_never_mirrored(named: &NamedFiles, image: &Path, problems: &Problems) {
 }
 
 fn check_regular(named: &NamedFiles, path: &Path, found: u64, problems: &Problems) {
-    // `blockmirror resize` has made it larger: its metadata file knows, and refuses what is not it.
-    let may_have_grown = named.volume.metadata.as_ref().is_some_and(|metadata| metadata.exists());
+    // `blockmirror resize` may have changed it: its metadata file knows, and refuses what is not it.
+    let may_differ = named.volume.metadata.as_ref().is_some_and(|metadata| metadata.exists());
     if let Some(wanted) = named.volume.size
         && wanted != found
-        && !(may_have_grown && found > wanted)
+        && !(may_differ && found > 0)
     {
         problems.add(
             named.image_span.clone(),
@@ -143,7 +143,7 @@ fn check_regular(named: &NamedFiles, path: &Path, found: u64, problems: &Problem
                 show_size(found),
                 show_size(wanted)
             ),
-            "remove `size` to serve the image as it is, or correct one of the two (`blockmirror resize` makes a volume larger)",
+            "remove `size` to serve the image as it is, or correct one of the two (`blockmirror resize` changes a volume's)",
         );
     }
     if found == 0 && named.volume.size.is_none() {

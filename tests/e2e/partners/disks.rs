@@ -78,7 +78,7 @@ fn a_volume_gets_smaller_only_by_force_at_rest_and_where_nothing_is() -> Result<
     ensure!(shrink(&partners, 0, true)?.contains("is Primary"));
     drop(raw);
     partners.demote(0)?;
-    let refused = shrink(&partners, 1, true)?;
+    let refused = shrink(&partners, 0, true)?;
     ensure!(refused.contains("something is beyond"), "{refused}");
     ensure!(refused.contains("keeps its size everywhere"), "{refused}");
     partners.promote(1)?;
@@ -93,8 +93,9 @@ fn a_volume_gets_smaller_only_by_force_at_rest_and_where_nothing_is() -> Result<
         ensure!(partners.image(side, VOLUME).metadata()?.len() == 32 * MIB);
         // The configuration still has the old size.
         partners.nodes[side].kill();
-        partners.nodes[side].launch()?;
+        partners.nodes[side].restart()?;
     }
+    partners.wait_connected(PATIENT)?;
     partners.promote(0)?;
     let mut raw = partners.open(0, VOLUME)?;
     expect(&mut raw, 0, 100, 1)?;
