@@ -1,4 +1,5 @@
-//! `scripts/bench`: blockmirror beside nbdkit and QEMU, on equal images, in one interleaved run.
+//! `scripts/bench`: blockmirror beside nbdkit and QEMU, on equal images, in one interleaved run. With `--failover` how long
+//! hosts are without their volume when the role moves ([`failover`]), with `--resync` what a resync costs ([`resync`]).
 //!
 //! Every row is run for every server before the next round begins, in an order that rotates, so that a slow minute
 //! of the machine hits all of them alike. Figures are medians over the rounds. The images lie in memory (tmpfs) and
@@ -7,29 +8,80 @@
 mod fio;
 mod qmp;
 mod report;
+mod resync;
 mod systems;
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use blockmirror_tests::failover;
 
 use fio::{Row, Sample};
+use resync::{Scale, wire};
 use systems::{Group, System};
 
-const USAGE: &str = "usage: bench [--short] [--rounds N] [--seconds N] [--only plain|mirror]";
+const USAGE: &str = "usage: bench [--short] [--rounds N] [--seconds N] [--only plain|mirror]
+       bench --failover [--short]
+       bench --resync [--short]";
+
+/// Switchovers, takeovers, and Primaries that stand still.
+const FAILOVERS: (usize, usize, usize) = (20, 10, 3);
+const FAILOVERS_SHORT: (usize, usize, usize) = (3, 2, 1);
 
 /// What to run and for how long.
 struct Options {
     rounds: usize,
     seconds: u64,
     only: Option<Group>,
+    measured: Measured,
+    short: bool,
+}
+
+/// What the figures are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measured {
+    /// Requests, against other servers.
+    Requests,
+    /// How long hosts are without their volume.
+    Failover,
+    /// What a resync moves, how fast, and what hosts feel of it.
+    Resync,
 }
 
 /// All samples: `[row][system][round]`.
 type Samples = Vec<Vec<Vec<Sample>>>;
 
 fn main() -> Result<()> {
+    if let Some(outcome) = part_of_a_measurement() {
+        return outcome;
+    }
     let options = options(std::env::args().skip(1))?;
+    match options.measured {
+        Measured::Requests => compare(&options),
+        Measured::Failover => {
+            let (switchovers, takeovers, silences) = if options.short { FAILOVERS_SHORT } else { FAILOVERS };
+            println!("{}", failover::run(switchovers, takeovers, silences)?);
+            Ok(())
+        }
+        Measured::Resync => resync::run(&Scale::new(options.short)),
+    }
+}
+
+/// What the processes do that [`resync::wire`] starts; `None`: this is none of them.
+fn part_of_a_measurement() -> Option<Result<()>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [wire::SINK, address] => Some(wire::sink(address)),
+        [wire::SOURCE, address, bytes] => {
+            let bytes = bytes.parse().context("not a number of bytes");
+            Some(bytes.and_then(|bytes| wire::source(address, bytes)))
+        }
+        _ => None,
+    }
+}
+
+fn compare(options: &Options) -> Result<()> {
     println!(
         "{} rounds, {} s per run, medians; images on tmpfs, Unix sockets",
         options.rounds, options.seconds
@@ -38,12 +90,12 @@ fn main() -> Result<()> {
     let mut missed = Vec::new();
     if options.only != Some(Group::Mirror) {
         let systems = systems::plain().context("starting the plain servers")?;
-        let samples = measure(&systems, &fio::PLAIN_ROWS, &options)?;
+        let samples = measure(&systems, &fio::PLAIN_ROWS, options)?;
         missed.extend(report::plain(&systems, &samples));
     }
     if options.only != Some(Group::Plain) {
         let systems = systems::mirrors().context("starting the mirrors")?;
-        let samples = measure(&systems, &fio::MIRROR_ROWS, &options)?;
+        let samples = measure(&systems, &fio::MIRROR_ROWS, options)?;
         missed.extend(report::mirrors(&systems, &samples));
     }
     report::goals(&missed);
@@ -78,11 +130,15 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         rounds: 5,
         seconds: 3,
         only: None,
+        measured: Measured::Requests,
+        short: false,
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().context(USAGE);
         match argument.as_str() {
-            "--short" => (options.rounds, options.seconds) = (1, 1),
+            "--short" => (options.rounds, options.seconds, options.short) = (1, 1, true),
+            "--resync" => options.measured = Measured::Resync,
+            "--failover" => options.measured = Measured::Failover,
             "--rounds" => options.rounds = value()?.parse()?,
             "--seconds" => options.seconds = value()?.parse()?,
             "--only" => {

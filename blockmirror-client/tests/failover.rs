@@ -178,6 +178,26 @@ async fn a_node_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn who_refused_is_asked_again_while_another_hangs() {
+    let scene = Scene::new();
+    let _silent = tokio::net::UnixListener::bind(scene.socket("a")).unwrap();
+    let new = secondary();
+    let shut = Arc::clone(&new.shut);
+    scene.serve("b", new);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        shut.store(false, Ordering::SeqCst);
+    });
+    // Less than the time a node has that does not answer.
+    let patience = Patience {
+        answer: Duration::from_secs(4),
+        total: Duration::from_secs(4),
+    };
+    let client = FailoverClient::connect(&scene.list(&["a", "b"]), Access::ReadWrite, patience).await;
+    assert_eq!(client.unwrap().uri().await, uri(&scene.socket("b")));
+}
+
+#[tokio::test]
 async fn an_error_of_the_device_is_the_answer() {
     let scene = Scene::new();
     let failing = Toy {

@@ -58,6 +58,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         ready: None,
         file: Some(arguments.config),
         reload: None,
+        wrap: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)

@@ -13,6 +13,7 @@ mod memory_use;
 mod mirror;
 mod on_disconnect;
 mod partners;
+mod power_cut;
 mod resync;
 mod serve;
 mod shutdown;

@@ -11,6 +11,23 @@ const BLOCK: usize = 4096;
 
 /// An error that names the first difference and the number of different 4 KiB blocks.
 pub fn assert_identical(a: &Path, b: &Path) -> Result<()> {
+    match differences(a, b)? {
+        (_, None) => Ok(()),
+        (different, Some(first)) => bail!(
+            "{} and {} differ in {different} blocks of {BLOCK} bytes, the first at {first}",
+            a.display(),
+            b.display()
+        ),
+    }
+}
+
+/// How many blocks of 4 KiB differ.
+pub fn different_blocks(a: &Path, b: &Path) -> Result<u64> {
+    Ok(differences(a, b)?.0)
+}
+
+/// How many blocks differ, and where the first of them is.
+fn differences(a: &Path, b: &Path) -> Result<(u64, Option<u64>)> {
     let (length_a, length_b) = (a.metadata()?.len(), b.metadata()?.len());
     ensure!(
         length_a == length_b,
@@ -36,14 +53,7 @@ pub fn assert_identical(a: &Path, b: &Path) -> Result<()> {
         }
         at += step as u64;
     }
-    match first {
-        None => Ok(()),
-        Some(first) => bail!(
-            "{} and {} differ in {different} blocks of {BLOCK} bytes, the first at {first}",
-            a.display(),
-            b.display()
-        ),
-    }
+    Ok((different, first))
 }
 
 fn open(path: &Path) -> Result<File> {

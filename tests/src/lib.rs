@@ -7,7 +7,10 @@
 //! - [`raw`]: NBD spoken by hand, byte by byte, independent of the project's own codec.
 //! - [`partners`]: two daemons that are partners, by Unix sockets or in network namespaces ([`namespaces`]).
 //! - [`crash`]: rounds of kill -9 under that load. [`chaos`]: of every trouble, with takeovers, between partners.
+//!   [`power`]: of power cuts of both partners.
+//! - [`failover`]: how long hosts are without their volume when the role moves.
 //! - [`load`]: a verifying load of versioned blocks.
+//! - [`pace`]: a load at a fixed rate, and its latencies.
 //! - [`campaign`]: many seeds of a simulator on several threads.
 //! - [`process`], [`tool`], [`wait`], [`scratch`], [`compare`]: what these stand on.
 //!
@@ -18,12 +21,15 @@ pub mod chaos;
 pub mod compare;
 pub mod config;
 pub mod crash;
+pub mod failover;
 pub mod foreign;
 pub mod load;
 pub mod namespaces;
 pub mod node;
+pub mod pace;
 pub mod pair;
 pub mod partners;
+pub mod power;
 pub mod process;
 pub mod raw;
 pub mod relay;

@@ -5,8 +5,11 @@
 //! never in flight together, so "newer" has one meaning.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::raw::{Raw, command};
 
@@ -44,6 +47,23 @@ struct Block {
     answered: u64,
     /// Newest version asked for.
     asked: u64,
+}
+
+impl Block {
+    /// Whether this version may be there.
+    fn permits(&self, index: usize, version: u64) -> Result<()> {
+        ensure!(
+            version >= self.flushed,
+            "block {index}: version {version} is there, version {} was acknowledged and flushed",
+            self.flushed
+        );
+        ensure!(
+            version <= self.asked,
+            "block {index}: version {version} is there, only {} was ever written to it",
+            self.asked
+        );
+        Ok(())
+    }
 }
 
 /// The load and its memory of what was promised.
@@ -132,6 +152,17 @@ impl Load {
         Ok(behind)
     }
 
+    /// The same of an image that nobody has open. Nothing changes in what is known.
+    pub fn inspect(&self, image: &Path) -> Result<()> {
+        let file = File::open(image).with_context(|| image.display().to_string())?;
+        let mut bytes = vec![0; BLOCK as usize];
+        for (index, known) in self.blocks.iter().enumerate() {
+            file.read_exact_at(&mut bytes, index as u64 * BLOCK)?;
+            known.permits(index, decode(index as u64, &bytes)?)?;
+        }
+        Ok(())
+    }
+
     /// What `other`, an earlier or parallel history of this volume, has asked for may be there as well.
     pub fn may_hold(&mut self, other: &Self) {
         for (block, other) in self.blocks.iter_mut().zip(&other.blocks) {
@@ -157,16 +188,7 @@ impl Load {
     fn verify_block(&mut self, index: usize, bytes: &[u8]) -> Result<bool> {
         let known = &mut self.blocks[index];
         let version = decode(index as u64, bytes)?;
-        ensure!(
-            version >= known.flushed,
-            "block {index}: version {version} is there, version {} was acknowledged and flushed",
-            known.flushed
-        );
-        ensure!(
-            version <= known.asked,
-            "block {index}: version {version} is there, only {} was ever written to it",
-            known.asked
-        );
+        known.permits(index, version)?;
         let behind = version < known.answered;
         *known = Block {
             flushed: version,

@@ -23,6 +23,8 @@ pub struct Node {
     name: String,
     folder: PathBuf,
     binary: PathBuf,
+    /// What it is told besides its configuration.
+    arguments: Vec<String>,
     /// The network namespace it runs in.
     namespace: Option<String>,
     process: Option<Process>,
@@ -45,6 +47,7 @@ impl Node {
             name: config.name.clone(),
             folder: folder.to_owned(),
             binary,
+            arguments: Vec::new(),
             namespace: None,
             process: None,
             runtime,
@@ -58,6 +61,13 @@ impl Node {
     pub fn in_namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
         self
+    }
+
+    /// Run another binary of this workspace in the daemon's place, with these arguments more, from the next start on.
+    pub fn with_binary(mut self, name: &str, arguments: &[String]) -> Result<Self> {
+        self.binary = tool::binary(name)?;
+        self.arguments = arguments.to_vec();
+        Ok(self)
     }
 
     /// Its name.
@@ -87,6 +97,7 @@ impl Node {
     pub fn launch(&mut self) -> Result<()> {
         self.kill();
         let mut arguments = vec!["--config".to_owned(), self.config_path().display().to_string()];
+        arguments.extend(self.arguments.iter().cloned());
         let mut program = self.binary.clone();
         if let Some(namespace) = &self.namespace {
             let inside = ["netns", "exec", namespace].map(str::to_owned);

@@ -38,6 +38,8 @@ pub struct Setup {
     pub namespaces: bool,
     /// Everything lies in memory, for what measures.
     pub in_memory: bool,
+    /// Another binary than the daemon's, and what it is told besides its configuration.
+    pub daemon: Option<(String, Vec<String>)>,
 }
 
 impl Default for Setup {
@@ -49,6 +51,7 @@ impl Default for Setup {
             peer: String::new(),
             namespaces: false,
             in_memory: false,
+            daemon: None,
         }
     }
 }
@@ -80,7 +83,10 @@ impl Partners {
         };
         let node = |side: usize| -> Result<Node> {
             let config = config(side, &setup, &scratch, link.as_ref());
-            let node = Node::stopped(scratch.path(), &config)?;
+            let mut node = Node::stopped(scratch.path(), &config)?;
+            if let Some((binary, arguments)) = &setup.daemon {
+                node = node.with_binary(binary, arguments)?;
+            }
             Ok(match &link {
                 Some(link) => node.in_namespace(link.name(side)),
                 None => node,

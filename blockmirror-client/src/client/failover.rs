@@ -19,7 +19,11 @@ const ROUND_WAIT_FIRST: Duration = Duration::from_millis(10);
 const ROUND_WAIT_LONGEST: Duration = Duration::from_millis(200);
 /// Time one node has to answer before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(150);
-/// Time one node has to grant the export.
+/// Nodes that have not answered when all others have refused are waited for this long, and no longer: who refused may
+/// grant it any moment now, and a node that stands still must not keep that from being seen.
+const STRAGGLERS_FIRST: Duration = Duration::from_millis(250);
+/// Time one node has to grant the export. The wait for stragglers doubles from round to round up to this, since they may
+/// be merely slow.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What is asked of the node.
@@ -189,13 +193,13 @@ impl FailoverClient {
     /// The connection, a new one if there is none.
     async fn present(&self, deadline: Instant) -> Result<(Client, u64), ClientError> {
         let mut present = self.shared.present.lock().await;
-        let mut wait = ROUND_WAIT_FIRST;
+        let (mut wait, mut stragglers) = (ROUND_WAIT_FIRST, STRAGGLERS_FIRST);
         let mut told = None;
         loop {
             if let Some(client) = &present.client {
                 return Ok((client.clone(), present.number));
             }
-            let problem = match self.round(&present, deadline).await {
+            let problem = match self.round(&present, stragglers, deadline).await {
                 Ok((at, client)) => {
                     present.at = at;
                     present.number += 1;
@@ -216,11 +220,17 @@ impl FailoverClient {
             told = Some(problem);
             sleep(wait).await;
             wait = (wait * 2).min(ROUND_WAIT_LONGEST);
+            stragglers = (stragglers * 2).min(ATTEMPT_DEADLINE);
         }
     }
 
     /// Try every node once, the last one used first; a node that is slow to answer does not hold up the next.
-    async fn round(&self, present: &Present, deadline: Instant) -> Result<(usize, Client), String> {
+    async fn round(
+        &self,
+        present: &Present,
+        stragglers: Duration,
+        deadline: Instant,
+    ) -> Result<(usize, Client), String> {
         let uris = self.shared.uris.as_slice();
         let size = present.size;
         let mut order = (0..uris.len()).map(|step| (present.at + step) % uris.len());
@@ -235,8 +245,10 @@ impl FailoverClient {
             }
             let patience = if next.is_some() {
                 Instant::now() + HEAD_START
-            } else {
+            } else if problems.is_empty() {
                 deadline
+            } else {
+                deadline.min(Instant::now() + stragglers)
             };
             match timeout_at(patience, attempts.join_next()).await {
                 Ok(Some(Ok((at, Ok(client))))) if is_writable(&client) => return Ok((at, client)),

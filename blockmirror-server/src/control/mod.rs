@@ -41,6 +41,7 @@ use self::roster::{Place, ResourcePlace, Roster};
 use self::start::Prepared;
 use crate::config::Config;
 use crate::data::{self, DataHandle, DataSender, FromData, ToData};
+use crate::layers::Wrap;
 
 pub use listener::ListenError;
 pub use open::StartError;
@@ -60,6 +61,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Every message has the configuration read again (SIGHUP).
     pub reload: Option<mpsc::Receiver<()>>,
+    /// A layer around the I/O engine, for tests: no configuration can ask for one.
+    pub wrap: Option<Wrap>,
 }
 
 /// Why a daemon ended other than in order.
@@ -100,7 +103,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
     let admin_socket = config.admin.as_deref().map(bind_admin).transpose()?;
     let Prepared { plans, served } = tokio::task::block_in_place(|| start::prepare(&config, &options.adopt))?;
     let (sender, events) = mpsc::unbounded_channel();
-    let threads = spawn_threads(plans, &sender)?;
+    let threads = spawn_threads(plans, &sender, options.wrap)?;
     drop(sender);
     let senders: Vec<DataSender> = threads.iter().map(DataHandle::sender).collect();
     let limits = config.limits.clone();
@@ -172,9 +175,12 @@ fn bind_admin(path: &Path) -> Result<(tokio::net::UnixListener, SocketFile), Lis
 fn spawn_threads(
     plans: Vec<data::DataPlan>,
     events: &mpsc::UnboundedSender<(usize, FromData)>,
+    wrap: Option<Wrap>,
 ) -> Result<Vec<DataHandle>, RunError> {
-    let spawn =
-        |(thread, plan)| data::spawn(plan, thread, events.clone()).map_err(|error| RunError::Thread { thread, error });
+    let wrap = wrap.unwrap_or(|driver| driver);
+    let spawn = |(thread, plan)| {
+        data::spawn_wrapped(plan, thread, events.clone(), wrap).map_err(|error| RunError::Thread { thread, error })
+    };
     plans.into_iter().enumerate().map(spawn).collect()
 }
 

@@ -51,6 +51,7 @@ pub use self::plan::{
 pub use self::resource::{Gate, StreamHello};
 use self::thread::DataThread;
 use self::turn::Turn;
+use crate::layers::Wrap;
 use crate::ring::{Waker, open_driver};
 
 /// A running data thread.
@@ -131,6 +132,19 @@ impl Drop for PanicAlarm {
 /// # Errors
 /// The engine cannot be opened, a metadata file cannot be used, or the system has no thread left.
 pub fn spawn(plan: DataPlan, thread: usize, from_data: UnboundedSender<(usize, FromData)>) -> io::Result<DataHandle> {
+    spawn_wrapped(plan, thread, from_data, |driver| driver)
+}
+
+/// As [`spawn`], with a layer around its I/O engine.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_wrapped(
+    plan: DataPlan,
+    thread: usize,
+    from_data: UnboundedSender<(usize, FromData)>,
+    wrap: Wrap,
+) -> io::Result<DataHandle> {
     let (messages, inbox) = mpsc::channel();
     let (ready, started) = mpsc::sync_channel(1);
     let builder = std::thread::Builder::new().name(plan.name.clone());
@@ -140,7 +154,7 @@ pub fn spawn(plan: DataPlan, thread: usize, from_data: UnboundedSender<(usize, F
             control: from_data.clone(),
         };
         // The engine belongs to the thread that opens it.
-        let opened = open_driver(plan.engine).and_then(|driver| {
+        let opened = open_driver(plan.engine).map(wrap).and_then(|driver| {
             let (waker, engine) = (driver.waker(), driver.describe().to_string());
             let turn = Turn::new(driver, plan.limits, from_data, thread);
             Ok((DataThread::new(plan, turn, inbox)?, waker, engine))

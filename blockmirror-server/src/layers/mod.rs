@@ -4,3 +4,8 @@
 mod fault;
 
 pub use fault::{Fault, FaultLayer, FaultPlan};
+
+use crate::ring::Driver;
+
+/// Puts a layer around the engine of a data thread. A plain function, since every thread calls it for itself.
+pub type Wrap = fn(Box<dyn Driver>) -> Box<dyn Driver>;

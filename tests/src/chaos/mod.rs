@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use self::model::Model;
+pub use self::model::Model;
 pub use self::strikes::Strike;
 use crate::load::Random;
 use crate::partners::{NAMES, Partners, Setup};
