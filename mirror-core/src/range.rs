@@ -44,6 +44,17 @@ impl ByteRange {
         (start < end).then(|| Self::new(start, end - start))
     }
 
+    /// The two halves of a range that begins at a block, cut between blocks; `None`: it is one block.
+    pub fn halves(self) -> Option<[Self; 2]> {
+        let blocks = self.blocks();
+        let middle = blocks.start.midpoint(blocks.end) * BLOCK_BYTES;
+        let first = Self::new(
+            self.offset,
+            middle.checked_sub(self.offset).filter(|length| *length > 0)?,
+        );
+        Some([first, Self::new(middle, self.end() - middle)])
+    }
+
     /// Indexes of the blocks touched, the first and last perhaps in part.
     pub const fn blocks(self) -> Range<u64> {
         self.offset / BLOCK_BYTES..self.end().div_ceil(BLOCK_BYTES)

@@ -83,6 +83,10 @@ impl World {
             }
             (What::Word, _) => Ok(()),
             (What::Part(moving), outcome) => self.part_done(node, volume, moving, outcome),
+            // What cannot be read there is written: that heals it.
+            (What::Differences(moving, sectors), Err(Failure::Io)) => {
+                self.send_differences(node, volume, moving, vec![moving.range], &sectors)
+            }
             (What::Differences(moving, _), Err(failure)) => {
                 self.copy_ends(node, volume, moving, Err(CopyFailure::Peer(failure)))
             }

@@ -102,6 +102,8 @@ pub enum DiskFault {
     Write(Failure),
     /// A read fails.
     Read,
+    /// A sector cannot be read from now on, until it is written. (A number, to be taken by the sectors there are.)
+    BadSector(u64),
     /// A flush fails.
     Flush,
     /// A metadata write fails.
@@ -204,6 +206,12 @@ pub fn plan_faults(rng: &mut Rng, plan: &Plan) -> Vec<(u64, Fault)> {
     if plan.rot {
         let (node, volume) = (rng.index(plan.nodes), rng.index(plan.layouts.len()));
         faults.push((2_000 + rng.below(span), Fault::Rot { node, volume }));
+    } else {
+        // Drawn apart: what else a seed brings does not depend on it.
+        let mut apart = Rng::new(allowed);
+        if apart.chance(12) {
+            faults.extend((0..=apart.below(3)).map(|_| (2_000 + apart.below(span), bad_sector(&mut apart, plan))));
+        }
     }
     faults.sort_by_key(|&(at, _)| at);
     faults
@@ -224,6 +232,14 @@ fn rotten_fault(rng: &mut Rng, kind: u64, plan: &Plan) -> Fault {
             times: 20,
             for_us: 30_000,
         },
+    }
+}
+
+fn bad_sector(rng: &mut Rng, plan: &Plan) -> Fault {
+    Fault::DiskFails {
+        node: rng.index(plan.nodes),
+        volume: rng.index(plan.layouts.len()),
+        what: DiskFault::BadSector(rng.next()),
     }
 }
 

@@ -107,6 +107,7 @@ impl World {
         it.created = false;
         (it.follows, it.partial, it.word) = (None, true, crate::node::Word::Worthless);
         it.disk = crate::disk::Disk::new(&crate::plan::garbage(&mut self.rng, it.disk.slots()));
+        it.bad.clear();
     }
 
     fn new_resource(&mut self, node: usize, was_primary: bool) -> Resource {

@@ -1,6 +1,6 @@
 //! One node: its daemon while it lives, its volumes with their images and metadata, and its links.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mirror_core::Mirror;
@@ -65,6 +65,8 @@ pub struct Volume {
     pub timeout: Option<u64>,
     /// The next operation of a kind fails.
     pub failing: Failing,
+    /// Sectors that cannot be read until they are written.
+    pub bad: BTreeSet<usize>,
     /// What was saved before it was overwritten, by slot; while a branch is open.
     pub branch: Option<BTreeMap<usize, Stamp>>,
     /// The reign whose data it holds, as the checker sees it.
@@ -199,6 +201,7 @@ impl Volume {
             states: [PeerState::Connecting; PEERS],
             timeout: None,
             failing: Failing::default(),
+            bad: BTreeSet::new(),
             branch: None,
             follows: None,
             left_at: 0,

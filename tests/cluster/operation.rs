@@ -81,10 +81,12 @@ pub struct Operation {
 impl World {
     /// Start an operation on an image.
     pub fn start_operation(&mut self, node: usize, volume: usize, work: Work) {
+        let unreadable = matches!(&work, Work::Read { range, .. } if self.is_bad(node, volume, *range));
         let failing = &mut self.nodes[node].volumes[volume].failing;
         let fate = match &work {
             Work::Mutate { .. } | Work::Store { .. } => failing.write.take().map_or(Ok(()), Err),
             Work::Flush(_) => Self::spend(&mut failing.flush),
+            Work::Read { .. } if unreadable => Err(Failure::Io),
             Work::Read { .. } => Self::spend(&mut failing.read),
         };
         let astray = matches!(work, Work::Mutate { .. }) && std::mem::take(&mut failing.misdirected);
@@ -155,6 +157,13 @@ impl World {
         Ok(())
     }
 
+    /// Some sector of the range cannot be read.
+    fn is_bad(&self, node: usize, volume: usize, range: ByteRange) -> bool {
+        let bad = &self.nodes[node].volumes[volume].bad;
+        let mut slots = self.plan.layouts[volume].slots_of(range);
+        !bad.is_empty() && slots.any(|slot| bad.contains(&slot))
+    }
+
     fn spend(fault: &mut bool) -> Result<(), Failure> {
         if std::mem::take(fault) {
             Err(Failure::Io)
@@ -198,6 +207,7 @@ impl World {
             } else {
                 self.judge_landing(node, volume, slot, present, stamp)?;
             }
+            self.nodes[node].volumes[volume].bad.remove(&slot);
             let disk = &mut self.nodes[node].volumes[volume].disk;
             if operation.astray {
                 let other = (slot + 1) % disk.slots();

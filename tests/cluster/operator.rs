@@ -242,6 +242,7 @@ impl World {
         if replaced {
             let content = garbage(&mut self.rng, slots);
             self.nodes[node].volumes[volume].disk = Disk::new(&content);
+            self.nodes[node].volumes[volume].bad.clear();
             self.nodes[node].volumes[volume].follows = None;
         }
         self.nodes[node].volumes[volume].attached = true;

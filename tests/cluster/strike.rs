@@ -78,8 +78,12 @@ impl World {
     }
 
     fn fail_disk(&mut self, node: usize, volume: usize, what: DiskFault) {
-        let failing = &mut self.nodes[node].volumes[volume].failing;
+        let it = &mut self.nodes[node].volumes[volume];
+        let failing = &mut it.failing;
         match what {
+            DiskFault::BadSector(number) => {
+                it.bad.insert((number % it.disk.slots() as u64) as usize);
+            }
             DiskFault::Write(failure) => failing.write = Some(failure),
             DiskFault::Read => failing.read = true,
             DiskFault::Flush => failing.flush = true,

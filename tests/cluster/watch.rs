@@ -92,7 +92,10 @@ impl World {
         self.broken_until = Default::default();
         for node in &mut self.nodes {
             (node.paused_until, node.slow) = (node.paused_until.min(self.now), 1);
-            node.volumes.iter_mut().for_each(|it| it.failing = Default::default());
+            for it in &mut node.volumes {
+                it.failing = Default::default();
+                it.bad.clear();
+            }
         }
         Ok(())
     }

@@ -141,10 +141,12 @@ pub enum Input {
 /// Which side failed a resync request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CopyFailure {
-    /// The local leg could not be read.
+    /// The local leg could not be read, or written.
     Local(Failure),
-    /// The peer could not be written.
+    /// The peer has answered that it could not: it could not be read there, or written.
     Peer(Failure),
+    /// No answer of the peer, or none that makes sense: the connection is worth nothing.
+    Link(Failure),
 }
 
 /// What an operator asks.

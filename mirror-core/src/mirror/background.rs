@@ -10,6 +10,9 @@ use crate::config::{COPY_BYTES_MIN, ResyncRate};
 use crate::event::CopyId;
 use crate::range::ByteRange;
 
+/// Parts of failed requests that wait to be asked for alone: a window of the longest requests, cut down to blocks.
+const HALVES_MAX: usize = 512;
+
 /// Resync of one peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Resync {
@@ -18,6 +21,8 @@ pub(crate) struct Resync {
     /// Bytes of the next resync request.
     pub(crate) step: u64,
     pub(crate) copies: Vec<CopyRequest>,
+    /// What is left of requests that failed: asked for before the cursor goes on, the last first.
+    pub(crate) halves: Vec<ByteRange>,
     /// Copied, not covered by a flush yet.
     pub(crate) copied: Vec<ByteRange>,
     /// Copied, the flush in flight covers them.
@@ -84,6 +89,7 @@ impl Resync {
             cursor: 0,
             step: COPY_BYTES_MIN,
             copies: Vec::new(),
+            halves: Vec::new(),
             copied: Vec::new(),
             flushing: Vec::new(),
             fetched: Vec::new(),
@@ -104,6 +110,29 @@ impl Resync {
         self.cursor = 0;
         self.step = COPY_BYTES_MIN;
         self.retry_at = None;
+        self.halves.clear();
+    }
+
+    /// A request failed: each half of it is asked for alone, so that one bad sector keeps back nothing but itself.
+    /// False: it was one block, or too much is cut up already.
+    pub(crate) fn halve(&mut self, range: ByteRange) -> bool {
+        let Some([first, second]) = range.halves().filter(|_| self.halves.len() + 2 <= HALVES_MAX) else {
+            return false;
+        };
+        self.halves.extend([second, first]);
+        true
+    }
+
+    /// The range is asked for: what comes next is behind it.
+    pub(crate) fn asked_for(&mut self, range: ByteRange) {
+        let end = range.blocks().end;
+        match self.halves.pop() {
+            None => self.cursor = end,
+            Some(half) if range.end() < half.end() => {
+                self.halves.push(ByteRange::new(range.end(), half.end() - range.end()));
+            }
+            Some(_) => {}
+        }
     }
 
     /// Nothing that was copied or fetched waits to become durable.

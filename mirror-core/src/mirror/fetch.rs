@@ -60,13 +60,15 @@ impl Mirror {
             return;
         };
         match (outcome, request.kind) {
-            (Err(CopyFailure::Peer(failure)), _) => {
+            (Err(CopyFailure::Link(failure) | CopyFailure::Peer(failure @ Failure::NoSpace)), _) => {
                 return self.peer_failed(at, DisconnectReason::PeerFailed(failure));
             }
+            // A bad sector there. The peer still has everything else: it is not given up for that, nor is the image.
+            (Err(CopyFailure::Peer(Failure::Io)), CopyKind::Repair) => self.irreparable(request.range),
             (outcome, CopyKind::Repair) => self.repaired(request.range, outcome.is_ok()),
             (Ok(copied), _) => self.fetched(at, request, copied),
             (Err(CopyFailure::Local(Failure::Io)), _) if self.local_leg_failed() => {}
-            (Err(_), _) => self.copy_later(at, request),
+            (Err(failure), _) => self.copy_later(at, request, failure),
         }
         self.pump(at);
         self.go_on_with(at);

@@ -310,6 +310,16 @@ impl Mirror {
         }
     }
 
+    /// The peer cannot read all of the range either: the host gets its error. Most of it may be good on one of the two.
+    pub(super) fn irreparable(&mut self, range: ByteRange) {
+        self.leg.bad.retain(|bad| *bad != range);
+        for half in range.halves().into_iter().flatten() {
+            if self.leg.bad.len() < BAD_MAX {
+                self.repair(half);
+            }
+        }
+    }
+
     /// A bad range was written again, or could not be.
     pub(super) fn repaired(&mut self, range: ByteRange, done: bool) {
         if done {

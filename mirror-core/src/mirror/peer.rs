@@ -258,7 +258,7 @@ impl Peer {
 
     /// Every dirty block before the end has been asked for.
     pub(crate) fn is_pass_asked(&self) -> bool {
-        self.dirty.next_run(self.resync.cursor, 1).is_none()
+        self.resync.halves.is_empty() && self.dirty.next_run(self.resync.cursor, 1).is_none()
     }
 
     /// Background traffic goes to it, or may any moment.

@@ -12,12 +12,12 @@ use super::peer::{Begun, Peer};
 use super::rate::Rate;
 use super::status::ResyncStatus;
 use crate::config::{COPIED_MAX, COPY_BYTES_MAX, COPY_BYTES_MIN};
-use crate::event::{ConnectionId, Copied, CopyFailure, CopyId, DisconnectReason, Event, LinkKind, PeerIndex};
+use crate::event::{ConnectionId, Copied, CopyFailure, CopyId, DisconnectReason, Event, Failure, LinkKind, PeerIndex};
 use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::sabotage::Sabotage;
 use crate::state::PeerState;
 
-/// After a local read error, another try.
+/// After a block that could not be read, another try.
 const RETRY: Duration = Duration::from_secs(5);
 /// The bitmap's progress is written down at least this often while it changes.
 const PERSIST: Duration = Duration::from_secs(1);
@@ -92,17 +92,29 @@ impl Mirror {
             if !self.may_ask(peer, range.length) {
                 return;
             }
-            self.peers[peer].resync.cursor = range.blocks().end;
+            self.peers[peer].resync.asked_for(range);
             self.ask_copy(peer, kind, range);
         }
     }
 
-    /// The next dirty range at the cursor, none while too much waits for a flush.
-    fn next_copy(&self, peer: usize) -> Option<ByteRange> {
+    /// The next dirty range of what failed in one piece, or at the cursor; none while too much waits for a flush.
+    fn next_copy(&mut self, peer: usize) -> Option<ByteRange> {
         let size = self.config.size;
-        let Peer { dirty, resync, .. } = &self.peers[peer];
+        let Peer { dirty, resync, .. } = &mut self.peers[peer];
         if resync.waits_for_flush() >= 4 * COPIED_MAX {
             return None;
+        }
+        while let Some(half) = resync.halves.last() {
+            let blocks = half.blocks();
+            let run = dirty.next_run(blocks.start, blocks.end - blocks.start);
+            if let Some(run) = run.filter(|run| run.start < blocks.end) {
+                let offset = run.start * BLOCK_BYTES;
+                return Some(ByteRange::new(
+                    offset,
+                    (run.end.min(blocks.end) * BLOCK_BYTES).min(size) - offset,
+                ));
+            }
+            resync.halves.pop();
         }
         let step = if resync.step > COPY_BYTES_MIN {
             resync.step
@@ -125,7 +137,7 @@ impl Mirror {
         if self.peers[at].connection != Some(connection) {
             return;
         }
-        if let Err(CopyFailure::Peer(failure)) = outcome {
+        if let Err(CopyFailure::Peer(failure) | CopyFailure::Link(failure)) = outcome {
             return self.peer_failed(at, DisconnectReason::PeerFailed(failure));
         }
         let Some(request) = self.take_copy(at, connection, copy) else {
@@ -133,18 +145,25 @@ impl Mirror {
         };
         match outcome {
             Ok(copied) => self.copied(at, request, copied),
-            Err(_) => self.copy_later(at, request),
+            Err(failure) => self.copy_later(at, request, failure),
         }
         self.pump(at);
         self.resync(at);
         self.caught_up(at);
     }
 
-    /// Something here could not be read, or written: its bits stay for another pass.
-    pub(super) fn copy_later(&mut self, peer: usize, request: CopyRequest) {
+    /// Something could not be read, or not written here: its bits stay for another pass.
+    pub(super) fn copy_later(&mut self, peer: usize, request: CopyRequest, failure: CopyFailure) {
         let now = self.now;
         let resync = &mut self.peers[peer].resync;
-        resync.retry_at = Some(now + RETRY);
+        // Where there is no space, smaller pieces find none either.
+        let unreadable = matches!(
+            failure,
+            CopyFailure::Local(Failure::Io) | CopyFailure::Peer(Failure::Io)
+        );
+        if !unreadable || !resync.halve(request.range) {
+            resync.retry_at = Some(now + RETRY);
+        }
         let took = now.saturating_sub(request.asked_at);
         resync.rate.ended(request.range.length, 0, took);
     }
@@ -232,8 +251,8 @@ impl Mirror {
         for peer in 0..self.peers.len() {
             let link = &mut self.peers[peer];
             if link.resync.retry_at.is_some_and(|at| at <= self.now) {
+                // The pass under way comes to its end first: the next one begins there.
                 link.resync.retry_at = None;
-                link.resync.cursor = 0;
                 self.go_on_with(peer);
             }
             if self.peers[peer].resync.wake_at.is_some_and(|at| at <= self.now) {

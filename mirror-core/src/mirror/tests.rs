@@ -3,6 +3,7 @@
 extern crate std;
 
 mod answers;
+mod bad_sectors;
 mod cluster;
 mod leg;
 mod node;

@@ -16,7 +16,7 @@ use super::rate::Rate;
 use super::rate::eta::Eta;
 use super::status::VerifyStatus;
 use crate::config::COPY_BYTES_SLOW;
-use crate::event::{ConnectionId, CopyFailure, CopyId, Event, OrderRefusal, PeerIndex, Ticket};
+use crate::event::{ConnectionId, CopyFailure, CopyId, DisconnectReason, Event, OrderRefusal, PeerIndex, Ticket};
 use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::sabotage::Sabotage;
 use crate::state::PeerState;
@@ -204,6 +204,10 @@ impl Mirror {
                         self.suspect(at, part);
                     }
                 }
+            }
+            Err(CopyFailure::Link(failure)) => {
+                self.compare_again(at, range);
+                return self.peer_failed(at, DisconnectReason::PeerFailed(failure));
             }
             Err(CopyFailure::Local(failure)) => {
                 self.note_unread(at, range.length);

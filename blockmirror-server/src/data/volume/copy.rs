@@ -99,7 +99,7 @@ impl Volume {
         }
         let Some(data) = data.filter(|data| data.len() as u64 == range.length) else {
             // Not what was asked for: nothing is known about the rest.
-            self.step_ended(turn, id, Err(CopyFailure::Peer(Failure::Io)));
+            self.step_ended(turn, id, Err(CopyFailure::Link(Failure::Io)));
             return;
         };
         match kind {

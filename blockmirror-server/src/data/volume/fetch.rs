@@ -25,7 +25,7 @@ impl Volume {
         for range in ranges.iter().filter(|range| !holes.contains(range)) {
             let to = from + range.length as usize;
             if to > bytes.len() {
-                self.step_ended(turn, id, Err(CopyFailure::Peer(Failure::Io)));
+                self.step_ended(turn, id, Err(CopyFailure::Link(Failure::Io)));
                 return;
             }
             writes.push((*range, bytes.slice(from..to)));

@@ -299,7 +299,7 @@ impl Volume {
 
     /// The connection went away while the image was at work.
     pub(super) fn step_lost(&mut self, turn: &mut Turn, id: u32) {
-        self.step_ended(turn, id, Err(CopyFailure::Peer(Failure::Io)));
+        self.step_ended(turn, id, Err(CopyFailure::Link(Failure::Io)));
     }
 }
 

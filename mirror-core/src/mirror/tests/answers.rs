@@ -2,8 +2,8 @@
 
 use super::super::*;
 use super::cluster::Cluster;
-use super::node::Node;
-use crate::event::{ConnectionId, Copied, CopyFailure, CopyId};
+use super::node::{Node, Packet};
+use crate::event::{ConnectionId, Copied, CopyFailure, CopyId, Failure};
 use crate::range::ByteRange;
 
 impl Cluster {
@@ -36,13 +36,13 @@ impl Cluster {
         stamps: &[u32],
     ) -> Input {
         let node = &mut self.nodes[node];
-        let here = &mut node.image[blocks_of(range)];
+        let here = &node.image[blocks_of(range)];
         if fetch {
             let outcome = match node.broken {
                 Some(failure) => Err(CopyFailure::Local(failure)),
                 None => {
                     let differing = here.iter().zip(stamps).filter(|(here, there)| here != there).count();
-                    here.copy_from_slice(stamps);
+                    node.put(blocks_of(range).start, stamps);
                     let shipped = differing as u64 * BLOCK_BYTES;
                     Ok(Copied { shipped, zeroed: 0 })
                 }
@@ -63,6 +63,45 @@ impl Cluster {
             copy,
             outcome,
         }
+    }
+
+    /// Send what is here to the other end, if it can be read.
+    pub(super) fn push(&mut self, node: usize, peer: PeerIndex, copy: CopyId, range: ByteRange) {
+        let connection = self.nodes[node].mirror.peers[usize::from(peer.0)].connection.unwrap();
+        match self.nodes[node].read(range) {
+            Some(stamps) => self.send(node, peer, Packet::Copy(copy, range, stamps)),
+            None => {
+                let outcome = Err(CopyFailure::Local(Failure::Io));
+                let input = Input::CopyDone {
+                    peer,
+                    connection,
+                    copy,
+                    outcome,
+                };
+                self.feed(node, input);
+            }
+        }
+    }
+}
+
+/// The other end could not read it.
+pub(super) fn unread(fetch: bool, copy: CopyId, peer: PeerIndex, connection: ConnectionId) -> Input {
+    let failure = CopyFailure::Peer(Failure::Io);
+    if fetch {
+        let outcome = Err(failure);
+        return Input::FetchDone {
+            peer,
+            connection,
+            copy,
+            outcome,
+        };
+    }
+    let outcome = Err(failure);
+    Input::CompareDone {
+        peer,
+        connection,
+        copy,
+        outcome,
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::*;
-use super::answers::blocks_of;
+use super::answers::unread;
 use super::node::{Node, Origin, Packet};
 use crate::config::AckMode;
 use crate::event::{ConnectionId, Copied, LinkKind, Mutation, MutationKind, Order, SyncPlan, Ticket, VolumeMessage};
@@ -207,9 +207,11 @@ impl Cluster {
                 return;
             }
             Packet::Ask(fetch, copy, range) => {
-                let stamps = self.nodes[to].image[blocks_of(range)].to_vec();
-                return self.send(to, peer, Packet::Contents(fetch, copy, range, stamps));
+                let read = self.nodes[to].read(range);
+                let contents = |stamps| Packet::Contents(fetch, copy, range, stamps);
+                return self.send(to, peer, read.map_or(Packet::Unread(fetch, copy), contents));
             }
+            Packet::Unread(fetch, copy) => unread(fetch, copy, peer, connection),
             Packet::Contents(fetch, copy, range, stamps) => {
                 self.compare(to, (fetch, copy, range), peer, connection, &stamps)
             }
@@ -239,7 +241,7 @@ impl Cluster {
         self.feed(to, input);
     }
 
-    fn send(&mut self, from: usize, peer: PeerIndex, packet: Packet) {
+    pub(super) fn send(&mut self, from: usize, peer: PeerIndex, packet: Packet) {
         if let Some(wire) = self.wires.get_mut(&(from, Self::node_of(from, peer))) {
             wire.push_back(packet);
         }
@@ -259,7 +261,7 @@ impl Cluster {
                     );
                 }
                 let stamps = self.nodes[node].stamps[&id.0].clone();
-                self.nodes[node].image[from..from + stamps.len()].copy_from_slice(&stamps);
+                self.nodes[node].put(from, &stamps);
                 self.feed(node, Input::LocalDone { id, outcome: Ok(()) });
             }
             Output::LocalFlush => {
@@ -274,10 +276,7 @@ impl Cluster {
             }
             Output::PeerFlush { peer, .. } => self.send(node, peer, Packet::Flush),
             Output::PeerBarrier { peer, .. } => self.send(node, peer, Packet::Barrier),
-            Output::Copy { peer, copy, range, .. } => {
-                let stamps = self.nodes[node].image[blocks_of(range)].to_vec();
-                self.send(node, peer, Packet::Copy(copy, range, stamps));
-            }
+            Output::Copy { peer, copy, range, .. } => self.push(node, peer, copy, range),
             Output::ToPeer { peer, message, .. } => self.send(node, peer, Packet::Message(message)),
             Output::OrderDone { ticket, outcome } => self.nodes[node].done.push((ticket, outcome)),
             Output::Persist(transaction) if self.nodes[node].holds_metadata => {

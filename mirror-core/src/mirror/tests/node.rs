@@ -1,11 +1,12 @@
 //! One node of a cluster of mirrors.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::*;
+use super::answers::blocks_of;
 use crate::config::{AckMode, OnIoError, PeerConfig, PeerKind, ResyncRate};
 use crate::event::{Copied, CopyId, Failure, LinkKind, Mutation, OrderRefusal, Ticket, Transaction, VolumeMessage};
 use crate::metadata::{ImageIdentity, PeerSlotConfig};
@@ -27,6 +28,8 @@ pub(super) enum Packet {
     /// A FETCH (true) or a COMPARE, and what it brings.
     Ask(bool, CopyId, ByteRange),
     Contents(bool, CopyId, ByteRange, Vec<u32>),
+    /// It could not be read there.
+    Unread(bool, CopyId),
     Done(RequestId),
     FlushDone,
     CopyDone(CopyId, Copied),
@@ -52,6 +55,8 @@ pub(super) struct Node {
     pub(super) holds_metadata: bool,
     /// Its image fails writes and flushes so.
     pub(super) broken: Option<Failure>,
+    /// Its image cannot read these blocks until they are written.
+    pub(super) unreadable: BTreeSet<usize>,
     pub(super) transactions: VecDeque<Transaction>,
     pub(super) replies: Vec<(RequestId, Result<(), Refusal>)>,
     pub(super) done: Vec<(Ticket, Result<(), OrderRefusal>)>,
@@ -96,6 +101,7 @@ impl Node {
             origins: BTreeMap::new(),
             holds_metadata: false,
             broken: None,
+            unreadable: BTreeSet::new(),
             transactions: VecDeque::new(),
             replies: vec![],
             done: vec![],
@@ -111,6 +117,20 @@ impl Node {
         self.stamps.insert(self.next_id, stamps);
         self.origins.insert(self.next_id, origin);
         RequestId(self.next_id)
+    }
+
+    /// What its image holds there, if it can be read.
+    pub(super) fn read(&self, range: ByteRange) -> Option<Vec<u32>> {
+        let blocks = blocks_of(range);
+        let bad = self.unreadable.range(blocks.clone()).next().is_some();
+        (!bad).then(|| self.image[blocks].to_vec())
+    }
+
+    /// Write to its image from a block on.
+    pub(super) fn put(&mut self, from: usize, stamps: &[u32]) {
+        let blocks = from..from + stamps.len();
+        self.image[blocks.clone()].copy_from_slice(stamps);
+        self.unreadable.retain(|block| !blocks.contains(block));
     }
 
     pub(super) fn outcome(&self, ticket: Ticket) -> Option<Result<(), OrderRefusal>> {

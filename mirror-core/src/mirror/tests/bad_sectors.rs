@@ -1,0 +1,115 @@
+//! Sectors that stay bad until they are written: they keep back nothing but themselves, and no connection.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::cluster::{Cluster, pair};
+use crate::config::{AckMode, OnIoError};
+use crate::event::{Failure, Input, Order, ReadFrom, SyncPlan};
+use crate::range::{BLOCK_BYTES, ByteRange};
+use crate::state::{LocalDisk, PeerState};
+
+const A: usize = 0;
+const B: usize = 1;
+/// Longer than between two tries of a block that could not be read.
+const A_WHILE: Duration = Duration::from_secs(30);
+
+/// Blocks at which the images differ.
+fn differing(cluster: &Cluster) -> Vec<usize> {
+    let images = cluster.nodes[A].image.iter().zip(&cluster.nodes[B].image);
+    images
+        .enumerate()
+        .filter(|(_, (a, b))| a != b)
+        .map(|(at, _)| at)
+        .collect()
+}
+
+fn are_apart(cluster: &Cluster) -> bool {
+    !cluster.nodes.iter().all(|node| node.disconnects.is_empty())
+}
+
+#[test]
+fn a_bad_sector_on_the_only_good_copy_keeps_back_itself_alone() {
+    let mut cluster = pair(AckMode::Sync);
+    cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+    for at in 0..40 {
+        cluster.write(A, at, 7);
+    }
+    cluster.ordered(A, Order::Detach);
+    cluster.nodes[A].image.fill(77);
+    cluster.nodes[B].unreadable = [5, 300, 301].into();
+    cluster.ordered(A, Order::Attach { replaced: true });
+    cluster.run_for(A_WHILE);
+    assert_eq!(differing(&cluster), [5, 300, 301], "the neighbours have arrived");
+    assert!(!are_apart(&cluster), "the connection is kept");
+    let mirror = &cluster.nodes[A].mirror;
+    assert_eq!(
+        (mirror.disk(), cluster.state(A, B), cluster.dirty(A, B)),
+        (LocalDisk::Inconsistent, PeerState::SyncTarget, 3)
+    );
+    assert!(matches!(
+        mirror.read_from(ByteRange::new(5 * BLOCK_BYTES, BLOCK_BYTES)),
+        ReadFrom::Peer(..)
+    ));
+    assert_eq!(
+        mirror.read_from(ByteRange::new(6 * BLOCK_BYTES, BLOCK_BYTES)),
+        ReadFrom::Local
+    );
+    let id = cluster.write(A, 5, 8);
+    assert!(cluster.answered(A, id), "it serves hosts");
+    cluster.nodes[B].unreadable.clear();
+    cluster.run_for(A_WHILE);
+    assert_eq!(differing(&cluster), [0; 0]);
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::UpToDate);
+    assert_eq!(cluster.state(A, B), PeerState::Established);
+}
+
+#[test]
+fn what_neither_image_can_read_is_the_hosts_to_know_and_parts_nobody() {
+    let mut cluster = pair(AckMode::Sync);
+    cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+    for at in 0..16 {
+        cluster.write(A, at, 7);
+    }
+    cluster.nodes[A].image[3] = 0;
+    cluster.nodes[A].unreadable = [3, 9].into();
+    cluster.nodes[B].unreadable = [7, 9].into();
+    let range = ByteRange::new(0, 16 * BLOCK_BYTES);
+    let failure = Failure::Io;
+    for _ in 0..3 {
+        cluster.feed(A, Input::LocalReadFailed { range, failure });
+        cluster.settle();
+    }
+    assert!(!are_apart(&cluster));
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::UpToDate);
+    assert_eq!(
+        cluster.nodes[A].image[3], 7,
+        "what is good there was written here again"
+    );
+    assert_eq!(
+        cluster.nodes[A].mirror.read_from(range),
+        ReadFrom::Local,
+        "nothing is waited for"
+    );
+}
+
+#[test]
+fn a_bad_sector_of_the_source_keeps_nothing_else_from_the_target() {
+    let mut cluster = pair(AckMode::Sync);
+    cluster.cut(A, B);
+    for at in 0..600 {
+        cluster.write(A, at, 7);
+    }
+    cluster.nodes[A].unreadable = [0, 511].into();
+    cluster.connect(A, SyncPlan::Source, B, SyncPlan::Target);
+    cluster.run_for(A_WHILE);
+    assert_eq!(differing(&cluster), [0, 511]);
+    assert_eq!((cluster.state(A, B), cluster.dirty(A, B)), (PeerState::SyncSource, 2));
+    assert!(!are_apart(&cluster));
+    // A host writes the one, the other heals.
+    cluster.write(A, 0, 8);
+    cluster.nodes[A].unreadable.clear();
+    cluster.run_for(A_WHILE);
+    assert_eq!(differing(&cluster), [0; 0]);
+    assert_eq!(cluster.state(A, B), PeerState::Established);
+}
