@@ -51,8 +51,7 @@ pub use self::plan::{
 pub use self::resource::{Gate, StreamHello};
 use self::thread::DataThread;
 use self::turn::Turn;
-use crate::layers::Wrap;
-use crate::ring::{Waker, open_driver};
+use crate::ring::{Driver, Waker, open_driver};
 
 /// A running data thread.
 pub struct DataHandle {
@@ -143,7 +142,7 @@ pub fn spawn_wrapped(
     plan: DataPlan,
     thread: usize,
     from_data: UnboundedSender<(usize, FromData)>,
-    wrap: Wrap,
+    wrap: impl FnOnce(Box<dyn Driver>) -> Box<dyn Driver> + Send + 'static,
 ) -> io::Result<DataHandle> {
     let (messages, inbox) = mpsc::channel();
     let (ready, started) = mpsc::sync_channel(1);

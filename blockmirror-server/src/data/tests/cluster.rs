@@ -7,18 +7,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mirror_core::AckMode;
-use mirror_core::config::PeerKind;
+use mirror_core::config::{OnIoError, PeerKind};
 use mirror_core::resource::event::{Answer, Command, HostAccess};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
+use super::bad_disk::{BadDisk, Flaws};
 use super::host::Host;
 use super::host::export;
 use super::nodes::open_image;
 use super::rig::{Build, Rig};
 use super::wires::{Net, control};
 use crate::data::{
-    ClientHandover, DataHandle, DataSender, Gate, ResourceOrder, ResourceSnapshot, ToData, VolumeSnapshot, spawn,
+    ClientHandover, DataHandle, DataSender, Gate, ResourceOrder, ResourceSnapshot, ToData, VolumeSnapshot,
+    spawn_wrapped,
 };
 use crate::metadata_file::image_identity;
 use crate::ring::EngineChoice;
@@ -32,6 +34,9 @@ pub(super) struct Cluster {
     pub(super) engine: EngineChoice,
     pub(super) mode: AckMode,
     pub(super) size: u64,
+    pub(super) on_io_error: OnIoError,
+    /// By node: what is wrong with its files.
+    pub(super) flaws: Vec<Flaws>,
     pub(super) nodes: Vec<Option<Node>>,
     /// The second node is a plain server, which nobody has been told: one of these per volume.
     pub(super) plain: Option<[Arc<Rig>; 2]>,
@@ -50,7 +55,18 @@ pub(super) struct Node {
 impl Cluster {
     /// So many nodes, all with empty images and fresh metadata.
     pub(super) fn start(engine: EngineChoice, nodes: usize, mode: AckMode, size: u64) -> Self {
+        Self::start_with(engine, nodes, mode, size, OnIoError::Detach)
+    }
+
+    pub(super) fn start_with(
+        engine: EngineChoice,
+        nodes: usize,
+        mode: AckMode,
+        size: u64,
+        on_io_error: OnIoError,
+    ) -> Self {
         let mut cluster = Self::of(engine, nodes, mode, size);
+        cluster.on_io_error = on_io_error;
         cluster.net.lock().unwrap().ends = vec![None; nodes];
         for node in 0..nodes {
             cluster.boot(node);
@@ -77,6 +93,8 @@ impl Cluster {
             engine,
             mode,
             size,
+            on_io_error: OnIoError::Detach,
+            flaws: (0..nodes).map(|_| Flaws::default()).collect(),
             nodes: (0..nodes).map(|_| None).collect(),
             plain: None,
             net: Arc::default(),
@@ -94,7 +112,8 @@ impl Cluster {
         let peers = self.others(at);
         let (plan, gate) = self.plan(at, &peers);
         let (from_data, messages) = unbounded_channel();
-        let data = spawn(plan, 0, from_data).unwrap();
+        let flaws = Arc::clone(&self.flaws[at]);
+        let data = spawn_wrapped(plan, 0, from_data, |driver| BadDisk::around(driver, flaws)).unwrap();
         let sender = data.sender();
         self.net.lock().unwrap().ends[at] = Some((sender.clone(), Arc::clone(&gate)));
         let control = {

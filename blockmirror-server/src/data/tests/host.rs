@@ -81,6 +81,18 @@ impl Host {
         self.expect_ok(78);
     }
 
+    /// A read that fails: with what.
+    pub(super) fn read_error(&mut self, offset: u64, length: u32) -> NbdError {
+        self.ask(Command::Read { df: false }, 80, offset, length);
+        self.answer(|_| length).1.unwrap_err().0
+    }
+
+    /// A write that fails: with what.
+    pub(super) fn write_error(&mut self, offset: u64, data: &[u8]) -> NbdError {
+        self.ask_write(81, offset, data);
+        self.answer(|_| 0).1.unwrap_err().0
+    }
+
     pub(super) fn flush(&mut self) {
         self.ask(Command::Flush, 79, 0, 0);
         self.expect_ok(79);

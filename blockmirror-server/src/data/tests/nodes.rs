@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_core::config::{HOT_EXTENTS_MIN, OnIoError, PeerKind, ResyncRate};
+use mirror_core::config::{HOT_EXTENTS_MIN, PeerKind, ResyncRate};
 use mirror_core::event::LinkKind;
 use mirror_core::identity::Role;
 use mirror_core::metadata::PeerSlotConfig;
@@ -151,7 +151,7 @@ impl Cluster {
                 peers: others.iter().map(peer).collect(),
                 entropy: entropy + 1,
                 role,
-                on_io_error: OnIoError::Detach,
+                on_io_error: self.on_io_error,
                 resync: ResyncRate::default(),
             },
             restored: opened.restored,
