@@ -63,13 +63,14 @@ impl World {
             return Ok(());
         }
         self.trace(|| format!("{node} starts"));
-        let mut was_primary = false;
+        let (mut was_primary, mut primary_since) = (false, 0);
         for volume in 0..self.nodes[node].volumes.len() {
             if std::mem::take(&mut self.nodes[node].volumes[volume].renewed) {
                 self.renew(node, volume);
             }
             let restored = self.open_metadata(node, volume)?;
             was_primary |= restored.was_primary();
+            primary_since = restored.primary_since().max(primary_since);
             let flush = self.options.broken != Some(Broken::SyncAtStart) && !restored.was_clean();
             let it = &mut self.nodes[node].volumes[volume];
             it.store.barrier();
@@ -89,7 +90,7 @@ impl World {
         for volume in 0..self.nodes[node].volumes.len() {
             self.collect(node, volume)?;
         }
-        let resource = self.new_resource(node, was_primary);
+        let resource = self.new_resource(node, was_primary, primary_since);
         self.nodes[node].resource = Some(resource);
         let sabotage = self.options.sabotage;
         self.nodes[node]
@@ -110,7 +111,7 @@ impl World {
         it.bad.clear();
     }
 
-    fn new_resource(&mut self, node: usize, was_primary: bool) -> Resource {
+    fn new_resource(&mut self, node: usize, was_primary: bool, primary_since: u64) -> Resource {
         let mut incarnation = self.nodes[node].entropy.next();
         incarnation |= 1;
         self.nodes[node].incarnation = incarnation;
@@ -128,7 +129,7 @@ impl World {
                 .collect(),
             peers: peers.collect(),
             was_primary,
-            primary_since: 0,
+            primary_since,
             after_restart: AfterRestart::Resume,
             split_brain: match self.plan.policy {
                 1 => SplitBrainPolicy::DiscardYounger,

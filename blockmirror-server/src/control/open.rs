@@ -372,6 +372,11 @@ fn resource_config(
         volumes: opened.iter().map(|opened| opened.volume.export.clone()).collect(),
         peers: resource.peers.iter().zip(kinds).map(peer).collect(),
         was_primary: restored.iter().any(|restored| restored.was_primary()),
+        primary_since: restored
+            .iter()
+            .map(|restored| restored.primary_since())
+            .max()
+            .unwrap_or(0),
         after_restart: words::after_restart(resource),
         split_brain: words::split_brain(resource),
         read_only_secondary: resource.read_only_secondary,

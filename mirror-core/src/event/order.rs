@@ -49,6 +49,8 @@ pub enum Order {
         generation: u64,
         /// By peer index.
         doubtful: Vec<PeerIndex>,
+        /// When, in seconds since 1970 by this node's clock: remembered for policies that compare it.
+        since: u64,
     },
     /// Become Secondary: finish what is in flight, make every leg durable, leave clean metadata. Hosts have been shut
     /// out before.

@@ -42,6 +42,11 @@ impl Restored {
         self.superblock.resume
     }
 
+    /// When this node last became Primary, in seconds since 1970 by its own clock; 0: not known.
+    pub fn primary_since(&self) -> u64 {
+        self.superblock.primary_since
+    }
+
     /// No data was ever declared.
     pub fn is_fresh(&self) -> bool {
         self.superblock.fresh

@@ -77,6 +77,7 @@ impl Restored {
             acks_wait: false,
             whole: false,
             clean: true,
+            primary_since: 0,
             peers: [const { None }; PEERS_MAX],
         };
         let fresh = Self {

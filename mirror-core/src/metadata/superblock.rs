@@ -105,6 +105,8 @@ pub(crate) struct Superblock {
     pub(crate) whole: bool,
     /// The daemon stopped in order: nothing was in flight.
     pub(crate) clean: bool,
+    /// When this node last became Primary, in seconds since 1970 by its own clock; 0: not known.
+    pub(crate) primary_since: u64,
     pub(crate) peers: [Option<PeerRecord>; PEERS_MAX],
 }
 
@@ -166,6 +168,7 @@ impl Superblock {
         put_u64(&mut bytes, 64, self.generation);
         bytes[72] = disk_code(self.disk);
         put_u64(&mut bytes, 80, self.left_at);
+        put_u64(&mut bytes, 88, self.primary_since);
         put_u32(&mut bytes, 76, self.history.len() as u32);
         for (at, &generation) in self.history.iter().enumerate() {
             put_u64(&mut bytes, HISTORY_AT + at * 8, generation);
@@ -248,6 +251,7 @@ impl Superblock {
             acks_wait: flags & FLAG_ACKS_WAIT != 0,
             whole: flags & FLAG_WHOLE != 0,
             clean: flags & FLAG_CLEAN != 0,
+            primary_since: u64_at(bytes, 88),
             peers,
         })
     }

@@ -100,6 +100,7 @@ fn golden_identity() {
     assert!(superblock.fresh && !superblock.primary);
     (superblock.fresh, superblock.primary, superblock.acks_wait) = (false, true, true);
     superblock.disk = LocalDisk::Inconsistent;
+    superblock.primary_since = 0x55;
     superblock.generation = 0x0102_0304_0506_0708;
     superblock.rename(0x1112);
     let mut record = superblock.peers[0].clone().unwrap();
@@ -109,6 +110,7 @@ fn golden_identity() {
     let bytes = superblock.encode();
     assert_eq!(bytes[12..16], [4 | 16, 0, 0, 0]);
     assert_eq!(bytes[64..80], [0x12, 0x11, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(bytes[88..96], 0x55u64.to_le_bytes(), "when it became Primary");
     assert_eq!(bytes[1152..1160], [8, 7, 6, 5, 4, 3, 2, 1], "the history");
     assert_eq!(bytes[1408..1416], 0x66u64.to_le_bytes(), "a resync that has not ended");
     assert_eq!(bytes[208..216], [2, 0, 0, 0, 0, 0, 0, 0], "a partner");

@@ -41,7 +41,11 @@ impl Mirror {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
         }
         match order {
-            Order::Promote { generation, doubtful } => self.promote(ticket, generation, doubtful),
+            Order::Promote {
+                generation,
+                doubtful,
+                since,
+            } => self.promote(ticket, generation, doubtful, since),
             Order::Demote => self.demote(ticket),
             Order::BeginTarget { source } => self.order_begin_target(ticket, source),
             Order::Merge { peer, blocks } => self.order_merge(ticket, peer, &blocks),

@@ -23,6 +23,7 @@ pub(super) enum Promotion {
         ticket: Ticket,
         generation: Generation,
         doubtful: Vec<PeerIndex>,
+        since: u64,
     },
     /// The data has its new name (I7); nobody may write before it is known wherever it has to be.
     Naming {
@@ -45,7 +46,7 @@ impl Mirror {
         self.promotion != Promotion::No
     }
 
-    pub(super) fn promote(&mut self, ticket: Ticket, generation: Generation, doubtful: Vec<PeerIndex>) {
+    pub(super) fn promote(&mut self, ticket: Ticket, generation: Generation, doubtful: Vec<PeerIndex>, since: u64) {
         let diskless = self.superblock.disk == LocalDisk::Diskless;
         if self.role != Role::Secondary || self.is_changing_role() || generation == 0 || diskless {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
@@ -54,6 +55,7 @@ impl Mirror {
             ticket,
             generation,
             doubtful,
+            since,
         };
     }
 
@@ -69,8 +71,10 @@ impl Mirror {
                 ticket,
                 generation,
                 doubtful,
+                since,
             } if self.mutations == 0 && self.flushes.is_empty() => {
                 self.become_primary(generation, &doubtful);
+                self.superblock.primary_since = since;
                 let local = self.local.request();
                 self.issue_flushes();
                 let durable = false;

@@ -71,6 +71,7 @@ impl Resource {
             let order = Order::Promote {
                 generation: self.rng.identifier(),
                 doubtful: Vec::new(),
+                since: self.past.primary_since,
             };
             self.command_for(id, volume, order);
         } else {

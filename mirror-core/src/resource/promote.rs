@@ -39,6 +39,8 @@ pub(super) struct Promotion {
     /// Who became Secondary for this.
     pub handed_over: Option<usize>,
     promoted: Vec<usize>,
+    /// When, by this node's clock: what the mirrors were told.
+    since: u64,
     failed: Option<(usize, OrderRefusal)>,
 }
 
@@ -88,6 +90,7 @@ impl Resource {
             until: self.now + SETTLE_MAX,
             handed_over: None,
             promoted: Vec::new(),
+            since: 0,
             failed: None,
         }));
         self.step_promotion(world);
@@ -255,17 +258,19 @@ impl Resource {
             }
         }
         let volumes: Vec<usize> = self.live_volumes().collect();
+        let since = self.config.clock + self.now.as_secs();
         for volume in &volumes {
             let order = Order::Promote {
                 generation: self.rng.identifier(),
                 doubtful: doubtful.clone(),
+                since,
             };
             self.order(*volume, order, Purpose::Role);
         }
         let until = self.now + COMMAND_MAX;
         if let Some(promotion) = self.promotion() {
             promotion.stage = Stage::Ordering { left: volumes.len() };
-            promotion.until = until;
+            (promotion.until, promotion.since) = (until, since);
         }
     }
 
@@ -291,7 +296,7 @@ impl Resource {
         self.past.this_life = true;
         self.past.last_primary = None;
         self.past.take_back = None;
-        self.past.primary_since = self.config.clock + self.now.as_secs();
+        self.past.primary_since = promotion.since;
         for peer in &mut self.peers {
             peer.consented = None;
         }

@@ -105,6 +105,7 @@ impl Cluster {
             Order::Promote {
                 generation,
                 doubtful: vec![],
+                since: 0,
             },
         );
     }

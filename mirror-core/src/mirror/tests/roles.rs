@@ -36,6 +36,7 @@ fn a_promotion_is_done_when_the_generation_is_durable_here_and_on_the_partner() 
         Order::Promote {
             generation: 100,
             doubtful: vec![],
+            since: 0,
         },
     );
     assert_ne!(cluster.generation(B), 100, "I10: not told before it is durable here");
@@ -213,6 +214,7 @@ fn roles_change_one_at_a_time_and_only_forwards() {
     let again = Order::Promote {
         generation: 7,
         doubtful: vec![],
+        since: 0,
     };
     let ticket = cluster.order(A, again.clone());
     assert_eq!(cluster.nodes[A].outcome(ticket), refused);
@@ -258,6 +260,7 @@ fn an_unplanned_promotion_doubts_the_others_and_records_the_old_primary() {
         Order::Promote {
             generation: 200,
             doubtful,
+            since: 0,
         },
     );
     assert_eq!(

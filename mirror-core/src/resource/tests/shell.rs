@@ -125,7 +125,17 @@ impl World {
     fn order(&mut self, at: usize, volume: usize, order: &Order) -> Result<(), OrderRefusal> {
         let before = self.nodes[at].volumes[volume].disk;
         let outcome = self.nodes[at].volumes[volume].carry_out(order);
-        if let (Order::Promote { generation, doubtful }, Ok(())) = (order, outcome) {
+        let promoted = (order, outcome);
+        if let (
+            Order::Promote {
+                generation,
+                doubtful,
+                since,
+            },
+            Ok(()),
+        ) = promoted
+        {
+            self.nodes[at].volumes[volume].primary_since = *since;
             self.promote_volume(at, volume, *generation, doubtful);
         }
         let disk = self.nodes[at].volumes[volume].disk;

@@ -151,6 +151,42 @@ fn policies_decide_where_it_is_safe() {
 }
 
 #[test]
+fn who_became_primary_later_is_known_after_a_restart_of_either() {
+    for restarted in 0..2 {
+        let mut world = diverged(SplitBrainPolicy::DiscardYounger, 3, 1);
+        world.kill(restarted);
+        world.start(restarted);
+        for node in (0..2)
+            .filter(|node| world.role(*node) == Role::Primary)
+            .collect::<Vec<_>>()
+        {
+            demote(&mut world, node);
+        }
+        world.heal(0, 1);
+        world.settle();
+        assert!(world.all_in_step(), "{}", world.describe());
+        let saved: Vec<usize> = (0..2).map(|node| world.nodes[node].volumes[0].branches.len()).collect();
+        assert_eq!(saved, [0, 1], "the younger one's: {}", world.describe());
+    }
+}
+
+#[test]
+fn who_became_primary_later_is_left_to_the_operator_where_it_is_not_known() {
+    let mut world = diverged(SplitBrainPolicy::DiscardYounger, 3, 1);
+    // What an earlier release left.
+    world.nodes[0]
+        .volumes
+        .iter_mut()
+        .for_each(|volume| volume.primary_since = 0);
+    world.kill(0);
+    world.start(0);
+    demote(&mut world, 1);
+    world.heal(0, 1);
+    world.settle();
+    assert_both_alone(&world);
+}
+
+#[test]
 fn a_policy_never_overwrites_a_primary() {
     // Berta has changed less, and is Primary.
     let mut world = diverged(SplitBrainPolicy::DiscardLeastChanges, 3, 1);

@@ -27,6 +27,7 @@ pub struct Volume {
     pub met: Vec<(Meeting, Meeting)>,
     pub up: Vec<Option<(ConnectionId, SyncPlan)>>,
     pub branches: Vec<u64>,
+    pub primary_since: u64,
     /// Its state before it was detached.
     pub detached: LocalDisk,
     /// Orders are never done.
@@ -50,6 +51,7 @@ impl Volume {
             met: vec![(Meeting::NEVER, Meeting::NEVER); peers],
             up: vec![None; peers],
             branches: Vec::new(),
+            primary_since: 0,
             detached: LocalDisk::UpToDate,
             mute: false,
             refuses: None,
