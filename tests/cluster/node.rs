@@ -320,6 +320,11 @@ impl Volumes for View<'_> {
         let mirror = self.0[volume].mirror.as_ref();
         mirror.map_or_else(Vec::new, |mirror| mirror.dirty_runs(peer, from, max))
     }
+
+    fn gives_up(&self, volume: usize, peer: PeerIndex) -> bool {
+        let mirror = self.0[volume].mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.gives_up(peer))
+    }
 }
 
 /// The end of a wait, on a core's clock.

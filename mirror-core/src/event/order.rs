@@ -81,6 +81,14 @@ pub enum Order {
         /// Its earlier ones.
         history: Vec<u64>,
     },
+    /// The operator gives the present data here up for the peer's, or takes that back. It is forgotten when the data
+    /// become others, or this node Primary.
+    GiveUp {
+        /// The peer.
+        peer: PeerIndex,
+        /// Or takes it back.
+        given_up: bool,
+    },
     /// The peer is this kind of server; remembered, so that a later start knows it before it has been reached.
     SetKind {
         /// The peer.

@@ -269,6 +269,7 @@ impl Restored {
             verify_cursor: 0,
             met: [Meeting::NEVER; 2],
             sync: 0,
+            given_up: 0,
         });
         slot as u32
     }

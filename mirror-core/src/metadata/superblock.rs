@@ -22,7 +22,12 @@ const HISTORY_AT: usize = PEERS_AT + PEERS_MAX * PEER_BYTES;
 
 const SYNC_AT: usize = HISTORY_AT + HISTORY_MAX * 8;
 
-const _: () = assert!(SYNC_AT + PEERS_MAX * 8 <= CRC_AT, "history and resyncs fit");
+const GIVEN_UP_AT: usize = SYNC_AT + PEERS_MAX * 8;
+
+const _: () = assert!(
+    GIVEN_UP_AT + PEERS_MAX * 8 <= CRC_AT,
+    "history and what each peer slot has more fit"
+);
 
 const FLAG_CLEAN: u32 = 1;
 const FLAG_FRESH: u32 = 2;
@@ -60,6 +65,8 @@ pub(crate) struct PeerRecord {
     pub(crate) met: [Meeting; 2],
     /// The meeting at which a resync between the two began that has not ended; 0: none.
     pub(crate) sync: u64,
+    /// The generation the operator has given up here for the peer's data; 0: none.
+    pub(crate) given_up: Generation,
 }
 
 impl PeerRecord {
@@ -75,6 +82,7 @@ impl PeerRecord {
             verify_cursor: 0,
             met: [Meeting::NEVER; 2],
             sync: 0,
+            given_up: 0,
         }
     }
 }
@@ -178,6 +186,7 @@ impl Superblock {
                 let at = PEERS_AT + slot * PEER_BYTES;
                 encode_peer(peer, &mut bytes[at..at + PEER_BYTES]);
                 put_u64(&mut bytes, SYNC_AT + slot * 8, peer.sync);
+                put_u64(&mut bytes, GIVEN_UP_AT + slot * 8, peer.given_up);
             }
         }
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
@@ -217,6 +226,7 @@ impl Superblock {
             *peer = decode_peer(&bytes[at..at + PEER_BYTES], version)?;
             if let Some(peer) = peer {
                 peer.sync = u64_at(bytes, SYNC_AT + slot * 8);
+                peer.given_up = u64_at(bytes, GIVEN_UP_AT + slot * 8);
             }
         }
         let size = u64_at(bytes, 32);
@@ -322,6 +332,7 @@ fn decode_peer(bytes: &[u8], version: u32) -> Result<Option<PeerRecord>, Metadat
         verify_cursor: u64_at(bytes, 88),
         met: [meeting(96), meeting(112)],
         sync: 0,
+        given_up: 0,
     }))
 }
 

@@ -105,6 +105,7 @@ fn golden_identity() {
     superblock.rename(0x1112);
     let mut record = superblock.peers[0].clone().unwrap();
     (record.verify_cursor, record.sync) = (0x77, 0x66);
+    record.given_up = 0x44;
     record.met = [Meeting { count: 3, token: 4 }, Meeting { count: 2, token: 5 }];
     superblock.peers[0] = Some(record);
     let bytes = superblock.encode();
@@ -113,6 +114,7 @@ fn golden_identity() {
     assert_eq!(bytes[88..96], 0x55u64.to_le_bytes(), "when it became Primary");
     assert_eq!(bytes[1152..1160], [8, 7, 6, 5, 4, 3, 2, 1], "the history");
     assert_eq!(bytes[1408..1416], 0x66u64.to_le_bytes(), "a resync that has not ended");
+    assert_eq!(bytes[1472..1480], 0x44u64.to_le_bytes(), "the operator's word");
     assert_eq!(bytes[208..216], [2, 0, 0, 0, 0, 0, 0, 0], "a partner");
     assert_eq!(bytes[216], 0x77);
     let words = [3u64, 4, 2, 5].map(u64::to_le_bytes).concat();

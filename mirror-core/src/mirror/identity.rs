@@ -67,6 +67,15 @@ impl Mirror {
         }
     }
 
+    /// The operator has given up for the peer's data what is here, and it is the same data still.
+    pub fn gives_up(&self, peer: PeerIndex) -> bool {
+        let word = self
+            .peers
+            .get(usize::from(peer.0))
+            .map_or(0, |link| link.record.given_up);
+        word != 0 && word == self.superblock.generation
+    }
+
     /// Runs of blocks that are dirty for the peer, at and after block `from`, at most `max` runs.
     pub fn dirty_runs(&self, peer: PeerIndex, from: u64, max: usize) -> Vec<Range<u64>> {
         let dirty = &self.peers[usize::from(peer.0)].dirty;

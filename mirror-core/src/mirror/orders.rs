@@ -51,6 +51,7 @@ impl Mirror {
             Order::Merge { peer, blocks } => self.order_merge(ticket, peer, &blocks),
             Order::Fill { peer } => self.order_fill(ticket, peer),
             Order::Adopt { peer, current, history } => self.order_adopt(ticket, peer, current, history),
+            Order::GiveUp { peer, given_up } => self.order_give_up(ticket, peer, given_up),
             Order::SetKind { peer, kind } => self.order_set_kind(ticket, peer, kind),
             Order::Met { peer, met, before } => self.order_met(ticket, peer, [met, before]),
             Order::Detach => self.order_detach(ticket),
@@ -214,6 +215,16 @@ impl Mirror {
         }
     }
 
+    /// The word is bound to the name of the data: it says nothing of what this node may hold later.
+    fn order_give_up(&mut self, ticket: Ticket, peer: PeerIndex, given_up: bool) {
+        if given_up && self.role == Role::Primary {
+            return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+        let word = if given_up { self.superblock.generation } else { 0 };
+        self.peers[usize::from(peer.0)].record.given_up = word;
+        self.order_when_durable(ticket);
+    }
+
     fn order_set_kind(&mut self, ticket: Ticket, peer: PeerIndex, kind: LinkKind) {
         let at = usize::from(peer.0);
         let link = &mut self.peers[at];
@@ -352,6 +363,7 @@ fn peer_of(order: &Order) -> Option<PeerIndex> {
         | Order::Merge { peer, .. }
         | Order::Fill { peer }
         | Order::Adopt { peer, .. }
+        | Order::GiveUp { peer, .. }
         | Order::SetKind { peer, .. }
         | Order::Met { peer, .. }
         | Order::Verify { peer, .. }

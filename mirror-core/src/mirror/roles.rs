@@ -121,6 +121,8 @@ impl Mirror {
             let serves = self.peers[at].state == PeerState::SyncTarget;
             let doubted = doubtful.contains(&PeerIndex(at as u8));
             let link = &mut self.peers[at];
+            // What was given up is the data from here on.
+            link.record.given_up = 0;
             let partner = link.link == LinkKind::Stream;
             // Whoever is not connected and in step holds what was current before.
             let lacks = doubted || !link.dirty.is_empty() || (partner && !link.is_in_step());

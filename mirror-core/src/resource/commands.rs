@@ -32,6 +32,8 @@ pub(super) enum Then {
     Nothing,
     /// The peer is there.
     PeerAdded(usize),
+    /// The data here are given up for the peer's, durably: it may be reached.
+    Connect(usize),
 }
 
 impl Resource {
@@ -55,7 +57,7 @@ impl Resource {
             Command::Promote { force, accept } => self.promote(id, force, accept, world),
             Command::Demote => self.demote(id),
             Command::Connect { peer, discard_my_data } => self.connect(id, place(peer), discard_my_data),
-            Command::Disconnect(peer) => self.disconnect(id, place(peer)),
+            Command::Disconnect(peer) => self.disconnect(id, place(peer), world),
             Command::Invalidate(peer) => self.invalidate(id, place(peer)),
             Command::Detach(volume) => self.detach(id, volume, world),
             Command::Attach { volume, replaced } => self.command_for(id, volume, Order::Attach { replaced }),
@@ -149,20 +151,42 @@ impl Resource {
                 id,
                 "the nodes are connected and their data has not diverged: nothing is to be given up",
             );
+        } else if discard {
+            // Durable first: the copy may take longer than this daemon lives.
+            let order = Order::GiveUp {
+                peer: index(peer),
+                given_up: true,
+            };
+            self.command_for_all(id, &order, Then::Connect(peer));
         } else {
-            self.connect_again(peer, discard);
+            self.connect_again(peer);
             self.answer(Some(id), Answer::Done);
         }
     }
 
-    fn disconnect(&mut self, id: CommandId, peer: usize) {
+    /// The operator has given the data of some volume up for the peer's, and it is there still.
+    pub(super) fn gives_up(&self, peer: usize, world: &dyn Volumes) -> bool {
+        self.live_volumes().any(|volume| world.gives_up(volume, index(peer)))
+    }
+
+    /// That does not count any more.
+    pub(super) fn forget_word(&mut self, peer: usize) {
+        if !self.orders.any(Purpose::Word { peer }) {
+            self.order_all(&taken_back(peer), Purpose::Word { peer });
+        }
+    }
+
+    fn disconnect(&mut self, id: CommandId, peer: usize, world: &dyn Volumes) {
         let reason = format!("the operator of {} disconnects", self.config.node);
-        self.peers[peer].discard_mine = false;
         if self.peers[peer].stand_alone.is_none() {
             self.stand_alone(peer, "disconnected by the operator".to_owned());
         }
         self.say_goodbye(peer, false, reason);
-        self.answer(Some(id), Answer::Done);
+        if self.gives_up(peer, world) {
+            self.command_for_all(id, &taken_back(peer), Then::Nothing);
+        } else {
+            self.answer(Some(id), Answer::Done);
+        }
     }
 
     /// Everything here is durably worthless, and everything may differ from the peer; the next handshake does the rest,
@@ -294,6 +318,9 @@ impl Resource {
         match then {
             Then::Nothing => {}
             Then::PeerAdded(peer) => self.peer_added(peer, done),
+            Then::Connect(peer) if done => self.connect_again(peer),
+            // Some of the volumes may have taken it.
+            Then::Connect(peer) => self.forget_word(peer),
         }
     }
 }
@@ -304,6 +331,14 @@ fn changes_members(command: &Command) -> bool {
         command,
         Command::AddPeer { .. } | Command::RemovePeer(_) | Command::AddVolume { .. } | Command::RemoveVolume(_)
     )
+}
+
+/// The data here are not given up for the peer's.
+fn taken_back(peer: usize) -> Order {
+    Order::GiveUp {
+        peer: index(peer),
+        given_up: false,
+    }
 }
 
 /// For operators.

@@ -179,12 +179,14 @@ impl Resource {
     }
 
     /// The other has said why it closes the connection.
-    pub(super) fn heard_goodbye(&mut self, peer: usize, stand_alone: bool, reason: &str) {
+    pub(super) fn heard_goodbye(&mut self, peer: usize, stand_alone: bool, reason: &str, world: &dyn Volumes) {
         let text = format!("{} said: {reason}", self.peers[peer].name);
         // Who knows of the split brain and was told to connect goes on trying until the other is told, too.
         if stand_alone && self.peers[peer].stand_alone.is_none() && self.peers[peer].split_brain.is_none() {
             self.peers[peer].split_brain = Some(text.clone());
-            self.stand_alone(peer, text.clone());
+            if !self.gives_up(peer, world) {
+                self.stand_alone(peer, text.clone());
+            }
         }
         self.peers[peer].not_before = self.now + REFUSED_RETRY;
         self.close(peer, &text);
@@ -237,7 +239,7 @@ impl Resource {
             Control::Resized { .. } => self.heard_resized(peer),
             Control::Meet { salt } => self.asked_to_meet(peer, salt),
             Control::Met { salt } => self.heard_met(peer, salt),
-            Control::Goodbye { stand_alone, reason } => self.heard_goodbye(peer, stand_alone, &reason),
+            Control::Goodbye { stand_alone, reason } => self.heard_goodbye(peer, stand_alone, &reason, world),
             // The link's own.
             Control::Heartbeat { .. } | Control::HeartbeatAck { .. } | Control::Credit { .. } => {}
         }
@@ -286,11 +288,10 @@ impl Resource {
     }
 
     /// The operator wants the peer back.
-    pub(super) fn connect_again(&mut self, peer: usize, discard_mine: bool) {
+    pub(super) fn connect_again(&mut self, peer: usize) {
         let state = &mut self.peers[peer];
         state.stand_alone = None;
         state.not_before = self.now;
-        state.discard_mine = discard_mine;
         self.dial(peer);
     }
 }

@@ -17,6 +17,8 @@ pub trait Volumes {
     fn identity(&self, volume: usize, peer: PeerIndex) -> VolumeIdentity;
     /// Runs of blocks that are dirty for the peer, at and after `from`, at most `max` runs.
     fn dirty_runs(&self, volume: usize, peer: PeerIndex, from: u64, max: usize) -> Vec<Range<u64>>;
+    /// The operator has given the volume's present data up for the peer's ([`Order::GiveUp`]).
+    fn gives_up(&self, volume: usize, peer: PeerIndex) -> bool;
 }
 
 /// Whose answer an operator's command waits for; chosen by the shell.

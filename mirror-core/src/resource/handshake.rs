@@ -32,7 +32,7 @@ impl Resource {
             incarnation: self.config.incarnation,
             revision,
             role: self.role,
-            discard_my_data: self.peers[peer].discard_mine && self.role == Role::Secondary,
+            discard_my_data: self.gives_up(peer, world) && self.role == Role::Secondary,
             primary_since: self.past.primary_since,
             volumes,
         }

@@ -186,7 +186,9 @@ impl Resource {
         let copied = self.live_volumes().any(|volume| self.is_target_of(peer, volume));
         if !copied && self.peers[peer].joined().is_some_and(Joined::is_ready) {
             // The word was for this copy, however often it was interrupted; not for another occasion.
-            self.peers[peer].discard_mine = false;
+            if self.gives_up(peer, world) {
+                self.forget_word(peer);
+            }
             let parked = |lane: &Lane| lane.stage == LaneStage::Parked;
             let missing = self.peers[peer]
                 .joined()

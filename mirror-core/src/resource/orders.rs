@@ -18,6 +18,8 @@ pub(super) enum Purpose {
     Role,
     /// What kind of server a peer is.
     Kind,
+    /// The operator's word to give the data here up for a peer's does not count any more.
+    Word { peer: usize },
     /// The volume grows.
     Resize,
     /// An operator's command.
@@ -70,7 +72,8 @@ impl Resource {
             Purpose::Resize => self.resize_order_done(volume, outcome),
             Purpose::Command(id) => self.command_order_done(id, volume, outcome),
             // A kind that could not be written down is found out again; a volume that has failed says so itself.
-            Purpose::Kind | Purpose::Nothing => {}
+            // (Of a word that could not be taken back nothing follows while the nodes agree; it is tried again.)
+            Purpose::Kind | Purpose::Word { .. } | Purpose::Nothing => {}
         }
     }
 }

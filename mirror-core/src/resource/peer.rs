@@ -29,8 +29,6 @@ pub(super) struct Peer {
     pub split_brain: Option<String>,
     /// It has newer data than this node, as the last handshake found, and this node has not got it since.
     pub newer: bool,
-    /// The operator gave this node's data up for the next handshake.
-    pub discard_mine: bool,
     /// Its role as it said last, in this connection or an earlier one.
     pub role: Role,
     /// Its images, as it said last on this connection, by name.
@@ -200,7 +198,6 @@ impl Peer {
             stand_alone: None,
             split_brain: None,
             newer: false,
-            discard_mine: false,
             role: Role::Secondary,
             disks: Vec::new(),
             missed: None,

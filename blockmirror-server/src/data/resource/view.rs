@@ -35,4 +35,8 @@ impl Volumes for View<'_> {
             .map(|volume| volume.dirty_runs(peer, from, max))
             .unwrap_or_default()
     }
+
+    fn gives_up(&self, volume: usize, peer: PeerIndex) -> bool {
+        self.volume(volume).is_some_and(|volume| volume.gives_up(peer))
+    }
 }

@@ -54,6 +54,14 @@ impl Volume {
         }
     }
 
+    /// The operator has given the data up for the peer's.
+    pub(crate) fn gives_up(&self, peer: PeerIndex) -> bool {
+        match &self.machinery {
+            Machinery::Mirror(mirror) => mirror.core.gives_up(peer),
+            Machinery::Plain(_) => false,
+        }
+    }
+
     /// There is an image to be read.
     pub(crate) fn has_image(&self) -> bool {
         match &self.machinery {

@@ -27,6 +27,11 @@ impl Volumes for Answers<'_> {
     fn dirty_runs(&self, volume: usize, peer: PeerIndex, from: u64, max: usize) -> Vec<Range<u64>> {
         self.0[volume].dirty_runs(usize::from(peer.0), from, max)
     }
+
+    fn gives_up(&self, volume: usize, peer: PeerIndex) -> bool {
+        let volume = &self.0[volume];
+        volume.given_up.get(usize::from(peer.0)) == Some(&volume.current)
+    }
 }
 
 impl World {
@@ -149,6 +154,7 @@ impl World {
         let previous = self.nodes[at].volumes[place].current;
         let volume = &mut self.nodes[at].volumes[place];
         volume.new_generation(generation);
+        volume.given_up.fill(0);
         volume.primary = true;
         volume.disk = LocalDisk::UpToDate;
         let history = volume.history.clone();

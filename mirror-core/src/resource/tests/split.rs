@@ -110,6 +110,102 @@ fn the_operators_word_resolves_it_and_saves_what_is_lost() {
     }
 }
 
+/// Diverged, and the second node's data are given up: its copy has begun and goes nowhere.
+fn given_up() -> World {
+    let mut world = diverged(SplitBrainPolicy::Manual, 3, 1);
+    demote(&mut world, 1);
+    world.copies = false;
+    world.heal(0, 1);
+    world.settle();
+    assert_both_alone(&world);
+    assert_eq!(connect(&mut world, 1, true), Answer::Done);
+    world.settle();
+    world
+}
+
+fn assert_second_was_given_up(world: &World) {
+    assert!(world.all_in_step(), "{}", world.describe());
+    assert!(!world.is_split(0, 1) && !world.is_split(1, 0));
+    assert!(world.nodes[1].volumes.iter().all(|volume| volume.branches.len() == 1));
+    assert!(world.nodes[0].volumes.iter().all(|volume| volume.branches.is_empty()));
+    let words = world.nodes[1]
+        .volumes
+        .iter()
+        .filter(|volume| volume.given_up == [volume.current]);
+    assert_eq!(words.count(), 0, "not for another occasion");
+}
+
+#[test]
+fn the_operators_word_survives_a_restart_of_the_node_that_gives_its_data_up() {
+    for copying in [false, true] {
+        let mut world = given_up();
+        if copying {
+            assert_eq!(connect(&mut world, 0, false), Answer::Done);
+            world.settle();
+            assert!(
+                world.nodes[1]
+                    .volumes
+                    .iter()
+                    .all(|volume| volume.disk == LocalDisk::Inconsistent)
+            );
+        }
+        world.kill(1);
+        world.settle();
+        world.start(1);
+        if !copying {
+            assert_eq!(connect(&mut world, 0, false), Answer::Done);
+        }
+        world.copies = true;
+        world.settle();
+        assert_second_was_given_up(&world);
+    }
+}
+
+#[test]
+fn a_later_connect_does_not_take_the_word_back_and_a_disconnect_does() {
+    let mut world = given_up();
+    assert_eq!(connect(&mut world, 1, false), Answer::Done);
+    assert_eq!(connect(&mut world, 0, false), Answer::Done);
+    world.copies = true;
+    world.settle();
+    assert_second_was_given_up(&world);
+    let mut world = given_up();
+    let disconnect = Command::Disconnect(PeerIndex(0));
+    assert_eq!(world.ask_long(1, disconnect), Answer::Done);
+    world.copies = true;
+    assert_eq!(connect(&mut world, 1, false), Answer::Done);
+    assert_eq!(connect(&mut world, 0, false), Answer::Done);
+    world.settle();
+    assert_both_alone(&world);
+}
+
+#[test]
+fn what_was_given_up_counts_again_once_its_node_has_become_primary() {
+    let mut world = given_up();
+    world.part(0, 1);
+    assert_eq!(world.promote_by_force(1), Answer::Done);
+    world.write(1, 20);
+    demote(&mut world, 1);
+    world.copies = true;
+    world.heal(0, 1);
+    assert_eq!(connect(&mut world, 1, false), Answer::Done);
+    assert_eq!(connect(&mut world, 0, false), Answer::Done);
+    world.settle();
+    assert_both_alone(&world);
+}
+
+#[test]
+fn a_word_that_could_not_be_written_down_is_not_given() {
+    let mut world = diverged(SplitBrainPolicy::Manual, 3, 1);
+    demote(&mut world, 1);
+    world.heal(0, 1);
+    world.settle();
+    world.nodes[1].volumes[1].refuses = Some(crate::event::OrderRefusal::Closed);
+    assert!(matches!(connect(&mut world, 1, true), Answer::Refused(_)));
+    assert_eq!(world.link(1, 0), LinkState::StandAlone);
+    assert_eq!(world.nodes[1].volumes[0].given_up, [0], "all or nothing");
+}
+
 #[test]
 fn a_primary_does_not_give_its_data_up() {
     let mut world = diverged(SplitBrainPolicy::Manual, 3, 1);

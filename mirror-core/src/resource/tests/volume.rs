@@ -28,6 +28,8 @@ pub struct Volume {
     pub up: Vec<Option<(ConnectionId, SyncPlan)>>,
     pub branches: Vec<u64>,
     pub primary_since: u64,
+    /// By peer: what the operator has given up for its data.
+    pub given_up: Vec<u64>,
     /// Its state before it was detached.
     pub detached: LocalDisk,
     /// Orders are never done.
@@ -52,6 +54,7 @@ impl Volume {
             up: vec![None; peers],
             branches: Vec::new(),
             primary_since: 0,
+            given_up: vec![0; peers],
             detached: LocalDisk::UpToDate,
             mute: false,
             refuses: None,
@@ -108,6 +111,9 @@ impl Volume {
         match order {
             Order::Promote { .. } | Order::SetKind { .. } => {}
             Order::Demote => self.primary = false,
+            Order::GiveUp { peer, given_up } => {
+                self.given_up[usize::from(peer.0)] = if *given_up { self.current } else { 0 };
+            }
             Order::BeginTarget { .. } if self.disk == LocalDisk::Diskless => return Err(OrderRefusal::WrongState),
             Order::BeginTarget { .. } => {
                 self.disk = LocalDisk::Inconsistent;
@@ -126,6 +132,7 @@ impl Volume {
             Order::Resize { size, .. } => self.size = *size,
             Order::AddPeer(_) => {
                 self.records.push(0);
+                self.given_up.push(0);
                 self.dirty.push(BTreeSet::new());
                 self.met.push((Meeting::NEVER, Meeting::NEVER));
                 self.up.push(None);
