@@ -2,7 +2,7 @@
 
 use mirror_core::Mirror;
 use mirror_core::event::{
-    Command, DisconnectReason, Event as MirrorEvent, Input, Output, PeerIndex, Refusal, RequestId,
+    Command, DisconnectReason, Event as MirrorEvent, Failure, Input, Output, PeerIndex, Refusal, RequestId,
 };
 use mirror_core::resource::Resource;
 use mirror_core::resource::event::Input as ResourceInput;
@@ -274,11 +274,14 @@ impl World {
         node: usize,
         peer: PeerIndex,
         connection: Option<mirror_core::event::ConnectionId>,
-        _reason: DisconnectReason,
+        reason: DisconnectReason,
     ) -> Check {
         let Some(peer) = connection.and_then(|connection| self.meant(node, peer, connection)) else {
             return Ok(());
         };
+        if reason == DisconnectReason::PeerFailed(Failure::NoSpace) {
+            self.feed_resource(node, ResourceInput::NoSpace(PeerIndex(peer as u8)))?;
+        }
         self.lose(node, peer, false, "a mirror asked for it")
     }
 
@@ -387,7 +390,7 @@ impl World {
 fn refused(sequence: u64, refusal: Refusal) -> (mirror_core::stream::Answer, Payload) {
     let failure = match refusal {
         Refusal::Local(failure) => failure,
-        _ => mirror_core::event::Failure::Io,
+        _ => Failure::Io,
     };
     (
         mirror_core::stream::Answer::Failed { sequence, failure },

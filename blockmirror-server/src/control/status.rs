@@ -111,6 +111,11 @@ fn alerts(core: &core_status::ResourceStatus, served: &Served, known: &Known) ->
             alerts.push(format!("split brain with {}: {text}", peer.name));
         } else if let Some(text) = &peer.stand_alone {
             alerts.push(format!("StandAlone towards {}: {text}", peer.name));
+        } else if peer.no_space {
+            alerts.push(format!(
+                "{0} had no space left and is tried again every few seconds: make room where its images are",
+                peer.name
+            ));
         }
     }
     alerts

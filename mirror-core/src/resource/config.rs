@@ -13,6 +13,8 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 pub const PREPARE_MAX: Duration = Duration::from_secs(60);
 /// After a refusal that may heal by itself, the peer is tried again so much later.
 pub const REFUSED_RETRY: Duration = Duration::from_secs(1);
+/// A peer that had no space left is tried again so much later: every try begins a resync.
+pub const SPACE_RETRY: Duration = Duration::from_secs(10);
 /// While a handshake is under way, what was said of this node is compared with what is true so often.
 pub const RECHECK: Duration = Duration::from_millis(100);
 /// A promotion waits so long for handshakes that are under way.

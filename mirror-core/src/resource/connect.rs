@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
-use super::config::{HANDSHAKE_MAX, PREPARE_MAX, RECHECK, REFUSED_RETRY};
+use super::config::{HANDSHAKE_MAX, PREPARE_MAX, RECHECK, REFUSED_RETRY, SPACE_RETRY};
 use super::event::{Event, Loss, Output, Volumes};
 use super::orders::Purpose;
 use super::peer::{Comparing, End, Link};
@@ -50,6 +50,11 @@ impl Resource {
             Some("this node has no such peer any more".to_owned())
         } else if self.peers[peer].kind == Some(PeerKind::Plain) {
             Some("this node knows the peer as a plain NBD server: remove the peer and add it again".to_owned())
+        } else if self.now < self.peers[peer].rests_until {
+            let name = &self.peers[peer].name;
+            Some(format!(
+                "{name} had no space left: make room on its image, it is tried again soon"
+            ))
         } else {
             let reason = self.peers[peer].stand_alone.as_ref();
             reason.map(|reason| format!("this node stands alone until its operator says connect: {reason}"))
@@ -108,6 +113,14 @@ impl Resource {
             (Link::Down, None) => {}
             _ => state.missed = Some(loss),
         }
+    }
+
+    /// The peer has no space left. It rests: each try costs hosts a resync that may end in the same way.
+    pub(super) fn no_space(&mut self, peer: usize) {
+        let state = &mut self.peers[peer];
+        state.no_space = true;
+        state.rests_until = self.now + SPACE_RETRY;
+        state.not_before = state.not_before.max(state.rests_until);
     }
 
     /// The stream is gone.
@@ -174,7 +187,7 @@ impl Resource {
         if stand_alone {
             self.stand_alone(peer, reason.clone());
         }
-        self.peers[peer].not_before = self.now + REFUSED_RETRY;
+        self.retry_later(peer);
         self.close(peer, &reason);
     }
 
@@ -188,8 +201,14 @@ impl Resource {
                 self.stand_alone(peer, text.clone());
             }
         }
-        self.peers[peer].not_before = self.now + REFUSED_RETRY;
+        self.retry_later(peer);
         self.close(peer, &text);
+    }
+
+    /// One of the two has refused.
+    fn retry_later(&mut self, peer: usize) {
+        let state = &mut self.peers[peer];
+        state.not_before = state.rests_until.max(self.now + REFUSED_RETRY);
     }
 
     /// Do not try before an operator says so.
@@ -291,7 +310,7 @@ impl Resource {
     pub(super) fn connect_again(&mut self, peer: usize) {
         let state = &mut self.peers[peer];
         state.stand_alone = None;
-        state.not_before = self.now;
+        (state.not_before, state.rests_until) = (self.now, self.now);
         self.dial(peer);
     }
 }

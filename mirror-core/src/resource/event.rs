@@ -96,6 +96,8 @@ pub enum Input {
         /// What would be lost.
         loss: Loss,
     },
+    /// The peer has answered a request of a mirror that it has no space left; its connection is being given up.
+    NoSpace(PeerIndex),
     /// An operator's command.
     Command {
         /// Whose.

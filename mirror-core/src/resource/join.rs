@@ -195,6 +195,10 @@ impl Resource {
                 .is_some_and(|joined| joined.lanes.iter().any(parked));
             self.peers[peer].newer &= missing;
         }
+        let rests = self.now < self.peers[peer].rests_until;
+        if self.peers[peer].no_space && !rests && self.is_in_step(peer, world) {
+            self.peers[peer].no_space = false;
+        }
         if let Some(reason) = self.why_decide_anew(peer, world) {
             self.close(peer, reason);
         }

@@ -132,6 +132,7 @@ impl Resource {
             Input::Start => self.start(world),
             Input::Connected { peer, connection, .. } => self.connected(place(peer), connection),
             Input::IsPlain(peer) => self.is_plain(place(peer)),
+            Input::NoSpace(peer) => self.no_space(place(peer)),
             Input::Missed { peer, loss } => self.missed(place(peer), loss),
             Input::Disconnected {
                 peer,

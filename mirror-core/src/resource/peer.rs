@@ -23,6 +23,10 @@ pub(super) struct Peer {
     pub dialled: bool,
     /// Not tried before: one of the two has just refused.
     pub not_before: Duration,
+    /// It had no space left when it was in step last, or was to be.
+    pub no_space: bool,
+    /// Nor does it come in before, for that.
+    pub rests_until: Duration,
     /// Why it is not tried to reach it, until an operator says otherwise.
     pub stand_alone: Option<String>,
     /// Its data and ours have diverged: what was seen, until a handshake has succeeded.
@@ -195,6 +199,8 @@ impl Peer {
             link: Link::Down,
             dialled: false,
             not_before: Duration::ZERO,
+            no_space: false,
+            rests_until: Duration::ZERO,
             stand_alone: None,
             split_brain: None,
             newer: false,

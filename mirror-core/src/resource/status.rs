@@ -61,6 +61,8 @@ pub struct PeerStatus {
     pub parked: Vec<String>,
     /// Why the node stands alone towards it.
     pub stand_alone: Option<String>,
+    /// It had no space left, and has not been in step since.
+    pub no_space: bool,
     /// The data has diverged: what was seen.
     pub split_brain: Option<String>,
 }
@@ -123,6 +125,7 @@ fn peer_status(peer: &Peer) -> PeerStatus {
         disks: peer.disks.clone(),
         parked: peer.joined().map(parked).unwrap_or_default(),
         stand_alone: peer.stand_alone.clone(),
+        no_space: peer.no_space,
         split_brain: peer.split_brain.clone(),
     }
 }

@@ -151,6 +151,7 @@ impl Resource {
         match &peer.link {
             Link::Down => match &peer.stand_alone {
                 Some(reason) => format!("stands alone: {reason}"),
+                None if peer.no_space => "had no space left: it is tried again every few seconds".to_owned(),
                 None if peer.kind.is_none() => "not reached yet: what is there is not known".to_owned(),
                 None => "not reached".to_owned(),
             },
@@ -182,6 +183,8 @@ impl Resource {
                     "decide whose data counts; on the other node: blockmirror connect --discard-my-data (what differs is \
                      saved to a branch first), here: blockmirror connect {name}"
                 ));
+            } else if peer.no_space {
+                next.push(format!("make room where the images of {name} are"));
             } else if peer.stand_alone.is_some() {
                 next.push(format!("blockmirror connect {name}, when the reason is gone"));
             }

@@ -104,11 +104,19 @@ impl DataThread {
                     }
                 }
             }
-            Note::GiveUp { peer, connection, why } => {
+            Note::GiveUp {
+                peer,
+                connection,
+                why,
+                no_space,
+            } => {
                 let present = self.resources[at]
                     .partner(peer)
                     .and_then(|partner| partner.port.connection());
                 if present == Some(connection) {
+                    if no_space {
+                        self.resources[at].inbox.push_back(Input::NoSpace(peer));
+                    }
                     let lost = crate::data::stream::StreamLost::Ended(why.to_owned());
                     self.lose_stream(at, peer, &lost);
                 }

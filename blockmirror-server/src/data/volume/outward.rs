@@ -34,6 +34,8 @@ pub(crate) enum Note {
         peer: PeerIndex,
         connection: ConnectionId,
         why: &'static str,
+        /// It has no space left.
+        no_space: bool,
     },
 }
 

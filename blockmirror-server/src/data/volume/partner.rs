@@ -235,7 +235,12 @@ impl Volume {
             // The others of the resource may still need it; a mirror that stops says nothing more on it, that is all.
             DisconnectReason::Operator | DisconnectReason::Stopping => return,
         };
-        self.notes.push(Note::GiveUp { peer, connection, why });
+        self.notes.push(Note::GiveUp {
+            peer,
+            connection,
+            why,
+            no_space: reason == DisconnectReason::PeerFailed(Failure::NoSpace),
+        });
     }
 
     /// A connection is gone, of whichever kind: tell the mirror, once nothing of it is being written here.

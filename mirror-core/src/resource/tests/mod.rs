@@ -5,6 +5,7 @@ mod members;
 mod random;
 mod roles;
 mod shell;
+mod space;
 mod split;
 mod takeover;
 mod volume;
