@@ -58,6 +58,8 @@ pub enum Sabotage {
     Barrier,
     /// What a Secondary applied on an earlier connection is not made durable when the next one begins.
     MetDurable,
+    /// The data gets a later name before what was applied under the earlier one is durable.
+    NameCoversData,
     /// Nothing is flushed when the role moves from one node to another.
     Handover,
     /// A resource listens to control frames of a connection that is gone.
@@ -126,6 +128,7 @@ impl Sabotage {
         Self::SyncBegin,
         Self::Barrier,
         Self::MetDurable,
+        Self::NameCoversData,
         Self::Handover,
         Self::OldConnectionIgnored,
         Self::IdentityRevised,

@@ -41,6 +41,9 @@ impl World {
                     self.follow_along(node, other, volume, before == PeerState::SyncSource);
                     return Ok(());
                 }
+                if before == PeerState::SyncTarget {
+                    self.copy_ended(node, other, volume);
+                }
                 self.came_into_step(node, other, volume)
             }
             PeerState::SyncSource if self.leads(node, other) => {
@@ -48,8 +51,10 @@ impl World {
                 self.becomes_partial(other, volume, Some(node));
                 Ok(())
             }
-            PeerState::SyncTarget if self.leads(node, other) => {
-                self.worst_moment(node);
+            PeerState::SyncTarget => {
+                if self.leads(node, other) {
+                    self.worst_moment(node);
+                }
                 self.becomes_partial(node, volume, Some(other));
                 Ok(())
             }
@@ -66,9 +71,19 @@ impl World {
         if copied {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
             (theirs.partial, theirs.power_lost) = (partial, power_lost);
-            (theirs.word, theirs.branch) = (Word::Keep, None);
         } else if !partial && !theirs.partial && theirs.follows < follows {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
+        }
+    }
+
+    /// A node has heard from its Primary that it has everything by now, whether or not the Primary hears that it knows.
+    fn copy_ended(&mut self, node: usize, primary: usize, volume: usize) {
+        let (reign, now, step) = (self.nodes[primary].reign, self.truth.tick(), self.steps);
+        let it = &mut self.nodes[node].volumes[volume];
+        if reign.is_some() {
+            (it.follows, it.left_at, it.left_step) = (reign, now, step);
+            (it.partial, it.power_lost) = (false, false);
+            (it.word, it.branch) = (Word::Keep, None);
         }
     }
 
@@ -153,6 +168,11 @@ impl World {
                 let reign = self.nodes[node].reign;
                 let it = &mut self.nodes[node].volumes[volume];
                 (it.partial, it.follows) = (false, reign);
+            }
+            // The word was for what it held before; what is said from here on is another one.
+            LocalDisk::UpToDate => {
+                let it = &mut self.nodes[node].volumes[volume];
+                (it.word, it.branch) = (Word::Keep, None);
             }
             _ => {}
         }

@@ -19,7 +19,8 @@ impl World {
         for node in 0..self.nodes.len() {
             for volume in 0..self.plan.layouts.len() {
                 if self.lacks_image(node, volume) {
-                    let replaced = false;
+                    // Perhaps he was refused when he had put a new one in.
+                    let replaced = self.nodes[node].volumes[volume].follows.is_none();
                     return self.carry_out(Action::Attach { node, volume, replaced });
                 }
             }
@@ -40,6 +41,10 @@ impl World {
         }
         if self.reconnect(survivor)? {
             self.operator.reconnects += 1;
+            if self.operator.reconnects % 10 == 5 && primaries.is_empty() {
+                // Perhaps nobody's data is complete: he has to declare some.
+                return self.find_primary(survivor);
+            }
             if self.operator.reconnects % 10 == 9 && !primaries.is_empty() {
                 // Perhaps its data is older than what it would have to overwrite: it has to give way.
                 return self.carry_out(Action::Demote(survivor));

@@ -234,7 +234,9 @@ impl World {
 
     /// The image a volume is to be given: the one of before, or a new one full of something else.
     fn prepare_image(&mut self, node: usize, volume: usize, replaced: bool) {
-        if !self.lacks_image(node, volume) || !self.nodes[node].is_up() {
+        // A failed volume refuses it; a new image would be recognised when the daemon starts again.
+        let refused = !self.nodes[node].is_up() || self.nodes[node].volumes[volume].failed;
+        if refused || !self.lacks_image(node, volume) {
             return;
         }
         let slots = self.nodes[node].volumes[volume].disk.slots();

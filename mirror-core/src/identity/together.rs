@@ -7,6 +7,7 @@ use super::Role;
 use super::decide::{Decision, Newer, Rule, Side, Verdict};
 use super::policy::{SplitBrainPolicy, loser_is_first};
 use super::rules::{self, Skip, give_up};
+use crate::state::LocalDisk;
 
 /// Decides for all common volumes of a resource, in each pair this node first. The same on both nodes, mirrored, when
 /// both have the same policy.
@@ -30,7 +31,7 @@ fn together(policy: SplitBrainPolicy, pairs: &[(Side<'_>, Side<'_>)], skip: Skip
         .map(|(mine, theirs)| rules::decide(mine, theirs, skip))
         .collect();
     if skip.keeps(Rule::VolumesDisagree) {
-        part_disagreeing(&mut found);
+        part_disagreeing(&mut found, pairs);
     }
     if !found.iter().any(is_diverged) {
         return found;
@@ -51,10 +52,18 @@ fn together(policy: SplitBrainPolicy, pairs: &[(Side<'_>, Side<'_>)], skip: Skip
     decided.unwrap_or(found)
 }
 
-/// One volume went on here, another there: nodes that parted, even if no single volume shows it.
-fn part_disagreeing(found: &mut [Decision]) {
+/// One volume went on here, another there: nodes that parted, even if no single volume shows it. Not so where the older
+/// image is known to lack something: a Primary without it went on with the other node's.
+fn part_disagreeing(found: &mut [Decision], pairs: &[(Side<'_>, Side<'_>)]) {
     let went_on = |found: &Decision| matches!(found.rule, Rule::BitmapForPeer | Rule::BitmapForOther | Rule::History);
-    let newer = |whose| found.iter().any(|found| went_on(found) && found.newer == whose);
+    let claims = |found: &Decision, (mine, theirs): &(Side<'_>, Side<'_>)| {
+        let older = if found.newer == Newer::Mine { theirs } else { mine };
+        went_on(found) && older.volume.disk == LocalDisk::UpToDate
+    };
+    let newer = |whose| {
+        let mut all = found.iter().zip(pairs);
+        all.any(|(found, pair)| found.newer == whose && claims(found, pair))
+    };
     if !(newer(Newer::Mine) && newer(Newer::Theirs)) {
         return;
     }

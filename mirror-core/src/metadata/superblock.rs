@@ -143,6 +143,13 @@ impl Superblock {
         if let Some(at) = self.history.iter().position(|&generation| generation == left_at) {
             self.history.drain(..=at);
         }
+        for peer in self.peers.iter_mut().flatten() {
+            let held = peer.generation;
+            if held != left_at && !self.history.contains(&held) {
+                // Known from the time without the image: nothing that the image has descends from it.
+                peer.generation = 0;
+            }
+        }
     }
 
     /// What an image is when it is there again.

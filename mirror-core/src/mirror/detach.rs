@@ -24,10 +24,24 @@ impl Mirror {
         self.superblock.whole = matches!(self.superblock.disk, LocalDisk::UpToDate | LocalDisk::Outdated);
         self.leg.flush_lost = self.local.is_in_flight();
         self.local.set_absent(true);
+        self.persisting.covered_by = None;
         self.set_disk(LocalDisk::Diskless);
+        for (_, ticket) in core::mem::take(&mut self.meetings) {
+            self.order_done(ticket, Err(OrderRefusal::Failed(Failure::Io)));
+        }
         for flush in core::mem::take(&mut self.flushes) {
             self.refuse(flush.id, Refusal::Local(Failure::Io));
         }
+    }
+
+    /// A flush has failed on a Secondary: any of what it has applied may be gone for good, also what its peers take to be
+    /// here. Never tried again, never ignored: everything is taken from a peer again.
+    pub(super) fn lose_image(&mut self) {
+        if self.superblock.disk != LocalDisk::Diskless {
+            self.leave_image();
+        }
+        self.superblock.whole = false;
+        self.persisting.superblock_wanted = true;
     }
 
     /// The volume lives on its peers from here on. False, and nothing changed, when none has everything.
@@ -173,6 +187,10 @@ impl Mirror {
             }
         }
         self.local.set_absent(false);
+        for flush in &mut self.flushes {
+            // What it covers is on the peers; the image lacks it, and is known to.
+            flush.local = 0;
+        }
         self.superblock.whole &= !replaced && self.role == Role::Secondary;
         self.set_disk(self.superblock.taken_again());
         self.order_when_durable(ticket);

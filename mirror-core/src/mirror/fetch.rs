@@ -7,7 +7,7 @@
 use super::Mirror;
 use super::background::{CopyKind, CopyRequest};
 use super::peer::Peer;
-use super::request::bit;
+use super::request::{Request, bit};
 use crate::config::COPIED_MAX;
 use crate::event::{
     ConnectionId, Copied, CopyFailure, CopyId, DisconnectReason, Event, Failure, PeerIndex, ReadFrom, VolumeMessage,
@@ -37,6 +37,7 @@ impl Mirror {
             return;
         }
         self.pace(peer);
+        self.lend_ranges();
         self.ask_copies(peer, CopyKind::Fetch);
         let link = &self.peers[peer];
         let pass_over = link.is_pass_asked() && !link.resync.has(CopyKind::Fetch);
@@ -46,6 +47,43 @@ impl Mirror {
         } else if pass_over && link.resync.is_settled() {
             self.end_of_fetch(peer);
         }
+    }
+
+    /// A mutation that waits only for a peer to come back (`suspend`) lends its range to what is fetched: the peer may not
+    /// come into step before this leg is complete. Nothing newer starts before the peer is there.
+    fn lend_ranges(&mut self) {
+        let waits = |request: &Request| {
+            let done = request.queued | request.in_flight == 0 && request.local.is_some();
+            done && request.held != 0 && request.ordered
+        };
+        // Who has everything but these gets them as they are.
+        let has_rest = super::peer::mask(&self.peers, |link| link.state == PeerState::SyncTarget);
+        let has_rest = has_rest | self.leg.awaited.map_or(0, bit);
+        for id in self.ids(waits) {
+            let Some(request) = self.request(id).filter(|request| request.held & has_rest == 0) else {
+                continue;
+            };
+            (request.ordered, request.lent) = (false, true);
+            let range = request.mutation.range;
+            self.release_range(range);
+            self.leg.lent = true;
+        }
+    }
+
+    /// What was lent waits for a peer to be in step: its blocks were dirty there.
+    pub(super) fn return_lent(&mut self) {
+        if !self.leg.lent {
+            return;
+        }
+        let in_step = |link: &Peer| link.state == PeerState::Established && link.dirty.is_empty();
+        let there = super::peer::mask(&self.peers, in_step);
+        for id in self.ids(|request| request.lent && request.held & there != 0) {
+            if let Some(request) = self.request(id) {
+                request.held &= !there;
+            }
+            self.advance(id);
+        }
+        self.leg.lent = !self.ids(|request| request.lent && request.held != 0).is_empty();
     }
 
     pub(super) fn fetch_done(

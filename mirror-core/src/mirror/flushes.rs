@@ -93,6 +93,9 @@ impl Mirror {
         }
         if outcome.is_err() {
             self.local.failed();
+            if self.role == Role::Secondary {
+                return self.lose_image();
+            }
             if self.local_leg_failed() || self.superblock.disk == LocalDisk::Diskless {
                 return;
             }

@@ -108,7 +108,9 @@ impl Mirror {
 
     /// Mutations lost on the way to the peer go again; they hold their range, so nothing newer is there yet.
     fn resend_held(&mut self, peer: usize) {
-        for id in self.ids(|request| request.held & bit(peer) != 0) {
+        let mut held = self.ids(|request| request.held & bit(peer) != 0 && !request.lent);
+        held.sort_by_key(|id| self.requests[id.0 as usize].as_ref().map(|request| request.number));
+        for id in held {
             if let Some(request) = self.request(id) {
                 request.held &= !bit(peer);
                 let mutation = request.mutation;

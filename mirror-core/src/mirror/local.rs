@@ -40,7 +40,9 @@ pub(super) struct Leg {
     /// Nobody came in time.
     gave_up: bool,
     /// The peer that had everything last: what was on its way to it waits for it.
-    awaited: Option<usize>,
+    pub(super) awaited: Option<usize>,
+    /// Mutations that wait for a peer have lent their ranges.
+    pub(super) lent: bool,
     /// The name the data got when the image was given up, as long as it may have to be taken back.
     pub(super) proposed: Option<Generation>,
     /// It was: the data needs another one when somebody has it again.

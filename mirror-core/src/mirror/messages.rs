@@ -95,6 +95,7 @@ impl Mirror {
         self.stop_pushing(peer);
         // Whatever it is called: what comes from a Primary is not tracked here.
         self.follow(peer, outdated);
+        self.cover_data();
         if self.superblock.generation != current || self.superblock.fresh {
             self.superblock.rename(current);
             if !self.superblock.fresh && previous != 0 && !self.superblock.history.contains(&previous) {
@@ -211,6 +212,9 @@ impl Mirror {
         if self.superblock.disk != LocalDisk::Diskless {
             self.set_disk(LocalDisk::UpToDate);
         }
+        // What an operator has given up for another node is not here any more, whatever it is called.
+        let others = self.peers.iter_mut().enumerate().filter(|(at, _)| *at != peer);
+        others.for_each(|(_, link)| link.record.given_up = 0);
         self.now_clean(peer);
         let done = VolumeMessage::SyncEndDone { current };
         self.when_durable(Then::Say(PeerIndex(peer as u8), connection, done));

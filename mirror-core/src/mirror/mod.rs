@@ -87,6 +87,8 @@ pub struct Mirror {
     requests: Vec<Option<Request>>,
     /// Mutations in the table.
     mutations: usize,
+    /// Mutations that the legs were given so far.
+    started: u64,
     flushes: Vec<FlushRequest>,
     /// Meetings that wait for a local flush.
     meetings: Vec<(u64, Ticket)>,
@@ -149,6 +151,7 @@ impl Mirror {
             beginning: 0,
             requests: Vec::new(),
             mutations: 0,
+            started: 0,
             flushes: Vec::new(),
             meetings: Vec::new(),
             order: RangeOrder::new(),
@@ -192,6 +195,7 @@ impl Mirror {
             self.advance_meetings();
             self.leg_watch();
             self.leaving_step();
+            self.return_lent();
             self.persist();
             self.stop_step();
             // What was started or refused there may have readied more.

@@ -192,6 +192,7 @@ impl Mirror {
 
     /// The data here is the data that another node calls so.
     pub(super) fn take_names(&mut self, current: Generation, mut history: Vec<Generation>) {
+        self.cover_data();
         history.truncate(HISTORY_MAX);
         self.superblock.generation = current;
         self.superblock.history = history;

@@ -8,6 +8,7 @@ use super::peer::Peer;
 use crate::bitmap::PAGE_BLOCKS;
 use crate::config::PROGRESS_PAGES_MAX;
 use crate::event::{Failure, MetadataWrite, Output, RequestId, Transaction, TransactionId};
+use crate::identity::Role;
 use crate::metadata::{PageKey, encode_log, encode_page};
 use crate::range::EXTENT_BLOCKS;
 use crate::sabotage::Sabotage;
@@ -31,6 +32,8 @@ pub(super) struct Persisting {
     pub(super) unsaved: Vec<Then>,
     /// What follows once the superblock in flight is durable.
     saving: Vec<Then>,
+    /// The local flush before which the superblock may not say what the data here is called.
+    pub(super) covered_by: Option<u64>,
 }
 
 impl Persisting {
@@ -75,11 +78,28 @@ impl Mirror {
         if core::mem::take(&mut self.persisting.progress_wanted) {
             self.progress_pages(&mut first);
         }
-        if core::mem::take(&mut self.persisting.superblock_wanted) {
+        if self.is_data_covered() && core::mem::take(&mut self.persisting.superblock_wanted) {
             // Before the log: an instance that makes every block dirty is what covers the extents that go cold with it.
             first.push(self.superblock_write());
         }
         self.put_out(first, then);
+    }
+
+    /// The data here gets a name that another node gave it: everything applied so far is durable before the name is, so
+    /// that who has a later name has all that was known under the earlier ones. (A Primary's log knows what is not.)
+    pub(super) fn cover_data(&mut self) {
+        if self.role == Role::Secondary && self.keeps(Sabotage::NameCoversData) {
+            self.persisting.covered_by = Some(self.local.request());
+            self.issue_flushes();
+        }
+    }
+
+    fn is_data_covered(&mut self) -> bool {
+        let covered = self.persisting.covered_by.is_none_or(|flush| self.local.reached(flush));
+        if covered {
+            self.persisting.covered_by = None;
+        }
+        covered
     }
 
     /// The last transaction of a life or of a time as Primary: no extent is hot, nothing is in flight.

@@ -41,6 +41,8 @@ pub(crate) struct Request {
     pub(crate) since: Duration,
     pub(crate) mutation: Mutation,
     pub(crate) phase: Phase,
+    /// Counts what the legs were given: of two that overlap the later one has the higher number.
+    pub(crate) number: u64,
     /// Its range is active in the order.
     pub(crate) ordered: bool,
     /// Its extents are pinned in the activity log.
@@ -53,6 +55,8 @@ pub(crate) struct Request {
     pub(crate) in_flight: PeerMask,
     /// Lost on the way to these peers, sent again when they are back (`suspend`).
     pub(crate) held: PeerMask,
+    /// Of `held`: its range is free for what is fetched here; it waits for a resync to bring it there.
+    pub(crate) lent: bool,
     /// Marked dirty for these peers instead.
     pub(crate) degraded: PeerMask,
     /// A peer with `on_disconnect = "fail"` went away meanwhile.
@@ -70,12 +74,14 @@ impl Request {
             since,
             mutation,
             phase: Phase::Ordering,
+            number: 0,
             ordered: false,
             pinned: false,
             local: None,
             queued: 0,
             in_flight: 0,
             held: 0,
+            lent: false,
             degraded: 0,
             failed_by: None,
             abandoned: false,

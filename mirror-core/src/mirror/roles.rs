@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::Mirror;
 use super::orders::Then;
 use super::peer::Told;
-use crate::event::{DisconnectReason, LinkKind, OrderRefusal, Output, PeerIndex, Ticket};
+use crate::event::{DisconnectReason, Failure, LinkKind, OrderRefusal, Output, PeerIndex, Ticket};
 use crate::identity::{Generation, Role};
 use crate::sabotage::Sabotage;
 use crate::state::{LocalDisk, PeerState};
@@ -13,7 +13,7 @@ use crate::state::{LocalDisk, PeerState};
 /// How far a promotion has come.
 ///
 /// ```text
-///  No --order--> Draining --nothing in flight--> Naming --durable here, acknowledged by all in step--> No
+///  No --order--> Draining --nothing in flight--> Flushing --durable here--> Naming --acknowledged by all in step--> No
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Promotion {
@@ -25,11 +25,19 @@ pub(super) enum Promotion {
         doubtful: Vec<PeerIndex>,
         since: u64,
     },
+    /// What an earlier Primary sent becomes durable before it gets a name that others may build on: a flush that fails
+    /// leaves everything as it was.
+    Flushing {
+        ticket: Ticket,
+        generation: Generation,
+        doubtful: Vec<PeerIndex>,
+        since: u64,
+        /// The local flush that covers it.
+        local: u64,
+    },
     /// The data has its new name (I7); nobody may write before it is known wherever it has to be.
     Naming {
         ticket: Ticket,
-        /// The local flush that covers what an earlier Primary sent.
-        local: u64,
         /// It is durable here.
         durable: bool,
     },
@@ -72,21 +80,35 @@ impl Mirror {
                 generation,
                 doubtful,
                 since,
-            } if self.mutations == 0 && self.flushes.is_empty() => {
-                self.become_primary(generation, &doubtful);
-                self.superblock.primary_since = since;
+            } if self.is_quiet() => {
                 let local = self.local.request();
                 self.issue_flushes();
-                let durable = false;
-                self.promotion = Promotion::Naming { ticket, local, durable };
+                self.promotion = Promotion::Flushing {
+                    ticket,
+                    generation,
+                    doubtful,
+                    since,
+                    local,
+                };
+                self.promotion_step();
+            }
+            Promotion::Flushing { ticket, .. } if self.superblock.disk == LocalDisk::Diskless => {
+                self.order_done(ticket, Err(OrderRefusal::Failed(Failure::Io)));
+            }
+            Promotion::Flushing {
+                ticket,
+                generation,
+                doubtful,
+                since,
+                local,
+            } if self.is_quiet() && (self.local.reached(local) || !self.keeps(Sabotage::Handover)) => {
+                self.become_primary(generation, &doubtful);
+                self.superblock.primary_since = since;
+                self.promotion = Promotion::Naming { ticket, durable: false };
                 self.when_durable(Then::Named);
                 self.promotion_step();
             }
-            Promotion::Naming {
-                ticket,
-                local,
-                durable: true,
-            } if self.is_named(local) => self.promoted(ticket),
+            Promotion::Naming { ticket, durable: true } if self.is_named() => self.promoted(ticket),
             waits => self.promotion = waits,
         }
     }
@@ -95,7 +117,9 @@ impl Mirror {
     pub(super) fn cancel_promotion(&mut self) {
         match core::mem::replace(&mut self.promotion, Promotion::No) {
             Promotion::No => {}
-            Promotion::Draining { ticket, .. } | Promotion::Naming { ticket, .. } => {
+            Promotion::Draining { ticket, .. }
+            | Promotion::Flushing { ticket, .. }
+            | Promotion::Naming { ticket, .. } => {
                 self.order_done(ticket, Err(OrderRefusal::Closed));
             }
         }
@@ -107,11 +131,14 @@ impl Mirror {
         }
     }
 
-    /// The new generation is known wherever it has to be, and what an earlier Primary sent is durable here.
-    fn is_named(&self, local: u64) -> bool {
-        let durable = self.local.reached(local) || !self.keeps(Sabotage::Handover);
-        let heard = self.peers.iter().all(|link| link.told == Told::Known) || !self.keeps(Sabotage::GenerationAlone);
-        durable && heard
+    /// Nothing that an earlier Primary sent is in flight.
+    fn is_quiet(&self) -> bool {
+        self.mutations == 0 && self.flushes.is_empty()
+    }
+
+    /// The new generation is known wherever it has to be.
+    fn is_named(&self) -> bool {
+        self.peers.iter().all(|link| link.told == Told::Known) || !self.keeps(Sabotage::GenerationAlone)
     }
 
     fn become_primary(&mut self, generation: Generation, doubtful: &[PeerIndex]) {

@@ -91,6 +91,12 @@ impl Mirror {
                 } else if self.persisting.is_idle() {
                     self.stopping = Stopping::Persisting;
                     self.persist_end();
+                } else {
+                    return;
+                }
+                if self.persisting.is_idle() {
+                    // Metadata that cannot be written any more are not waited for.
+                    self.stop_step();
                 }
             }
             Stopping::Persisting if self.failed || self.persisting.is_idle() => self.stopped(),
@@ -131,6 +137,8 @@ impl Mirror {
                 let answered = request.replied || request.local.is_none();
                 if (held || failed) && !answered {
                     self.answer(id, Err(refusal));
+                } else if held {
+                    self.advance(id);
                 }
             } else if failed || request.phase == Phase::Suspended {
                 let (waits, range) = (request.phase == Phase::Ordering, request.mutation.range);
@@ -214,6 +222,7 @@ impl Mirror {
         self.forget_gates();
         if self.superblock.left_at != 0 {
             self.superblock.fall_back();
+            self.forget_other_lines();
             self.persisting.superblock_wanted = true;
         }
         for at in 0..self.peers.len() {

@@ -129,8 +129,10 @@ impl Mirror {
                 return self.retire(id);
             }
         }
+        self.started += 1;
+        let number = self.started;
         let Some(request) = self.request(id) else { return };
-        request.phase = Phase::Started;
+        (request.phase, request.number) = (Phase::Started, number);
         let mutation = request.mutation;
         if self.role == Role::Secondary {
             // Its Primary keeps track of what reaches this leg.
@@ -162,7 +164,8 @@ impl Mirror {
     pub(super) fn lose(&mut self, peer: usize, id: RequestId) {
         self.degrade(peer, id);
         if self.holds_for_data(peer) {
-            if let Some(request) = self.request(id).filter(|request| !request.replied) {
+            // Also what was answered (`async`): the leg that had it may be gone.
+            if let Some(request) = self.request(id) {
                 request.degraded &= !bit(peer);
                 request.held |= bit(peer);
             }

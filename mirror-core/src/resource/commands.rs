@@ -334,7 +334,7 @@ fn changes_members(command: &Command) -> bool {
 }
 
 /// The data here are not given up for the peer's.
-fn taken_back(peer: usize) -> Order {
+pub(super) fn taken_back(peer: usize) -> Order {
     Order::GiveUp {
         peer: index(peer),
         given_up: false,

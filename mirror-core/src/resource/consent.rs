@@ -99,6 +99,8 @@ impl Resource {
                 self.abandon_promotion(Answer::Refused(text));
                 self.peers[peer].consented = Some(self.now);
                 self.past.last_primary = Some(peer);
+                // Perhaps it will not be.
+                self.past.sure = false;
                 self.past.left_in_order = false;
                 self.past.mine = false;
                 self.past.take_back = None;

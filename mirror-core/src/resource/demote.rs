@@ -181,6 +181,7 @@ impl Resource {
             // From here on it may be Primary, whether or not it gets to say so.
             self.peers[peer].consented = Some(self.now);
             self.past.last_primary = Some(peer);
+            self.past.sure = false;
             self.past.left_in_order = false;
             self.past.mine = false;
         }

@@ -235,7 +235,20 @@ impl Resource {
                 return Some(format!("volume {volume} is being copied from {name}: one at a time"));
             }
         }
+        let mut primaries = self
+            .partners()
+            .filter(|at| *at != peer && self.peers[*at].is_connected_primary());
+        let primary = primaries.next().map(|at| &self.peers[at].name);
         let mine = comparing.said.as_ref()?;
+        let overwritten = |ruling: &Ruling| matches!(ruling.decision.verdict, Verdict::Target { .. });
+        if theirs.role == Role::Primary
+            && let Some(primary) = primary.filter(|_| mine.role == Role::Secondary)
+            && comparing.rulings.iter().flatten().any(overwritten)
+        {
+            return Some(format!(
+                "{primary} is Primary as well: what it writes here is not overwritten before one of the two is demoted"
+            ));
+        }
         let differ = comparing.rulings.as_ref()?.iter().any(|ruling| {
             let copied = matches!(ruling.decision.verdict, Verdict::Source { .. } | Verdict::Target { .. });
             copied && !waits_for_primary(ruling, mine, theirs)
@@ -243,13 +256,9 @@ impl Resource {
         if !differ || self.role == Role::Primary || theirs.role == Role::Primary {
             return None;
         }
-        let mut primaries = self
-            .partners()
-            .filter(|at| *at != peer && self.peers[*at].is_connected_primary());
-        if let Some(primary) = primaries.next() {
-            let name = &self.peers[primary].name;
+        if let Some(primary) = primary {
             return Some(format!(
-                "{name} is Primary and brings both up to date: nothing is copied between two Secondaries"
+                "{primary} is Primary and brings both up to date: nothing is copied between two Secondaries"
             ));
         }
         self.is_role_moving()

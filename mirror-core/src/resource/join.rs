@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::commands::taken_back;
 use super::config::MEETING_EVERY;
 use super::event::{Event, Output, Volumes};
 use super::orders::Purpose;
@@ -42,6 +43,8 @@ impl Resource {
             // Somebody was Primary since this node was.
             self.past.mine = false;
             self.past.take_back = None;
+            self.past.sure &= self.past.last_primary == Some(peer) && theirs.role == Role::Primary;
+            self.past.left_in_order = false;
         }
         self.peers[peer].split_brain = None;
         self.give_up_others(peer, &lanes);
@@ -125,6 +128,10 @@ impl Resource {
             before: lane.met.before,
         }]);
         let others: Vec<usize> = self.partners().filter(|at| *at != peer).collect();
+        if theirs.role == Role::Primary && mine.role == Role::Secondary {
+            // What is here is not for long what an operator has given up for another node.
+            orders.extend(others.iter().map(|&at| taken_back(at)));
+        }
         match lane.ruling.decision.verdict {
             Verdict::Target { .. } if mine.role == Role::Secondary => {
                 orders.push(Order::BeginTarget { source: index(peer) });
@@ -286,12 +293,18 @@ impl Resource {
 
     /// A copy of the volume from the peer has begun and not ended.
     pub(super) fn is_target_of(&self, peer: usize, volume: usize) -> bool {
+        self.target_lane(peer, volume)
+            .is_some_and(|lane| lane.stage == LaneStage::Preparing || self.volumes[volume].disk != LocalDisk::UpToDate)
+    }
+
+    /// The volume is, or was, copied from the peer on this connection.
+    pub(super) fn target_lane(&self, peer: usize, volume: usize) -> Option<&Lane> {
         let lanes = self.peers[peer].joined().into_iter().flat_map(|joined| &joined.lanes);
         let mut targets = lanes.filter(|lane| {
             let target = matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
             target && lane.ruling.volume == volume && lane.stage != LaneStage::Parked
         });
-        targets.any(|lane| lane.stage == LaneStage::Preparing || self.volumes[volume].disk != LocalDisk::UpToDate)
+        targets.next()
     }
 
     /// As far as is known here, the peer has all that is here, in every volume, and the other way.

@@ -84,12 +84,12 @@ impl Resource {
 
     /// Partners that may differ from this node in blocks that no bit here tells of.
     ///
-    /// The last Primary is none of them: its own activity log knows what it had in flight. Nor is anybody if this node
+    /// The last Primary, if it is known for sure, is none of them: its own activity log knows what it had in flight. Nor is anybody if this node
     /// was the last Primary. But another Secondary may have got writes of it that this one has not, or the other way;
     /// unless the old Primary gave the role away in order, when everybody in step had everything.
     pub(super) fn doubtful(&self, handed_over: bool, world: &dyn Volumes) -> Vec<PeerIndex> {
         let partners: Vec<usize> = self.partners().collect();
-        let last = self.past.last_primary;
+        let last = self.past.last_primary.filter(|_| self.past.sure);
         let in_order = handed_over || self.past.left_in_order;
         let is_doubtful = |at: usize| {
             let told = self.past.mine || partners.len() == 1 || last == Some(at);

@@ -32,6 +32,8 @@ pub(super) struct Past {
     pub this_life: bool,
     /// Another node.
     pub last_primary: Option<usize>,
+    /// It was seen to be Primary, and nobody is known or likely to have been since.
+    pub sure: bool,
     /// It gave the role up in order, on a connection to this node: who was in step had everything then.
     pub left_in_order: bool,
     /// The operator demoted this node: it does not become Primary by itself.
@@ -49,6 +51,7 @@ impl Past {
             mine: config.was_primary,
             this_life: false,
             last_primary: None,
+            sure: false,
             left_in_order: false,
             rests: false,
             take_back: resumes.then_some(Duration::ZERO),
@@ -206,6 +209,7 @@ impl Resource {
         self.peers[peer].consented = None;
         if role == Role::Primary {
             self.past.last_primary = Some(peer);
+            self.past.sure = true;
             self.past.left_in_order = false;
             if self.role == Role::Secondary {
                 self.past.mine = false;
