@@ -1,5 +1,6 @@
 //! Two blockmirrors that are partners, as an operator and a host see them.
 
+mod crossing;
 mod disks;
 mod resync;
 mod roles;

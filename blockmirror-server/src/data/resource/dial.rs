@@ -128,6 +128,9 @@ impl DataThread {
         let Some(connection) = partner.port.connection().filter(|_| partner.port.is_held()) else {
             return;
         };
+        if partner.expects_own(self.turn.now, &side.node) {
+            return;
+        }
         let index = partner.index;
         if let Err(lost) = partner.port.open(&self.turn) {
             return self.lose_stream(at, index, &lost);

@@ -21,6 +21,8 @@ use crate::data::turn::Turn;
 
 /// Bits of a token's value that hold the connection; the peer's index is above them.
 const CONNECTION_BITS: u32 = 32;
+/// A connection of our own that is on its way is waited for so long while the peer's is there.
+const OWN_FIRST: Duration = Duration::from_secs(1);
 /// A stream that lived this long was a success: the next attempt starts without backoff.
 const STABLE: Duration = Duration::from_secs(10);
 
@@ -91,6 +93,14 @@ impl Partner {
                 peer: self.place(),
             });
         }
+    }
+
+    /// The peer's connection is there, and one of our own that will take its place may be on its way: a handshake would be
+    /// cut off in the middle, and begin anew. A daemon that starts finds its peer's connection waiting, and dials itself.
+    pub(super) fn expects_own(&self, now: Duration, our_name: &str) -> bool {
+        let theirs = self.port.standing().is_some_and(|standing| !standing.dialled);
+        let young = self.port.since().is_some_and(|since| now < since + OWN_FIRST);
+        self.dialling && theirs && young && our_name < self.plan.name.as_str()
     }
 
     /// The attempt that was asked for was not begun.
