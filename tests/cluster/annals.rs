@@ -5,7 +5,7 @@ use mirror_core::resource::event::HostAccess;
 use mirror_core::state::{LocalDisk, PeerState};
 
 use crate::disk::{Disk, Stamp};
-use crate::node::{PEERS, Word, node_of, peer_of};
+use crate::node::{PEERS, Standing, Word, node_of, peer_of};
 use crate::reign::{Lineage, Reign};
 use crate::truth::Promise;
 use crate::world::{Check, World};
@@ -37,12 +37,12 @@ impl World {
         match state {
             PeerState::Established => {
                 self.tally.in_step += 1;
+                if before == PeerState::SyncTarget && self.nodes[node].reign.is_none() {
+                    self.copy_heard(node, other, volume);
+                }
                 if self.nodes[node].reign.is_none() && self.nodes[other].reign.is_none() {
                     self.follow_along(node, other, volume, before == PeerState::SyncSource);
                     return Ok(());
-                }
-                if before == PeerState::SyncTarget {
-                    self.copy_ended(node, other, volume);
                 }
                 self.came_into_step(node, other, volume)
             }
@@ -55,6 +55,7 @@ impl World {
                 if self.leads(node, other) {
                     self.worst_moment(node);
                 }
+                self.nodes[node].volumes[volume].copied = None;
                 self.becomes_partial(node, volume, Some(other));
                 Ok(())
             }
@@ -76,14 +77,34 @@ impl World {
         }
     }
 
-    /// A node has heard from its Primary that it has everything by now, whether or not the Primary hears that it knows.
-    fn copy_ended(&mut self, node: usize, primary: usize, volume: usize) {
-        let (reign, now, step) = (self.nodes[primary].reign, self.truth.tick(), self.steps);
+    /// A node has heard from its source that it has everything.
+    fn copy_heard(&mut self, node: usize, source: usize, volume: usize) {
+        let now = self.truth.tick();
+        let it = &self.nodes[source].volumes[volume];
+        let standing = match self.nodes[source].reign {
+            None => Standing {
+                follows: it.follows,
+                left: (it.left_at, it.left_step),
+                partial: it.partial,
+                power_lost: it.power_lost,
+            },
+            // The Primary may go on without it from here on, if it does not hear that this was heard.
+            reign => Standing {
+                follows: reign,
+                left: (now, self.steps),
+                partial: false,
+                power_lost: false,
+            },
+        };
+        self.nodes[node].volumes[volume].copied = Some(standing);
+    }
+
+    /// It has noted that durably, whether or not the source hears of it.
+    pub fn copy_noted(&mut self, node: usize, volume: usize, disk: LocalDisk) {
         let it = &mut self.nodes[node].volumes[volume];
-        if reign.is_some() {
-            (it.follows, it.left_at, it.left_step) = (reign, now, step);
-            (it.partial, it.power_lost) = (false, false);
-            (it.word, it.branch) = (Word::Keep, None);
+        if let Some(standing) = it.copied.take_if(|_| disk == LocalDisk::UpToDate) {
+            (it.follows, it.partial, it.power_lost) = (standing.follows, standing.partial, standing.power_lost);
+            (it.left_at, it.left_step) = standing.left;
         }
     }
 
@@ -117,19 +138,18 @@ impl World {
             return Ok(());
         };
         let (there, back) = (peer_of(other, node), peer_of(node, other));
-        // It may have died since it said so, unnoticed.
+        // It may have died since it said so, or given the connection up, unnoticed.
         let died = self.nodes[other].links[there].conn != self.nodes[node].links[back].conn;
-        let forgot = died && self.nodes[other].volumes[volume].power_lost;
+        if died {
+            // What it has become since is not this node's to say.
+            return Ok(());
+        }
         for side in [node, other] {
             let it = &mut self.nodes[side].volumes[volume];
             it.follows = Some(reign);
             (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, false, false);
             it.word = Word::Keep;
             it.branch = None;
-        }
-        if forgot {
-            self.nodes[other].volumes[volume].power_lost = true;
-            return Ok(());
         }
         self.judge_in_step(reign, other, volume)
     }
@@ -141,7 +161,8 @@ impl World {
         let sync = self.plan.mode == mirror_core::config::AckMode::Sync;
         for slot in 0..lineage.slots().min(disk.slots()) {
             let stamp = disk.read(slot);
-            let complaint = if disk.rotten.contains(&slot) {
+            let outside = self.plan.layouts[volume].offset(slot) >= self.nodes[other].volumes[volume].offered;
+            let complaint = if outside || disk.rotten.contains(&slot) {
                 Ok(())
             } else if sync {
                 lineage
@@ -299,6 +320,7 @@ impl World {
     /// By node, what the Primary can say of a write it answers.
     pub fn promises(&self, node: usize, volume: usize, stamp: Stamp, states: [PeerState; PEERS]) -> Vec<Promise> {
         let lineage = self.nodes[node].reign.map(|reign| &self.reigns[reign].volumes[volume]);
+        let asynchronous = self.plan.mode == mirror_core::config::AckMode::Async;
         let has = |other: usize| {
             let disk = &self.nodes[other].volumes[volume].disk;
             let mut slots = self.truth.get(stamp).into_iter().flat_map(|write| write.slots());
@@ -306,17 +328,21 @@ impl World {
                 if slot >= disk.slots() {
                     return false;
                 }
-                let fine = |lineage: &Lineage| lineage.visible(&self.truth, slot, disk.read(slot)).is_ok();
+                let present = disk.read(slot);
+                if asynchronous && other != node {
+                    // Another that was written at the same time does not stand for it.
+                    return self.truth.is_ancestor(stamp, present, slot);
+                }
+                let fine = |lineage: &Lineage| lineage.visible(&self.truth, slot, present).is_ok();
                 disk.rotten.contains(&slot) || lineage.is_some_and(fine)
             })
         };
-        let asynchronous = self.plan.mode == mirror_core::config::AckMode::Async;
         (0..self.nodes.len())
             .map(|other| {
                 // `async`: one that fell Behind lacks what an operator's force gives up, as the queue before it.
                 let replicates = other != node && states[peer_of(node, other)].is_connected();
-                // What a peer forgets after it has answered only a flush could have kept.
-                let forgot = other != node && self.nodes[other].volumes[volume].power_lost;
+                // What a peer forgets after it has answered only a flush could have kept. (`async`: it need not have.)
+                let forgot = !asynchronous && other != node && self.nodes[other].volumes[volume].power_lost;
                 let landed = self
                     .truth
                     .get(stamp)

@@ -2,10 +2,10 @@
 
 use mirror_core::resource::event::HostAccess;
 use mirror_core::resource::status::LinkState;
-use mirror_core::state::PeerState;
+use mirror_core::state::{LocalDisk, PeerState};
 
 use crate::faults::Action;
-use crate::node::{Volume, node_of, peer_of};
+use crate::node::{Node, Volume, node_of, peer_of};
 use crate::outcome::Violation;
 use crate::world::{Check, World};
 
@@ -38,6 +38,13 @@ impl World {
         }
         if self.even_sizes()? {
             return Ok(());
+        }
+        if let Some(&primary) = primaries.first()
+            && self.operator.looks.is_multiple_of(16)
+            && self.nobody_has_data()
+        {
+            // He has to declare some of what is left to be the data: by another promotion.
+            return self.carry_out(Action::Demote(primary));
         }
         if self.reconnect(survivor)? {
             self.operator.reconnects += 1;
@@ -83,6 +90,15 @@ impl World {
             (whole, in_step, reign, std::cmp::Reverse(node))
         };
         (0..self.nodes.len()).max_by_key(score).unwrap_or(0)
+    }
+
+    /// Of some volume no image is complete, not even an older one.
+    fn nobody_has_data(&self) -> bool {
+        let complete = |node: &Node, volume: usize| {
+            let disk = node.volumes[volume].mirror.as_ref().map(mirror_core::Mirror::disk);
+            matches!(disk, Some(LocalDisk::UpToDate | LocalDisk::Outdated))
+        };
+        (0..self.plan.layouts.len()).any(|volume| !self.nodes.iter().any(|node| complete(node, volume)))
     }
 
     /// A volume that has grown on one node only grows on the other.

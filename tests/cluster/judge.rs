@@ -46,7 +46,12 @@ impl World {
             if let Asked::Write { stamp, .. } = asked {
                 self.truth.give_up(stamp);
             }
-            return self.judge_refusal(node, refusal);
+            // Nobody hears what becomes of a request whose connection is gone.
+            return if abandoned {
+                Ok(())
+            } else {
+                self.judge_refusal(node, refusal)
+            };
         }
         if abandoned {
             return Ok(());

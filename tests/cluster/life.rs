@@ -52,6 +52,10 @@ impl World {
             it.store.carry_out(&transaction);
             Ok(())
         };
+        if outcome.is_ok() && it.copied.is_some() {
+            let disk = self.durable_facts(node, volume)?.disk();
+            self.copy_noted(node, volume, disk);
+        }
         let id = transaction.id;
         self.feed_mirror(node, volume, MirrorInput::Persisted { id, outcome })?;
         self.settle(node)
@@ -71,6 +75,8 @@ impl World {
             let restored = self.open_metadata(node, volume)?;
             was_primary |= restored.was_primary();
             primary_since = restored.primary_since().max(primary_since);
+            self.copy_noted(node, volume, restored.disk());
+            self.nodes[node].volumes[volume].copied = None;
             let flush = self.options.broken != Some(Broken::SyncAtStart) && !restored.was_clean();
             let it = &mut self.nodes[node].volumes[volume];
             it.store.barrier();
@@ -309,6 +315,14 @@ impl World {
         Ok(())
     }
 
+    /// What a crash would find.
+    fn durable_facts(&self, node: usize, volume: usize) -> Result<Restored, Violation> {
+        let it = &self.nodes[node].volumes[volume];
+        let header = &it.store.durable()[..HEADER_BYTES];
+        let found = Restored::open(header, &image_identity(it.size), true);
+        found.map_err(|error| self.violation("metadata", error.to_string()))
+    }
+
     /// The generation a crash would find, and what it would find recorded of a peer.
     pub fn durable_generation(&mut self, node: usize, volume: usize) -> Result<u64, Violation> {
         let it = &self.nodes[node].volumes[volume];
@@ -317,11 +331,7 @@ impl World {
         {
             return Ok(generation);
         }
-        let header = &it.store.durable()[..HEADER_BYTES];
-        let found = Restored::open(header, &image_identity(it.size), true);
-        let generation = found
-            .map_err(|error| self.violation("metadata", error.to_string()))?
-            .generation();
+        let generation = self.durable_facts(node, volume)?.generation();
         let it = &mut self.nodes[node].volumes[volume];
         it.known_generation = Some((it.store.version, generation));
         Ok(generation)

@@ -34,6 +34,19 @@ pub enum Said {
     Resource(ResourceOutput),
 }
 
+/// How far an image follows a reign.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The reign.
+    pub follows: Option<usize>,
+    /// When, and at which step, the reign went on without it; 0: it has not.
+    pub left: (crate::truth::Moment, u64),
+    /// Parts of it are newer than others.
+    pub partial: bool,
+    /// It may have forgotten something.
+    pub power_lost: bool,
+}
+
 /// One volume on one node.
 #[derive(Debug)]
 pub struct Volume {
@@ -87,6 +100,8 @@ pub struct Volume {
     pub failed: bool,
     /// Image and metadata are to be replaced before the next start.
     pub renewed: bool,
+    /// It has heard from its source that it has everything that the source had; not durable yet.
+    pub copied: Option<Standing>,
     /// The operator's word on the data here.
     pub word: Word,
     /// The generation that is durable, and of which version of the file that was read.
@@ -212,6 +227,7 @@ impl Volume {
             power_lost: false,
             failed: false,
             renewed: false,
+            copied: None,
             word: Word::Keep,
             known_generation: None,
         }

@@ -179,6 +179,9 @@ impl World {
                 let Action::Attach { volume, .. } = asked.action else {
                     return Ok(());
                 };
+                if !self.lacks_image(node, volume) {
+                    return Ok(());
+                }
                 self.keep_detached(node, volume);
                 self.nodes[node]
                     .volumes

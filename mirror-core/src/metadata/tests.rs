@@ -294,3 +294,19 @@ proptest! {
         prop_assert_eq!(log_record::decode(&slot, 78), None);
     }
 }
+
+/// A Primary went on without its image, on its peers: they hold nothing that the image descends from.
+#[test]
+fn an_image_that_was_left_behind_falls_back_without_what_was_known_since() {
+    let (restored, _) = Restored::create(IMAGE, &partners(&["bravo", "charlie"]), 7).unwrap();
+    let mut superblock = restored.superblock;
+    (superblock.fresh, superblock.generation, superblock.left_at) = (false, 6, 4);
+    superblock.history = vec![5, 4, 3];
+    for (peer, held) in superblock.peers.iter_mut().flatten().zip([5, 3]) {
+        peer.generation = held;
+    }
+    superblock.fall_back();
+    let held: Vec<u64> = superblock.peers.iter().flatten().map(|peer| peer.generation).collect();
+    assert_eq!((superblock.generation, superblock.history), (4, vec![3]));
+    assert_eq!(held, [0, 3]);
+}

@@ -184,6 +184,8 @@ impl Mirror {
         if replaced {
             for peer in 0..self.peers.len() {
                 self.doubt(peer);
+                // What was copied before is gone.
+                self.peers[peer].record.sync = 0;
             }
         }
         self.local.set_absent(false);

@@ -5,6 +5,7 @@ extern crate std;
 mod answers;
 mod bad_sectors;
 mod cluster;
+mod durable;
 mod leg;
 mod node;
 mod orders;

@@ -96,6 +96,20 @@ fn volumes_that_went_on_on_different_nodes_have_parted() {
 }
 
 #[test]
+fn volumes_that_one_primary_kept_on_different_nodes_have_not_parted() {
+    let alpha = [
+        Node::new("a", 2).for_peer(1),
+        Node::new("a", 11).disk(LocalDisk::Inconsistent),
+    ];
+    let bravo = [
+        Node::new("b", 1).disk(LocalDisk::Outdated),
+        Node::new("b", 13).history(&[11]),
+    ];
+    let found = both(MANUAL, alpha.each_ref(), bravo.each_ref());
+    assert_eq!(found, [(SOURCE, Rule::BitmapForPeer), (TARGET_FULL, Rule::History)]);
+}
+
+#[test]
 fn without_a_policys_rule_it_decides_nothing() {
     let (a, b) = (Node::new("a", 2).for_peer(1), Node::new("b", 3).for_peer(1).dirty(9));
     let pairs = [(a.side(), b.side())];
