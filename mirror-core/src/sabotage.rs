@@ -5,9 +5,34 @@ use core::fmt;
 
 use crate::identity::Rule;
 
-/// The invariants and rules that can be removed one at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sabotage {
+/// The rules by name; what is done without one is the text beside it.
+macro_rules! rules {
+    ($($(#[doc = $broken:literal])+ $name:ident),* $(,)?) => {
+        /// The invariants and rules that can be removed one at a time.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Sabotage {
+            $($(#[doc = $broken])+ $name,)*
+            /// A rule of the decision at a handshake is left out.
+            Decision(Rule),
+        }
+
+        impl Sabotage {
+            /// All of them but the rules of the decision, which are [`Rule`].
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// What is done when it is broken, in words.
+            pub fn in_words(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($broken),+),)*
+                    Self::Decision(_) => " A rule of the decision at a handshake is left out.",
+                }
+                .trim_start()
+            }
+        }
+    };
+}
+
+rules! {
     /// Writes go to the legs while their extent is still being made durable in the activity log.
     I1,
     /// Overlapping mutations are in flight together.
@@ -86,68 +111,12 @@ pub enum Sabotage {
     PromotedBeforeHosts,
     /// A volume is overwritten from two sides at a time.
     OneSource,
-    /// A node whose data is about to be overwritten goes on with others as if it were not.
-    OthersHearOfTarget,
     /// Data is given up in one volume of a resource and kept in another.
     VolumesTogether,
-    /// After a copy between two Secondaries, the dirty bits for a third node are taken for the whole truth.
-    DoubtAfterCopy,
     /// Two Secondaries of which one has fallen behind since they met go on as if they were in step.
     BehindMeetsAnew,
     /// A volume grows here before the other nodes' volumes have.
     OthersGrowFirst,
-    /// A rule of the decision at a handshake is left out.
-    Decision(Rule),
-}
-
-impl Sabotage {
-    /// All of them but the rules of the decision, which are [`Rule`].
-    pub const ALL: &[Self] = &[
-        Self::I1,
-        Self::I2,
-        Self::I3,
-        Self::I4,
-        Self::I5,
-        Self::I6,
-        Self::Recheck,
-        Self::ResizeOrder,
-        Self::I7,
-        Self::I9,
-        Self::I10,
-        Self::I11,
-        Self::SequenceChecked,
-        Self::BarrierHeld,
-        Self::BarrierFlushed,
-        Self::GenerationAlone,
-        Self::LostAfterTold,
-        Self::PassedOn,
-        Self::OtherLine,
-        Self::Doubt,
-        Self::ForcedSync,
-        Self::BeginTarget,
-        Self::SyncBegin,
-        Self::Barrier,
-        Self::MetDurable,
-        Self::NameCoversData,
-        Self::Handover,
-        Self::OldConnectionIgnored,
-        Self::IdentityRevised,
-        Self::VerdictOfRevision,
-        Self::BranchBeforeOverwrite,
-        Self::BeginBeforeBits,
-        Self::MergeBeforeUp,
-        Self::LossQuotedBack,
-        Self::ConsentBeforePromotion,
-        Self::DemotedBeforePromotion,
-        Self::DrainedBeforeDemotion,
-        Self::PromotedBeforeHosts,
-        Self::OneSource,
-        Self::OthersHearOfTarget,
-        Self::VolumesTogether,
-        Self::DoubtAfterCopy,
-        Self::BehindMeetsAnew,
-        Self::OthersGrowFirst,
-    ];
 }
 
 impl fmt::Display for Sabotage {

@@ -2,7 +2,7 @@
 
 use mirror_core::config::{AckMode, OnDisconnect};
 use mirror_core::event::Refusal;
-use mirror_core::state::PeerState;
+use mirror_core::state::{LocalDisk, PeerState};
 
 use crate::disk::{GARBAGE, ROT, Stamp};
 use crate::node::{PEERS, Word, node_of, peer_of};
@@ -19,6 +19,8 @@ pub struct Memory {
     grown: [bool; 4],
     /// An operator gave some node's data up: what another lacks of it is lost by his word.
     pub discarded: bool,
+    /// A scenario took frames out of a stream.
+    pub frames_taken: bool,
 }
 
 impl Memory {
@@ -137,8 +139,8 @@ impl World {
             return Ok(());
         }
         let (mine, held) = (
-            self.durable_generation(node, volume)?,
-            self.durable_generation(other, volume)?,
+            self.known(node, volume)?.generation,
+            self.known(other, volume)?.generation,
         );
         if mine == held && self.nodes[node].volumes[volume].attached {
             let text = format!("{node}.{volume} answers {what} that {other} lacks, under the generation {other} has");
@@ -280,6 +282,9 @@ impl World {
         stamp: Stamp,
         source: usize,
     ) -> Check {
+        if present != stamp && stamp < ROT {
+            self.judge_claim(node, volume, slot, source)?;
+        }
         let it = &self.nodes[node].volumes[volume];
         if present == stamp
             || present >= GARBAGE
@@ -320,6 +325,18 @@ impl World {
             write.promised
         );
         Err(self.violation("discarded", text))
+    }
+
+    /// I10: an image that is copied to block by block is not whole. If the power failed now, would its metadata say so?
+    fn judge_claim(&mut self, node: usize, volume: usize, slot: usize, source: usize) -> Check {
+        let it = &self.nodes[node].volumes[volume];
+        if it.disk.rotten.contains(&slot) || !it.partial || self.known(node, volume)?.disk != LocalDisk::UpToDate {
+            return Ok(());
+        }
+        let text = format!(
+            "{node}.{volume} slot {slot} is overwritten by {source}, but a crash now would find the image called whole"
+        );
+        Err(self.violation("I10", text))
     }
 
     /// `async`: a promotion by force gave up what was still on its way to the node promoted.

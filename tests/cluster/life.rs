@@ -10,8 +10,8 @@ use mirror_core::resource::{AfterRestart, Resource, ResourceConfig, ResourcePeer
 use mirror_core::state::LocalDisk;
 
 use crate::net::DEAD_AFTER_US;
-use crate::node::{Link, PEERS, name, node_of};
-use crate::outcome::{Broken, Violation};
+use crate::node::{Known, Link, PEERS, name, node_of};
+use crate::outcome::Violation;
 use crate::requests::Requests;
 use crate::world::{Check, Event, World};
 
@@ -28,7 +28,9 @@ impl World {
             .iter()
             .filter(|part| !part.is_empty())
             .count() as u64;
-        let delay = (5 + barriers * self.rng.between(20, 700)) * self.nodes[node].slow;
+        let it = &self.nodes[node].volumes[volume];
+        let slow = self.nodes[node].slow * it.slow_metadata;
+        let delay = (5 + barriers * self.rng.between(20, 700)) * slow;
         let it = &mut self.nodes[node].volumes[volume];
         let fails = std::mem::take(&mut it.failing.metadata);
         it.persisting = Some((transaction, fails));
@@ -46,14 +48,15 @@ impl World {
             return Ok(());
         };
         let outcome = if fails {
-            it.store.carry_out_partly(&transaction, &mut self.rng);
+            self.tally.torn_metadata += u64::from(it.store.carry_out_partly(&transaction, &mut self.rng));
+            self.tally.metadata_errors += 1;
             Err(Failure::Io)
         } else {
             it.store.carry_out(&transaction);
             Ok(())
         };
         if outcome.is_ok() && it.copied.is_some() {
-            let disk = self.durable_facts(node, volume)?.disk();
+            let disk = self.known(node, volume)?.disk;
             self.copy_noted(node, volume, disk);
         }
         let id = transaction.id;
@@ -77,7 +80,7 @@ impl World {
             primary_since = restored.primary_since().max(primary_since);
             self.copy_noted(node, volume, restored.disk());
             self.nodes[node].volumes[volume].copied = None;
-            let flush = self.options.broken != Some(Broken::SyncAtStart) && !restored.was_clean();
+            let flush = !restored.was_clean();
             let it = &mut self.nodes[node].volumes[volume];
             it.store.barrier();
             if flush {
@@ -232,7 +235,7 @@ impl World {
         for volume in 0..self.nodes[node].volumes.len() {
             let it = &mut self.nodes[node].volumes[volume];
             if let Some((transaction, _)) = it.persisting.take() {
-                it.store.carry_out_partly(&transaction, &mut self.rng);
+                self.tally.torn_metadata += u64::from(it.store.carry_out_partly(&transaction, &mut self.rng));
             }
             it.disk.writer_died();
             (it.mirror, it.failing, it.timeout) = (None, Default::default(), None);
@@ -252,6 +255,7 @@ impl World {
             volume.requests = Requests::default();
             volume.held.clear();
         });
+        it.told = 0;
         it.links = (1..self.plan.nodes).map(|_| Link::new(volumes, credit)).collect();
         (it.resource, it.timeout, it.turning) = (None, None, false);
         (it.draining, it.stopping, it.access) = (false, false, HostAccess::Shut);
@@ -270,7 +274,7 @@ impl World {
         for volume in 0..self.nodes[node].volumes.len() {
             let it = &mut self.nodes[node].volumes[volume];
             it.disk.power_loss(&mut self.rng);
-            it.store.power_loss(&mut self.rng);
+            self.tally.torn_metadata += u64::from(it.store.power_loss(&mut self.rng));
             it.power_lost = true;
         }
     }
@@ -315,26 +319,23 @@ impl World {
         Ok(())
     }
 
-    /// What a crash would find.
-    fn durable_facts(&self, node: usize, volume: usize) -> Result<Restored, Violation> {
+    /// What a crash would find in the metadata.
+    pub fn known(&mut self, node: usize, volume: usize) -> Result<Known, Violation> {
         let it = &self.nodes[node].volumes[volume];
+        let version = it.store.version;
+        if let Some(known) = it.known.filter(|known| known.version == version) {
+            return Ok(known);
+        }
         let header = &it.store.durable()[..HEADER_BYTES];
         let found = Restored::open(header, &image_identity(it.size), true);
-        found.map_err(|error| self.violation("metadata", error.to_string()))
-    }
-
-    /// The generation a crash would find, and what it would find recorded of a peer.
-    pub fn durable_generation(&mut self, node: usize, volume: usize) -> Result<u64, Violation> {
-        let it = &self.nodes[node].volumes[volume];
-        if let Some((version, generation)) = it.known_generation
-            && version == it.store.version
-        {
-            return Ok(generation);
-        }
-        let generation = self.durable_facts(node, volume)?.generation();
-        let it = &mut self.nodes[node].volumes[volume];
-        it.known_generation = Some((it.store.version, generation));
-        Ok(generation)
+        let found = found.map_err(|error| self.violation("metadata", error.to_string()))?;
+        let known = Known {
+            version,
+            generation: found.generation(),
+            disk: found.disk(),
+        };
+        self.nodes[node].volumes[volume].known = Some(known);
+        Ok(known)
     }
 }
 

@@ -12,6 +12,7 @@ mod bases;
 mod decree;
 mod disk;
 mod faults;
+mod fence;
 mod heal;
 mod host;
 mod judge;

@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use mirror_core::config::AckMode;
 use mirror_core::event::{ConnectionId, Input as MirrorInput, PeerIndex};
 use mirror_core::resource::event::{Input as ResourceInput, Loss};
-use mirror_core::stream::{Answer, Control, Outflow, Request};
+use mirror_core::stream::{Answer, Control, Request};
 
 use crate::ask::Payload;
 use crate::faults::Cut;
 use crate::node::{node_of, peer_of};
-use crate::outcome::Broken;
 use crate::world::{Check, Event, World};
 
 /// Silence after which a node gives a connection up, as the daemon's default has it.
@@ -78,6 +77,23 @@ impl Conn {
     /// Nothing is under way in it.
     pub fn is_quiet(&self) -> bool {
         (0..2).all(|end| !self.open[end] || self.lanes[end].queue.is_empty())
+    }
+
+    /// Requests on their way to an end.
+    pub fn requests(&self, end: usize) -> usize {
+        let queue = self.lanes[end].queue.iter();
+        queue
+            .filter(|(_, packet)| matches!(packet, Packet::Request { .. }))
+            .count()
+    }
+
+    /// The first of them is lost.
+    pub fn take_request(&mut self, end: usize) -> bool {
+        let queue = &mut self.lanes[end].queue;
+        let first = queue
+            .iter()
+            .position(|(_, packet)| matches!(packet, Packet::Request { .. }));
+        first.and_then(|at| queue.remove(at)).is_some()
     }
 
     /// It does not carry what it is given, though an end still uses it.
@@ -159,36 +175,6 @@ impl World {
         Ok(())
     }
 
-    /// Tell the resource of new connections, once nothing of any older one is being applied (I11).
-    pub fn tell_connected(&mut self, node: usize) -> Check {
-        let quiet = self.nodes[node].links.iter().all(|link| link.intake.is_quiet());
-        let fence = self.options.broken != Some(Broken::Fence);
-        for peer in 0..self.nodes[node].links.len() {
-            let link = &self.nodes[node].links[peer];
-            if (!quiet && fence) || !link.intake.is_quiet() || link.conn.is_some() {
-                continue;
-            }
-            let Some(conn) = self.nodes[node].links[peer].next.take() else {
-                continue;
-            };
-            let credit = self.plan.credit();
-            let link = &mut self.nodes[node].links[peer];
-            link.conn = Some(conn);
-            link.outflow = Outflow::new(credit);
-            link.intake.connect(id_of(conn));
-            let incarnation = self.nodes[node_of(node, peer)].incarnation();
-            let input = ResourceInput::Connected {
-                peer: PeerIndex(peer as u8),
-                connection: id_of(conn),
-                incarnation,
-            };
-            self.feed_resource(node, input)?;
-            let end = self.conns[conn].end(node);
-            self.plan_delivery(conn, end);
-        }
-        Ok(())
-    }
-
     /// Give a packet to the connection a node has with a peer.
     pub fn send(&mut self, node: usize, conn: usize, packet: Packet) {
         let packet = self.through_the_codec(packet);
@@ -204,7 +190,8 @@ impl World {
         self.plan_delivery(conn, far);
     }
 
-    fn plan_delivery(&mut self, conn: usize, end: usize) {
+    /// What waits at this end of a connection arrives in time.
+    pub fn plan_delivery(&mut self, conn: usize, end: usize) {
         let lane = &mut self.conns[conn].lanes[end];
         if lane.planned || lane.stalled {
             return;
@@ -318,12 +305,15 @@ impl World {
             return Ok(());
         };
         self.tally.lost += 1;
+        self.tally.half_open += u64::from(self.conns[conn].open == [true; 2]);
         self.trace(|| format!("{node} gives connection {} up: {reason}", conn + 1));
         let end = self.conns[conn].end(node);
         self.conns[conn].open[end] = false;
         self.conns[conn].lanes[end].queue.clear();
         self.send(node, conn, Packet::Closed { gone: false });
+        let told = self.nodes[node].told;
         let link = &mut self.nodes[node].links[peer];
+        link.lost_at = told;
         let asked = link.outflow.drain().map(|(ask, _)| ask).collect::<Vec<_>>();
         let dropped = link.intake.disconnect().count();
         self.digest.mix(asked.len() as u64 ^ (dropped as u64) << 32);

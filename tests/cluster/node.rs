@@ -9,7 +9,7 @@ use mirror_core::identity::VolumeIdentity;
 use mirror_core::metadata::HEADER_BYTES;
 use mirror_core::resource::Resource;
 use mirror_core::resource::event::{HostAccess, Output as ResourceOutput, Volumes};
-use mirror_core::state::PeerState;
+use mirror_core::state::{LocalDisk, PeerState};
 use mirror_core::stream::{Credit, Intake, Outflow};
 
 use crate::ask::{Ask, Copying};
@@ -68,6 +68,8 @@ pub struct Volume {
     pub created: bool,
     /// The transaction under way, and whether it fails.
     pub persisting: Option<(Transaction, bool)>,
+    /// Transactions take so many times longer than usual.
+    pub slow_metadata: u64,
     /// Requests between `Host` and `Release`.
     pub requests: Requests,
     /// Reads that wait for writes started before them.
@@ -104,8 +106,19 @@ pub struct Volume {
     pub copied: Option<Standing>,
     /// The operator's word on the data here.
     pub word: Word,
-    /// The generation that is durable, and of which version of the file that was read.
-    pub known_generation: Option<(u64, u64)>,
+    /// What of it was read last.
+    pub known: Option<Known>,
+}
+
+/// What a crash would find in a metadata file.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Which version of the file this was read from.
+    pub version: u64,
+    /// The generation.
+    pub generation: u64,
+    /// The state of the image.
+    pub disk: LocalDisk,
 }
 
 /// What the operator, or a policy of his, has said of the data of a volume on a node.
@@ -142,6 +155,8 @@ pub struct Link {
     pub conn: Option<usize>,
     /// A newer connection, not told yet: something of an older one is still being applied.
     pub next: Option<usize>,
+    /// So many connections had been told of on this node when the latest one of this link was lost.
+    pub lost_at: u64,
     /// What was asked and not answered.
     pub outflow: Outflow<Ask>,
     /// What the peer asked.
@@ -193,6 +208,8 @@ pub struct Node {
     pub stopped: usize,
     /// Random number of its present life.
     pub incarnation: u64,
+    /// Connections that its resource has been told of, in this life.
+    pub told: u64,
     /// Copies whose parts are on their way.
     pub copies: Vec<Copying>,
     /// Random bits for its cores.
@@ -211,6 +228,7 @@ impl Volume {
             store: Store::new(HEADER_BYTES as u64),
             created: false,
             persisting: None,
+            slow_metadata: 1,
             requests: Requests::default(),
             held: Vec::new(),
             states: [PeerState::Connecting; PEERS],
@@ -229,7 +247,7 @@ impl Volume {
             renewed: false,
             copied: None,
             word: Word::Keep,
-            known_generation: None,
+            known: None,
         }
     }
 
@@ -245,6 +263,7 @@ impl Link {
         Self {
             conn: None,
             next: None,
+            lost_at: 0,
             outflow: Outflow::new(credit),
             intake: Intake::new(volumes, credit),
             dialling: false,
@@ -289,6 +308,7 @@ impl Node {
             stopping: false,
             stopped: 0,
             incarnation: 0,
+            told: 0,
             copies: Vec::new(),
             entropy,
         }

@@ -105,6 +105,8 @@ impl World {
         } else {
             Err(Failure::Io)
         };
+        self.tally.io_errors += u64::from(fate == Err(Failure::Io) && owner.volumes[volume].attached);
+        self.tally.no_space += u64::from(fate == Err(Failure::NoSpace));
         owner.operations.insert(
             name,
             Operation {
@@ -126,6 +128,7 @@ impl World {
             return Ok(());
         };
         let whole = operation.fate.is_ok();
+        self.judge_late(node, &operation)?;
         self.take_effect(node, name, &operation, whole)?;
         let volume = operation.volume;
         match operation.work {
@@ -196,10 +199,12 @@ impl World {
             Work::Store { fetch, .. } => (false, Some(node_of(node, fetch.peer)), true),
         };
         let sectors = self.sectors_of(node, operation);
+        let (mut done, mut misdirected) = (0, false);
         for &(slot, stamp) in &sectors {
             if !whole && self.rng.chance(50) {
                 continue;
             }
+            done += 1;
             let slot = slot as usize;
             let present = self.nodes[node].volumes[volume].disk.read(slot);
             if is_copy {
@@ -215,7 +220,7 @@ impl World {
                 if present != stamp {
                     disk.miss(slot);
                 }
-                self.tally.rotten += 1;
+                misdirected = true;
             } else {
                 disk.write(slot, stamp, name, durable);
                 if stamp >= ROT {
@@ -223,6 +228,8 @@ impl World {
                 }
             }
         }
+        self.tally.misdirected += u64::from(misdirected);
+        self.tally.torn += u64::from(done > 0 && done < sectors.len());
         if let Some(write) = sectors.first().and_then(|&(_, stamp)| self.truth.get_mut(stamp))
             && whole
             && !is_copy

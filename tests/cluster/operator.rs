@@ -66,12 +66,21 @@ impl World {
             _ => {}
         }
         if let Action::Promote { node, force } = action {
+            self.tally.worst_moments += u64::from(self.is_in_trouble());
             let promotes = |asked: &Asked| asked.node == node && matches!(asked.action, Action::Promote { .. });
             let others = self.operator.asked.iter().any(promotes);
             self.nodes[node].forcing = force || (others && self.nodes[node].forcing);
         }
         let (node, command) = self.command_of(action);
         self.command(node, command, action)
+    }
+
+    /// A node is down, a link is cut, an image is not whole, or an earlier command is under way.
+    fn is_in_trouble(&self) -> bool {
+        let down = self.nodes.iter().any(|node| !node.is_up());
+        let partial = self.nodes.iter().any(|node| node.volumes.iter().any(|it| it.partial));
+        let cut = self.broken_until.iter().flatten().any(|&until| until > self.now);
+        down || partial || cut || self.operator.waits()
     }
 
     fn command_of(&self, action: Action) -> (usize, Command) {

@@ -24,8 +24,6 @@ pub struct Options {
 pub enum Broken {
     /// A new connection is told to the resource while requests of the old one are still being applied.
     Fence,
-    /// The image is not made durable before a mirror starts from metadata that a kill left.
-    SyncAtStart,
     /// What a branch must hold is not saved.
     Branch,
     /// Hosts are not shut out before `HostsDrained`.
@@ -34,7 +32,16 @@ pub enum Broken {
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Fence, Self::SyncAtStart, Self::Branch, Self::Shut];
+    pub const ALL: [Self; 3] = [Self::Fence, Self::Branch, Self::Shut];
+
+    /// What is done when it is broken, in words.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Fence => "A node hears of a new connection while requests of lost ones are still being applied.",
+            Self::Branch => "What a branch must hold is not saved.",
+            Self::Shut => "Hosts are not shut out before a resource hears that they are.",
+        }
+    }
 }
 
 /// Something happened that must not.
@@ -151,8 +158,32 @@ tally! {
     resized,
     /// Verify passes asked for.
     verified,
-    /// Sectors that rotted or got another's write.
+    /// Sectors that rotted.
     rotten,
+    /// Writes that landed on another sector.
+    misdirected,
+    /// Writes that a death cut off with some sectors done and others not.
+    torn,
+    /// The same of metadata.
+    torn_metadata,
+    /// Operations of images that failed with EIO.
+    io_errors,
+    /// With ENOSPC.
+    no_space,
+    /// Metadata transactions that failed.
+    metadata_errors,
+    /// Links that carried nothing in one direction.
+    one_way,
+    /// Links that stood still, and then delivered.
+    stalled,
+    /// Connections that one side gave up while the other went on using it.
+    half_open,
+    /// Disks that were slow for a while.
+    slowed,
+    /// Clocks that jumped.
+    clock_jumps,
+    /// Promotions asked for while a node was down, a link cut, an image not whole, or the role about to move.
+    worst_moments,
     /// Commands refused.
     commands_refused,
     /// Frames through the codec.

@@ -8,6 +8,9 @@ use crate::stage::{LONG_US, Stage, Step};
 use crate::store::Store;
 use crate::world::Event;
 
+/// Times that a growth is repeated.
+const SIZES_TRIES: u32 = 6;
+
 impl Stage {
     /// Images and metadata of a node as they are now.
     pub fn snapshot(&self, node: usize) -> Vec<(Disk, Store)> {
@@ -57,6 +60,50 @@ impl Stage {
                     let replaced = false;
                     self.does(Action::Attach { node, volume, replaced })?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The generation of a volume that a crash would find.
+    pub fn durable(&mut self, node: usize, volume: usize) -> Result<u64, String> {
+        let known = self.world.known(node, volume);
+        known
+            .map(|known| known.generation)
+            .map_err(|violation| violation.to_string())
+    }
+
+    /// The operator gives a node's data up for another's, and connects the two.
+    pub fn gives_up(&mut self, node: usize, to: usize) -> Step {
+        let discard = true;
+        self.act(Action::Connect { node, to, discard })?;
+        self.act(Action::Connect {
+            node: to,
+            to: node,
+            discard: false,
+        })?;
+        Ok(())
+    }
+
+    /// The operator connects two nodes that stand alone.
+    pub fn connects(&mut self, one: usize, other: usize) -> Step {
+        for (node, to) in [(one, other), (other, one)] {
+            let discard = false;
+            self.act(Action::Connect { node, to, discard })?;
+        }
+        Ok(())
+    }
+
+    /// A growth that was cut short between two nodes is repeated on the smaller one.
+    pub fn even_sizes(&mut self) -> Step {
+        for _ in 0..SIZES_TRIES {
+            self.pass(1_500_000)?;
+            let sizes: Vec<u64> = self.world.nodes.iter().map(|node| node.volumes[0].offered).collect();
+            let Some(node) = (0..sizes.len()).min_by_key(|&node| sizes[node]) else {
+                return Ok(());
+            };
+            if sizes.iter().any(|&size| size > sizes[node]) {
+                self.act(Action::Resize { node, volume: 0 })?;
             }
         }
         Ok(())

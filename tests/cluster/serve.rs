@@ -54,8 +54,10 @@ impl World {
                 let need = request.need();
                 let item = Arrived { request, payload };
                 let arrived = self.nodes[node].links[peer].intake.arrive(sequence, volume, need, item);
-                arrived.map_err(|error| self.violation("stream", error.to_string()))?;
-                self.pump_intake(node, peer)
+                match arrived {
+                    Ok(()) => self.pump_intake(node, peer),
+                    Err(error) => self.unfit(node, peer, &error),
+                }
             }
             Packet::Answer { answer, payload } => {
                 self.answered(node, peer, answer, payload)?;

@@ -85,7 +85,7 @@ impl Stage {
     pub fn pass(&mut self, us: u64) -> Step {
         let until = self.world.now + us;
         while self.world.next_at().is_some_and(|at| at <= until) {
-            self.step()?;
+            self.tick()?;
         }
         self.world.now = until;
         Ok(())
@@ -99,7 +99,7 @@ impl Stage {
                 let state = self.world.stuck("waited in vain").err().map(|violation| violation.text);
                 return Err(format!("waited in vain for: {what}\n{}", state.unwrap_or_default()));
             }
-            self.step()?;
+            self.tick()?;
         }
         Ok(())
     }
@@ -113,7 +113,8 @@ impl Stage {
             .map_err(|violation| violation.to_string())
     }
 
-    fn step(&mut self) -> Step {
+    /// One event.
+    pub fn tick(&mut self) -> Step {
         self.world.step().map_err(|violation| violation.to_string())
     }
 

@@ -38,8 +38,9 @@ impl Store {
         }
     }
 
-    /// The power fails, or the process dies, somewhere in the middle of a transaction.
-    pub fn carry_out_partly(&mut self, transaction: &Transaction, rng: &mut Rng) {
+    /// The power fails, or the process dies, somewhere in the middle of a transaction. True: a part of it was written.
+    pub fn carry_out_partly(&mut self, transaction: &Transaction, rng: &mut Rng) -> bool {
+        let (mut done, all) = (0, transaction.first.len() + transaction.then.len());
         let first_done = rng.chance(40);
         let parts = [(&transaction.first, first_done), (&transaction.then, false)];
         for (part, whole) in parts {
@@ -47,13 +48,15 @@ impl Store {
             for write in part {
                 if whole || rng.chance(kept) {
                     self.write(write);
+                    done += 1;
                 }
             }
             if !whole {
-                return;
+                break;
             }
             self.barrier();
         }
+        done > 0 && done < all
     }
 
     /// Write into the cache.
@@ -71,11 +74,17 @@ impl Store {
         self.settle(|values| values.last().copied());
     }
 
-    /// The power fails: each cached sector keeps one of its values.
-    pub fn power_loss(&mut self, rng: &mut Rng) {
+    /// The power fails: each cached sector keeps one of its values. True: some were written and some not.
+    pub fn power_loss(&mut self, rng: &mut Rng) -> bool {
         self.version += 1;
         let kept_percent = rng.pick(&[0, 30, 50, 80, 100]);
-        self.settle(|values| rng.chance(kept_percent).then(|| values[rng.index(values.len())]));
+        let (mut kept, all) = (0, self.cached.len());
+        self.settle(|values| {
+            let keeps = rng.chance(kept_percent);
+            kept += usize::from(keeps);
+            keeps.then(|| values[rng.index(values.len())])
+        });
+        kept > 0 && kept < all
     }
 
     /// What no power loss can take away.

@@ -4,6 +4,9 @@ use crate::disk::ROT;
 use crate::faults::{Cut, DiskFault, Fault};
 use crate::world::{Check, Event, Phase, World};
 
+/// Microseconds until a node that a sector can rot on is looked for again.
+const ROT_AGAIN_US: u64 = 5_000;
+
 impl World {
     /// A fault strikes.
     pub fn strike(&mut self, fault: Fault) -> Check {
@@ -14,7 +17,11 @@ impl World {
                 how,
                 notice_us,
                 for_us,
-            } => self.cut(nodes, how, notice_us, for_us),
+            } => {
+                self.tally.one_way += u64::from(how == Cut::OneWay && self.linked(nodes.0, nodes.1));
+                self.tally.stalled += u64::from(how == Cut::Stall && self.linked(nodes.0, nodes.1));
+                self.cut(nodes, how, notice_us, for_us);
+            }
             Fault::Kill { node, down_us } => return self.node_dies(node, false, down_us),
             Fault::Power { node, down_us } => {
                 let hit = match node {
@@ -31,11 +38,15 @@ impl World {
             }
             Fault::DiskFails { node, volume, what } => self.fail_disk(node, volume, what),
             Fault::Slow { node, times, for_us } => {
+                self.tally.slowed += 1;
                 self.nodes[node].slow = times;
                 self.after(for_us, Event::Fast(node));
             }
             Fault::Rot { node, volume } => self.rot(node, volume),
-            Fault::ClockJumps { node, by_us } => self.nodes[node].ahead_us += by_us,
+            Fault::ClockJumps { node, by_us } => {
+                self.tally.clock_jumps += 1;
+                self.nodes[node].ahead_us += by_us;
+            }
             Fault::HostGone { node, connection } => return self.host_gone(node, connection),
             Fault::Operator(action) => return self.carry_out(action),
         }
@@ -91,13 +102,21 @@ impl World {
         }
     }
 
-    /// A sector of a node in step, and not Primary, goes bad, or its next write lands elsewhere.
-    fn rot(&mut self, node: usize, volume: usize) {
-        let it = &self.nodes[node].volumes[volume];
-        let in_step = it.follows.is_some() && it.left_at == 0 && !it.partial;
-        if self.nodes[node].reign.is_some() || !in_step {
+    /// A sector of a node in step, and not Primary, goes bad, or its next write lands elsewhere: as soon as there is such
+    /// a node.
+    pub fn rot(&mut self, node: usize, volume: usize) {
+        if self.phase != Phase::Safety {
             return;
         }
+        let fit = |node: &usize| {
+            let it = &self.nodes[*node].volumes[volume];
+            let in_step = it.follows.is_some() && it.left_at == 0 && !it.partial;
+            self.nodes[*node].reign.is_none() && in_step
+        };
+        let mut nodes = (node..self.nodes.len()).chain(0..node);
+        let Some(node) = nodes.find(fit) else {
+            return self.after(ROT_AGAIN_US, Event::Rot(node, volume));
+        };
         if self.rng.chance(40) {
             self.nodes[node].volumes[volume].failing.misdirected = true;
             return;

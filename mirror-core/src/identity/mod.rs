@@ -5,9 +5,13 @@
 //! for every peer that stays behind, into that peer's record.
 
 pub mod decide;
+#[cfg(any(test, feature = "sabotage"))]
+mod domain;
 mod explain;
 mod lineage;
 pub mod meeting;
+#[cfg(any(test, feature = "sabotage"))]
+pub mod oracle;
 mod policy;
 mod rules;
 #[cfg(test)]

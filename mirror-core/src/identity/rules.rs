@@ -270,12 +270,25 @@ impl<'s, 'a> Pair<'s, 'a> {
                 .then(|| split(false, Rule::CommonHistory))
                 .flatten()
         };
-        relation.or_else(parted).or_else(past).unwrap_or(Decision {
-            verdict: Verdict::Unrelated,
+        relation
+            .or_else(parted)
+            .or_else(past)
+            .unwrap_or_else(|| self.unrelated())
+    }
+
+    /// Nothing else applies. (Left out, data that nobody knows anything of would be taken for equal.)
+    fn unrelated(&self) -> Decision {
+        let verdict = if self.skip.keeps(Rule::Unrelated) {
+            Verdict::Unrelated
+        } else {
+            Verdict::InStep
+        };
+        Decision {
+            verdict,
             rule: Rule::Unrelated,
             overruled: None,
             newer: Newer::Neither,
-        })
+        }
     }
 
     fn copy_known(&self, source: Who, how: Known) -> Option<Decision> {

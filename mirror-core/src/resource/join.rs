@@ -73,9 +73,6 @@ impl Resource {
                 target && lane.ruling.volume == volume && lane.stage != LaneStage::Parked
             })
         };
-        if !self.keeps(Sabotage::OthersHearOfTarget) {
-            return;
-        }
         let mut concerned = Vec::new();
         for other in (0..self.peers.len()).filter(|other| *other != peer) {
             let joined = self.peers[other].joined().into_iter().flat_map(|joined| &joined.lanes);
@@ -137,7 +134,7 @@ impl Resource {
                 orders.push(Order::BeginTarget { source: index(peer) });
                 // A Primary brings the others up to date as well. A copy from a Secondary does not tell how this node
                 // differs from them afterwards.
-                if theirs.role == Role::Secondary && self.keeps(Sabotage::DoubtAfterCopy) {
+                if theirs.role == Role::Secondary {
                     orders.extend(others.into_iter().map(fill));
                 }
             }
@@ -146,7 +143,7 @@ impl Resource {
             Verdict::Source { full } if theirs.role == Role::Secondary => {
                 // What a third node wrote here as Primary is in none of this node's bits.
                 let told = mine.role == Role::Primary || self.past.mine || others.is_empty();
-                if full || (!told && self.keeps(Sabotage::DoubtAfterCopy)) {
+                if full || !told {
                     orders.push(fill(peer));
                 }
             }
@@ -286,7 +283,7 @@ impl Resource {
         let behind = |lane: &Lane| {
             let said = &joined.mine.volumes[lane.ruling.mine];
             let now = world.identity(lane.ruling.volume, index(peer));
-            lane.stage == LaneStage::Up && said.for_peer == 0 && now.for_peer != 0
+            lane.stage != LaneStage::Preparing && said.for_peer == 0 && now.for_peer != 0
         };
         joined.lanes.iter().any(behind) && self.keeps(Sabotage::BehindMeetsAnew)
     }

@@ -1,11 +1,14 @@
 //! Named scenarios, after the rows of the test survey that they play (docs/SCENARIOS.md has the table).
 
 mod connections;
+mod decisions;
 mod disks;
 mod generations;
+mod order;
 mod resync;
 mod resync_more;
 mod roles;
+mod thirds;
 mod verify;
 
 use crate::stage::Scenario;
@@ -20,6 +23,9 @@ pub fn all() -> Vec<Scenario> {
         resync_more::ALL,
         verify::ALL,
         disks::ALL,
+        decisions::ALL,
+        order::ALL,
+        thirds::ALL,
     ]
     .into_iter()
     .flatten()

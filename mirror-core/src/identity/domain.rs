@@ -1,6 +1,102 @@
-//! Every state of one side over small domains.
+//! Every state of one side over small domains: what the decision is held against, in tests and in the mutation run.
 
-use super::*;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::decide::Side;
+use super::{Generation, Meeting, Role, VolumeIdentity};
+use crate::state::LocalDisk;
+
+/// A side that owns what it says.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) name: &'static str,
+    pub(super) volume: VolumeIdentity,
+    pub(super) role: Role,
+    pub(super) discard: bool,
+    pub(super) primary_since: u64,
+}
+
+impl Node {
+    /// With data of this generation, complete, nothing dirty.
+    pub(super) fn new(name: &'static str, current: Generation) -> Self {
+        Self {
+            name,
+            volume: VolumeIdentity {
+                name: "v".to_string(),
+                size: 1 << 20,
+                fresh: false,
+                current,
+                for_peer: 0,
+                for_others: Vec::new(),
+                history: Vec::new(),
+                disk: LocalDisk::UpToDate,
+                crashed_primary: false,
+                dirty_bytes: 0,
+                acks_wait: false,
+                sync: 0,
+                met: Meeting::NEVER,
+                met_before: Meeting::NEVER,
+            },
+            role: Role::Secondary,
+            discard: false,
+            primary_since: 0,
+        }
+    }
+
+    pub(super) fn fresh(name: &'static str) -> Self {
+        let mut node = Self::new(name, 0);
+        node.volume.fresh = true;
+        node
+    }
+
+    pub(super) fn for_peer(mut self, generation: Generation) -> Self {
+        self.volume.for_peer = generation;
+        self
+    }
+
+    pub(super) fn for_other(mut self, generation: Generation) -> Self {
+        self.volume.for_others.push(generation);
+        self
+    }
+
+    pub(super) fn history(mut self, history: &[Generation]) -> Self {
+        self.volume.history = history.to_vec();
+        self
+    }
+
+    pub(super) fn disk(mut self, disk: LocalDisk) -> Self {
+        self.volume.disk = disk;
+        self
+    }
+
+    pub(super) fn dirty(mut self, bytes: u64) -> Self {
+        self.volume.dirty_bytes = bytes;
+        self
+    }
+
+    pub(super) fn sync(mut self, token: u64) -> Self {
+        self.volume.sync = token;
+        self
+    }
+
+    pub(super) fn met(mut self, met: Meeting, before: Meeting) -> Self {
+        self.volume.met = met;
+        self.volume.met_before = before;
+        self
+    }
+
+    pub(super) fn side(&self) -> Side<'_> {
+        Side {
+            volume: &self.volume,
+            node: self.name,
+            incarnation: self.name.len() as u64,
+            role: self.role,
+            discard_my_data: self.discard,
+            primary_since: self.primary_since,
+        }
+    }
+}
 
 const MEETINGS: [(Meeting, Meeting); 3] = [
     (Meeting::NEVER, Meeting::NEVER),
