@@ -238,9 +238,8 @@ fn handover_is_durable(seed: u64) -> Step {
             stage.write(from, block % 2, block + round)?;
         }
         stage.does(Action::Demote(from))?;
-        let volumes = stage.world.nodes.iter().flat_map(|node| &node.volumes);
-        let settled = volumes.map(|it| (0..it.disk.slots()).all(|slot| it.disk.is_settled(slot)));
-        let durable = settled.fold(true, |all, one| all && one);
+        let mut volumes = stage.world.nodes.iter().flat_map(|node| &node.volumes);
+        let durable = volumes.all(|it| (0..it.disk.slots()).all(|slot| it.disk.is_settled(slot)));
         stage.expect("all of it is durable", durable)?;
         stage.promote(to, false)?;
     }

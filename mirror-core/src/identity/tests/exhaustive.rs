@@ -145,7 +145,7 @@ impl Seen {
 }
 
 fn check(a: &Node, b: &Node, seen: &mut Seen) {
-    let found = decided(a, b);
+    let found = decide(a, b);
     seen.add(Some(found.rule));
     seen.add(found.overruled);
     let complaint = oracle::complaint(a, b, found, decide(b, a));
