@@ -44,6 +44,8 @@ pub(super) struct DataThread {
     pub(super) outward: Vec<Outward>,
     /// Scratch for what volumes tell their resources.
     pub(super) notes: Vec<Note>,
+    /// When a core or a stream wants to be looked at: as of the end of the last turn.
+    next_core: Duration,
     next_tick: Duration,
     pub(super) stopping: Option<Stopping>,
 }
@@ -71,6 +73,7 @@ impl DataThread {
             stream_events: Vec::new(),
             outward: Vec::new(),
             notes: Vec::new(),
+            next_core: Duration::ZERO,
             next_tick: Duration::ZERO,
             stopping: None,
         };
@@ -101,12 +104,19 @@ impl DataThread {
     fn turn(&mut self) -> io::Result<After> {
         let mut completions = std::mem::take(&mut self.completions);
         self.take_messages();
+        // What was told since the last turn, and messages, are still to be settled.
+        let mut stirred = true;
         for _ in 0..ROUNDS_PER_TURN {
             for completion in completions.drain(..) {
-                self.dispatch(completion);
+                stirred |= self.dispatch(completion);
             }
+            stirred |= !self.turn.resume.is_empty();
             self.resume();
-            self.settle();
+            if std::mem::take(&mut stirred) {
+                self.settle();
+            } else {
+                self.flush_streams();
+            }
             std::mem::swap(&mut completions, &mut self.turn.inline);
             if completions.is_empty() && self.turn.resume.is_empty() {
                 break;
@@ -115,6 +125,7 @@ impl DataThread {
         if let Some(after) = self.check_stop() {
             return Ok(after);
         }
+        self.next_core = self.core_timeout();
         let timeout = if completions.is_empty() && self.turn.resume.is_empty() {
             self.timeout()
         } else {
@@ -124,11 +135,9 @@ impl DataThread {
         self.completions = completions;
         self.turn.now = self.started.elapsed();
         waited?;
-        for volume in &mut self.volumes {
-            volume.wake_core(&self.turn);
+        if self.turn.now >= self.next_core {
+            self.wake_cores();
         }
-        self.wake_resources();
-        self.check_streams();
         if self.turn.now >= self.next_tick {
             self.next_tick = self.turn.now + TICK;
             self.tick();
@@ -136,10 +145,20 @@ impl DataThread {
         Ok(After::GoOn)
     }
 
-    fn dispatch(&mut self, completion: Completion) {
+    /// Tell the cores that the time they named has come.
+    fn wake_cores(&mut self) {
+        for volume in &mut self.volumes {
+            volume.wake_core(&self.turn);
+        }
+        self.wake_resources();
+        self.check_streams();
+    }
+
+    /// False: nothing has come of it that has to be settled.
+    fn dispatch(&mut self, completion: Completion) -> bool {
         let Some(token) = Token::decode(completion.token) else {
             debug_assert!(false, "a completion of nobody: {completion:?}");
-            return;
+            return false;
         };
         match token.kind {
             Kind::Receive | Kind::Send => self.dispatch_connection(token, completion),
@@ -159,13 +178,16 @@ impl DataThread {
                 }
             }
             // Dispatched by resource.
-            Kind::StreamReceive | Kind::StreamSend => self.on_stream(token, completion.result, completion.op),
+            Kind::StreamReceive | Kind::StreamSend => {
+                return self.on_stream(token, completion.result, completion.op);
+            }
             Kind::LinkReceive | Kind::LinkSend => {
                 if let Some(volume) = self.volumes.get_mut(token.index) {
                     volume.on_link(&mut self.turn, token, completion.result, completion.op);
                 }
             }
         }
+        true
     }
 
     fn dispatch_connection(&mut self, token: Token, completion: Completion) {
@@ -320,11 +342,16 @@ impl DataThread {
         }
     }
 
-    /// How long to sleep when nothing happens.
-    fn timeout(&self) -> Option<Duration> {
+    /// When a core or a stream wants to be looked at; `MAX`: never.
+    fn core_timeout(&self) -> Duration {
         let volumes = self.volumes.iter().filter_map(Volume::next_timeout);
         let resources = self.resources.iter().filter_map(ResourceSide::next_timeout);
-        let core = volumes.chain(resources).min();
+        volumes.chain(resources).min().unwrap_or(Duration::MAX)
+    }
+
+    /// How long to sleep when nothing happens.
+    fn timeout(&self) -> Option<Duration> {
+        let core = Some(self.next_core).filter(|&at| at < Duration::MAX);
         let ticks =
             self.stopping.is_some() || !self.connections.is_empty() || self.volumes.iter().any(Volume::needs_time);
         let tick = ticks.then_some(self.next_tick);

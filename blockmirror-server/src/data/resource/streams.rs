@@ -16,19 +16,23 @@ use crate::ring::Op;
 const EVENTS_MAX: usize = 1 << 16;
 
 impl DataThread {
-    /// An operation of a stream came back.
-    pub(in crate::data) fn on_stream(&mut self, token: Token, result: io::Result<usize>, op: Op) {
+    /// An operation of a stream came back. False: a send that went well, which nobody has to be told of.
+    pub(in crate::data) fn on_stream(&mut self, token: Token, result: io::Result<usize>, op: Op) -> bool {
         let (index, connection) = named_by(token);
         let Some(partner) = self.resources.get_mut(token.index).and_then(|side| side.partner(index)) else {
-            return;
+            return false;
         };
-        let outcome = match token.kind {
-            Kind::StreamSend => partner.port.on_sent(&mut self.turn, connection, result, op),
-            _ => partner.port.on_received(&self.turn, connection, result, op),
+        let is_send = token.kind == Kind::StreamSend;
+        let outcome = if is_send {
+            partner.port.on_sent(&mut self.turn, connection, result, op)
+        } else {
+            partner.port.on_received(&self.turn, connection, result, op)
         };
+        let went_well = outcome.is_ok();
         if let Err(lost) = outcome {
             partner.lost.get_or_insert(lost);
         }
+        !(is_send && went_well)
     }
 
     /// Heartbeats and silence.
