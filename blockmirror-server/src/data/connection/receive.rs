@@ -2,14 +2,15 @@
 
 use std::io;
 
+use mirror_core::stream::codec::PayloadHasher;
 use nbd_proto::{Command, Request, validate};
 
 use super::{Connection, HangUp, Phase};
 use crate::data::staging::STAGING_BYTES;
 use crate::data::token::Kind;
 use crate::data::turn::Turn;
-use crate::data::volume::{Origin, Volume};
-use crate::ring::{Buffer, Op, Payload};
+use crate::data::volume::{Body, Origin, Volume};
+use crate::ring::{Buffer, Op};
 
 /// Payloads up to this many bytes are copied out of the staging buffer; longer ones are received in place.
 const STAGED_BYTES: u32 = 16 << 10;
@@ -37,9 +38,11 @@ pub(super) enum Incoming {
         /// Away while a receive is in flight.
         buffer: Option<Buffer>,
         filled: usize,
+        /// Of what was received, if a stream will need it.
+        check: Option<PayloadHasher>,
     },
     /// Nothing: this WRITE is complete, and held back until the hang-up behind it is explained.
-    Held(Write, Payload),
+    Held(Write, Body),
     /// The payload of a WRITE that was refused.
     Discard(u32),
 }
@@ -81,8 +84,15 @@ impl Connection {
         };
         match &mut self.incoming {
             Incoming::Direct {
-                buffer: home, filled, ..
+                buffer: home,
+                filled,
+                check,
+                ..
             } => {
+                if let Some(check) = check {
+                    // While the bytes are in the cache.
+                    check.update(&buffer.as_slice()[*filled..*filled + count]);
+                }
                 *filled += count;
                 *home = Some(buffer);
             }
@@ -126,9 +136,14 @@ impl Connection {
                 };
                 let payload = turn.driver.pool().payload_of(bytes);
                 self.staging.consume(length);
-                self.start_write(volume, turn, write, payload)
+                self.start_write(volume, turn, write, payload.into())
             }
-            Incoming::Direct { write, buffer, filled } => {
+            Incoming::Direct {
+                write,
+                buffer,
+                filled,
+                check,
+            } => {
                 if *filled < write.length as usize {
                     return Step::Starved;
                 }
@@ -136,19 +151,21 @@ impl Connection {
                     return Step::Starved;
                 };
                 let (write, payload) = (*write, buffer.into_payload());
+                let check = check.take().map(PayloadHasher::finish);
+                let body = Body { payload, check };
                 if self.hang_up == HangUp::Unexplained {
-                    self.incoming = Incoming::Held(write, payload);
+                    self.incoming = Incoming::Held(write, body);
                     return if self.judge_hang_up(volume, turn) {
                         Step::Again
                     } else {
                         Step::Ended
                     };
                 }
-                self.start_write(volume, turn, write, payload)
+                self.start_write(volume, turn, write, body)
             }
-            Incoming::Held(write, payload) => {
-                let (write, payload) = (*write, payload.clone());
-                self.start_write(volume, turn, write, payload)
+            Incoming::Held(write, body) => {
+                let (write, body) = (*write, body.clone());
+                self.start_write(volume, turn, write, body)
             }
             Incoming::Discard(left) => {
                 let count = (*left as usize).min(self.staging.len());
@@ -212,7 +229,7 @@ impl Connection {
         }
         self.staging.consume(Request::LENGTH);
         match command {
-            Command::Write { fua } => self.expect_payload(turn, &request, fua),
+            Command::Write { fua } => self.expect_payload(turn, &request, fua, volume.wants_checks()),
             _ => self.start(
                 volume,
                 turn,
@@ -225,7 +242,7 @@ impl Connection {
         Step::Again
     }
 
-    fn expect_payload(&mut self, turn: &Turn, request: &Request, fua: bool) {
+    fn expect_payload(&mut self, turn: &Turn, request: &Request, fua: bool, checks: bool) {
         let write = Write {
             cookie: request.cookie,
             offset: request.offset,
@@ -239,16 +256,22 @@ impl Connection {
         self.staging.holds_large_payload();
         let mut buffer = turn.driver.pool().take(request.length as usize);
         let filled = self.staging.len().min(buffer.len());
-        buffer.as_mut_slice()[..filled].copy_from_slice(&self.staging.bytes()[..filled]);
+        let there = &self.staging.bytes()[..filled];
+        let mut check = checks.then(PayloadHasher::default);
+        if let Some(check) = &mut check {
+            check.update(there);
+        }
+        buffer.as_mut_slice()[..filled].copy_from_slice(there);
         self.staging.consume(filled);
         self.incoming = Incoming::Direct {
             write,
             buffer: Some(buffer),
             filled,
+            check,
         };
     }
 
-    fn start_write(&mut self, volume: &mut Volume, turn: &mut Turn, write: Write, payload: Payload) -> Step {
+    fn start_write(&mut self, volume: &mut Volume, turn: &mut Turn, write: Write, body: Body) -> Step {
         self.incoming = Incoming::Header;
         let command = Command::Write { fua: write.fua };
         self.start(
@@ -257,7 +280,7 @@ impl Connection {
             write.cookie,
             command,
             (write.offset, write.length),
-            Some(payload),
+            Some(body),
         );
         Step::Again
     }
@@ -269,7 +292,7 @@ impl Connection {
         cookie: u64,
         command: Command,
         (offset, length): (u64, u32),
-        payload: Option<Payload>,
+        body: Option<Body>,
     ) {
         self.in_flight += 1;
         self.window.requests += 1;
@@ -282,7 +305,7 @@ impl Connection {
             connection: self.slot,
             cookie,
         };
-        volume.start(turn, origin, command, (offset, length), payload);
+        volume.start(turn, origin, command, (offset, length), body);
     }
 
     fn has_window(&self, bytes: u64) -> bool {

@@ -42,6 +42,11 @@ impl Checked {
         let check = codec::Payload::of(payload.as_slice());
         Self { payload, check }
     }
+
+    /// Its CRC is known already.
+    pub(crate) fn known(payload: Payload, check: codec::Payload) -> Self {
+        Self { payload, check }
+    }
 }
 
 /// Something that came from the peer, in the order it came.

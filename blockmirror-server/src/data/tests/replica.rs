@@ -93,6 +93,24 @@ fn an_asynchronous_stream_that_breaks_under_load_leaves_no_difference() {
 }
 
 #[test]
+fn a_long_write_that_arrives_in_pieces_goes_over_with_its_checksum() {
+    for engine in [EngineChoice::Auto, EngineChoice::Threads] {
+        let mut cluster = start(engine, 2, AckMode::Sync);
+        let mut host = cluster.host(0, 0);
+        let bytes: Vec<u8> = (0..6 * MIB).map(|at| (at / 1000) as u8).collect();
+        host.write(12_345, &bytes);
+        host.flush();
+        assert_eq!(host.read(12_345, 6 << 20), bytes);
+        // Had the checksum been wrong, the stream would have ended, and a resync have hidden it.
+        let damaged = [0, 1].map(|node| cluster.resource(node).streams[0].damaged);
+        assert_eq!(damaged, [0, 0]);
+        drop(host);
+        assert!(cluster.stop(0) && cluster.stop(1));
+        cluster.assert_same(0, 1);
+    }
+}
+
+#[test]
 fn three_nodes_hold_the_same() {
     let mut cluster = start(EngineChoice::Auto, 3, AckMode::Sync);
     let mut host = cluster.host(0, 0);

@@ -31,8 +31,8 @@ use self::lookup::Lookups;
 use self::mirrored::MirrorSide;
 pub(crate) use self::outward::{Note, Outward};
 use self::plain::Plain;
+pub(crate) use self::request::{Body, Origin, StreamOrigin};
 use self::request::{HostRequest, ImageWork, image_refusal};
-pub(crate) use self::request::{Origin, StreamOrigin};
 pub(crate) use self::streamed::Streamed;
 use self::view::View;
 use super::budget::Budget;
@@ -43,7 +43,7 @@ use super::slab::Slab;
 use super::token::{Kind, Token};
 use super::turn::Turn;
 use crate::image::{Image, ImageDone, ImageRequest};
-use crate::ring::{Completion, Payload};
+use crate::ring::Completion;
 
 /// A volume of this data thread.
 pub(crate) struct Volume {
@@ -189,15 +189,16 @@ impl Volume {
         origin: Origin,
         command: Command,
         (offset, length): (u64, u32),
-        payload: Option<Payload>,
+        body: Option<Body>,
     ) {
+        let (payload, check) = body.map_or((None, None), |body| (Some(body.payload), body.check));
         let request = HostRequest {
             origin,
             command,
             offset,
             length,
             payload,
-            checked: None,
+            check,
             answered: false,
             abandoned: false,
             taken: 0,

@@ -78,6 +78,14 @@ impl Volume {
         }
     }
 
+    /// A stream will need the CRC of what hosts write: best computed while the bytes are in the cache.
+    pub(crate) fn wants_checks(&self) -> bool {
+        match &self.machinery {
+            Machinery::Mirror(mirror) => mirror.streams.iter().any(Option::is_some),
+            Machinery::Plain(_) => false,
+        }
+    }
+
     /// The peer is, or may be, another blockmirror: the resource connects to it.
     pub(crate) fn is_partner(&self, peer: PeerIndex) -> bool {
         match &self.machinery {

@@ -3,6 +3,7 @@
 use mirror_core::ByteRange;
 use mirror_core::config::MUTATION_BYTES_MAX;
 use mirror_core::event::{ConnectionId, Failure, Mutation, MutationKind, PeerIndex, Refusal as MirrorRefusal};
+use mirror_core::stream::codec;
 use mirror_core::stream::intake::Started;
 use nbd_proto::{Command, NbdError, Refusal};
 
@@ -31,6 +32,21 @@ pub(crate) enum Origin {
     },
 }
 
+/// The bytes of a WRITE.
+#[derive(Clone, Debug)]
+pub(crate) struct Body {
+    /// The bytes.
+    pub(crate) payload: Payload,
+    /// Their length and CRC, when they were computed on arrival.
+    pub(crate) check: Option<codec::Payload>,
+}
+
+impl From<Payload> for Body {
+    fn from(payload: Payload) -> Self {
+        Self { payload, check: None }
+    }
+}
+
 /// A request of a replication stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamOrigin {
@@ -54,8 +70,8 @@ pub(super) struct HostRequest {
     pub(super) offset: u64,
     pub(super) length: u32,
     pub(super) payload: Option<Payload>,
-    /// The payload with its checksum, once a stream has needed it.
-    pub(super) checked: Option<Checked>,
+    /// Length and CRC of the payload, once they are known.
+    pub(super) check: Option<codec::Payload>,
     /// Its connection has been told, or is no longer to be told.
     pub(super) answered: bool,
     /// Its connection died: what has not been started is not to be.
@@ -75,10 +91,9 @@ impl HostRequest {
 
     /// The payload for a stream: its checksum is computed once for all peers.
     pub(super) fn checked(&mut self) -> Option<Checked> {
-        if self.checked.is_none() {
-            self.checked = self.payload.clone().map(Checked::new);
-        }
-        self.checked.clone()
+        let payload = self.payload.clone()?;
+        let check = *self.check.get_or_insert_with(|| codec::Payload::of(payload.as_slice()));
+        Some(Checked::known(payload, check))
     }
 
     /// `Some` for a READ: what the reply needs to know.

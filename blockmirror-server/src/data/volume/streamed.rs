@@ -75,7 +75,7 @@ impl Volume {
             return self.streamed(origin, StreamReply::Failed(Failure::Io));
         }
         let place = (range.offset, range.length as u32);
-        self.start(turn, Origin::Stream(origin), command, place, payload);
+        self.start(turn, Origin::Stream(origin), command, place, payload.map(Into::into));
     }
 
     /// An epoch ends: make durable what has been applied. An [`Ended::Epoch`] will come of it.
