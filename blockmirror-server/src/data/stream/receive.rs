@@ -116,6 +116,9 @@ impl Inbound {
                     if payload.length == 0 {
                         return Ok(Some((frame, None)));
                     }
+                    if let Some(payload) = self.staged(pool, payload)? {
+                        return Ok(Some((frame, Some(payload))));
+                    }
                     self.begin_payload(pool, Expected { frame, check: payload });
                 }
             }
@@ -144,18 +147,31 @@ impl Inbound {
         };
     }
 
+    /// The payload, if it is a short one and all of it is there.
+    fn staged(&mut self, pool: &BufferPool, expected: codec::Payload) -> Result<Option<Payload>, StreamLost> {
+        let length = expected.length as usize;
+        if length > STAGED_BYTES {
+            return Ok(None);
+        }
+        let Some(bytes) = self.staging.bytes().get(..length) else {
+            return Ok(None);
+        };
+        let (payload, found) = (pool.payload_of(bytes), codec::Payload::of(bytes));
+        self.staging.consume(length);
+        compare(expected, found)?;
+        Ok(Some(payload))
+    }
+
     /// The frame whose payload is awaited, if all of it is there.
     fn finish(&mut self, pool: &BufferPool) -> Result<Option<(Frame, Option<Payload>)>, StreamLost> {
         let (expected, payload, check) = match mem::replace(&mut self.incoming, Incoming::Frame) {
             Incoming::Frame => return Ok(None),
             Incoming::Staged(expected) => {
-                let Some(bytes) = self.staging.bytes().get(..expected.length()) else {
+                let Some(payload) = self.staged(pool, expected.check)? else {
                     self.incoming = Incoming::Staged(expected);
                     return Ok(None);
                 };
-                let (payload, check) = (pool.payload_of(bytes), codec::Payload::of(bytes));
-                self.staging.consume(expected.length());
-                (expected, payload, check)
+                return Ok(Some((expected.frame, Some(payload))));
             }
             Incoming::Direct {
                 expected,
@@ -168,14 +184,19 @@ impl Inbound {
                 return Ok(None);
             }
         };
-        if check != expected.check {
-            return Err(StreamLost::Damaged(format!(
-                "the checksum of {} bytes of payload from the peer is wrong: the network or memory damages data",
-                expected.length()
-            )));
-        }
+        compare(expected.check, check)?;
         Ok(Some((expected.frame, Some(payload))))
     }
+}
+
+fn compare(expected: codec::Payload, found: codec::Payload) -> Result<(), StreamLost> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(StreamLost::Damaged(format!(
+        "the checksum of {} bytes of payload from the peer is wrong: the network or memory damages data",
+        expected.length
+    )))
 }
 
 fn damaged(error: DecodeError) -> StreamLost {
