@@ -38,8 +38,8 @@ impl DataThread {
         for at in 0..self.resources.len() {
             over &= self.resource_stopped(at);
         }
-        let mut views = self.volumes.iter().filter(|volume| volume.is_view());
-        over &= views.all(|view| view.stopped().is_some());
+        // Volumes that are served no longer are of no resource, and branches are not either: each has its own end.
+        over &= self.volumes.iter().all(|volume| volume.stopped().is_some());
         let late = self.turn.now >= deadline;
         if !over && !late {
             return None;
