@@ -181,7 +181,7 @@ fn blockmirror_to_plain() -> Result<System> {
 
 fn blockmirror_mirror(name: &'static str, scratch: Scratch, peer: &str, leg: Leg) -> Result<System> {
     let image = image(&scratch, "local.img")?;
-    let peer = Peer::new("bravo", peer).with("skip_initial_sync = true\nprotocol = \"nbd\"");
+    let peer = Peer::new("bravo", peer).with("skip_initial_sync = true");
     let resource = Resource::mirrored("db", &image, IMAGE_SIZE, vec![peer]);
     let node = Node::start(scratch.path(), &NodeConfig::new("alpha", vec![resource]))?;
     node.wait_established("db", PATIENT)?;
