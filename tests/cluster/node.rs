@@ -40,7 +40,7 @@ pub struct Standing {
     /// The reign.
     pub follows: Option<usize>,
     /// When, and at which step, the reign went on without it; 0: it has not.
-    pub left: (crate::truth::Moment, u64),
+    pub left: (Moment, u64),
     /// Parts of it are newer than others.
     pub partial: bool,
     /// It may have forgotten something.
