@@ -197,6 +197,7 @@ impl Mirror {
         if matches!(request.kind, CopyKind::Look | CopyKind::Compare) {
             self.compare_again(peer, request.range);
         }
+        self.perhaps_changed_here(peer, &request);
         let key = COPY_ID | request.id.0 as u32;
         match request.phase {
             _ if request.kind == CopyKind::Look => {}

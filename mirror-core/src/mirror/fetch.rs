@@ -5,7 +5,7 @@
 //! (I3). Meanwhile host writes go to both legs, and reads of what is dirty go to the peer (I6).
 
 use super::Mirror;
-use super::background::{CopyKind, CopyRequest};
+use super::background::{CopyKind, CopyPhase, CopyRequest};
 use super::peer::Peer;
 use super::request::{Request, bit};
 use crate::config::COPIED_MAX;
@@ -97,6 +97,11 @@ impl Mirror {
         let Some(request) = self.take_copy(at, connection, copy) else {
             return;
         };
+        // (Of one block that the peer could not read nothing was written.)
+        let bad_sector = outcome == Err(CopyFailure::Peer(Failure::Io)) && request.range.halves().is_none();
+        if outcome.is_err() && !bad_sector {
+            self.perhaps_changed_here(at, &request);
+        }
         match (outcome, request.kind) {
             (Err(CopyFailure::Link(failure) | CopyFailure::Peer(failure @ Failure::NoSpace)), _) => {
                 return self.peer_failed(at, DisconnectReason::PeerFailed(failure));
@@ -125,6 +130,15 @@ impl Mirror {
         }
         if copied.shipped + copied.zeroed > 0 {
             self.changed_here(peer, request.range);
+        }
+    }
+
+    /// A fetch that did not come to a good end may have written some of what differed, which the next one finds equal. The
+    /// others may be in step with what was here before. (A leg that lacks something is nobody's source.)
+    pub(super) fn perhaps_changed_here(&mut self, source: usize, request: &CopyRequest) {
+        let sent = request.kind == CopyKind::Fetch && request.phase == CopyPhase::InFlight;
+        if sent && self.is_primary() && self.leg_is_complete() {
+            self.changed_here(source, request.range);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::state::{LocalDisk, PeerState};
 
 const A: usize = 0;
 const B: usize = 1;
+const C: usize = 2;
 /// Longer than between two tries of a block that could not be read.
 const A_WHILE: Duration = Duration::from_secs(30);
 
@@ -112,4 +113,49 @@ fn a_bad_sector_of_the_source_keeps_nothing_else_from_the_target() {
     cluster.run_for(A_WHILE);
     assert_eq!(differing(&cluster), [0; 0]);
     assert_eq!(cluster.state(A, B), PeerState::Established);
+}
+
+/// A is Primary, in step with C, and lacks what B has of block 5.
+fn fetching() -> Cluster {
+    let mut cluster = Cluster::new(3, AckMode::Sync);
+    cluster.connect(A, SyncPlan::InStep, B, SyncPlan::InStep);
+    cluster.connect(A, SyncPlan::InStep, C, SyncPlan::InStep);
+    cluster.promote(A, 100);
+    cluster.cut(A, B);
+    cluster.write(A, 5, 7);
+    cluster.write(A, 6, 7);
+    cluster.nodes[B].image[5] = 9;
+    assert_eq!(cluster.dirty(A, C), 0);
+    cluster
+}
+
+#[test]
+fn what_a_fetch_that_was_cut_off_may_have_written_is_compared_with_the_others() {
+    let mut cluster = fetching();
+    cluster.stalled.push((B, A));
+    cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    // It is written here, and nobody has said so when the connection goes.
+    cluster.nodes[A].image[5] = 9;
+    cluster.cut(A, B);
+    cluster.stalled.clear();
+    assert!(cluster.nodes[A].mirror.is_dirty(Cluster::index(A, C), 5));
+    cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    cluster.run_for(A_WHILE);
+    assert_eq!(cluster.state(A, C), PeerState::Established);
+    assert_eq!(cluster.nodes[A].image, cluster.nodes[C].image);
+}
+
+#[test]
+fn what_a_fetch_that_failed_in_part_may_have_written_is_compared_with_the_others() {
+    let mut cluster = fetching();
+    cluster.nodes[B].unreadable = [6].into();
+    cluster.stalled.push((B, A));
+    cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    cluster.nodes[A].image[5] = 9;
+    cluster.stalled.clear();
+    cluster.settle();
+    assert!(cluster.nodes[A].mirror.is_dirty(Cluster::index(A, C), 5));
+    cluster.nodes[B].unreadable.clear();
+    cluster.run_for(A_WHILE);
+    assert_eq!(cluster.nodes[A].image, cluster.nodes[C].image);
 }
