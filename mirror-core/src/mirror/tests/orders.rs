@@ -189,3 +189,28 @@ fn data_that_were_given_up_are_no_ancestor_of_those_that_replaced_them() {
         "nothing is known of it any more"
     );
 }
+
+#[test]
+fn the_word_that_gives_data_up_is_durable_and_void_once_they_are_a_primarys() {
+    let mut cluster = pair(AckMode::Sync);
+    let give_up = |from: usize, given_up| Order::GiveUp {
+        peer: Cluster::index(from, 1 - from),
+        given_up,
+    };
+    let gives_up = |cluster: &Cluster| cluster.nodes[1].mirror.gives_up(Cluster::index(1, 0));
+    let ticket = cluster.order(0, give_up(0, true));
+    assert_eq!(cluster.nodes[0].outcome(ticket), Some(Err(OrderRefusal::WrongState)));
+    cluster.cut(0, 1);
+    cluster.nodes[1].holds_metadata = true;
+    let ticket = cluster.order(1, give_up(1, true));
+    assert_eq!(cluster.nodes[1].outcome(ticket), None, "not before it is durable");
+    cluster.save(1);
+    assert_eq!(cluster.nodes[1].outcome(ticket), Some(Ok(())));
+    cluster.nodes[1].holds_metadata = false;
+    assert!(gives_up(&cluster));
+    cluster.ordered(1, give_up(1, false));
+    assert!(!gives_up(&cluster));
+    cluster.ordered(1, give_up(1, true));
+    cluster.promote(1, 200);
+    assert!(!gives_up(&cluster));
+}
