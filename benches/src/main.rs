@@ -17,12 +17,12 @@ use anyhow::{Context, Result, bail, ensure};
 use blockmirror_tests::failover;
 
 use fio::{Row, Sample};
-use resync::{Scale, wire};
+use resync::{Part, Scale, wire};
 use systems::{Group, System};
 
 const USAGE: &str = "usage: bench [--short] [--rounds N] [--seconds N] [--only plain|mirror]
        bench --failover [--short]
-       bench --resync [--short]";
+       bench --resync|--resync-speed|--resync-hosts|--resync-crash [--short]";
 
 /// Switchovers, takeovers, and Primaries that stand still.
 const FAILOVERS: (usize, usize, usize) = (20, 10, 3);
@@ -45,7 +45,7 @@ enum Measured {
     /// How long hosts are without their volume.
     Failover,
     /// What a resync moves, how fast, and what hosts feel of it.
-    Resync,
+    Resync(&'static [Part]),
 }
 
 /// All samples: `[row][system][round]`.
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
             println!("{}", failover::run(switchovers, takeovers, silences)?);
             Ok(())
         }
-        Measured::Resync => resync::run(&Scale::new(options.short)),
+        Measured::Resync(parts) => resync::run(&Scale::new(options.short), parts),
     }
 }
 
@@ -137,7 +137,10 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         let mut value = || arguments.next().context(USAGE);
         match argument.as_str() {
             "--short" => (options.rounds, options.seconds, options.short) = (1, 1, true),
-            "--resync" => options.measured = Measured::Resync,
+            "--resync" => options.measured = Measured::Resync(&[Part::Speed, Part::Hosts, Part::Crash]),
+            "--resync-speed" => options.measured = Measured::Resync(&[Part::Speed]),
+            "--resync-hosts" => options.measured = Measured::Resync(&[Part::Hosts]),
+            "--resync-crash" => options.measured = Measured::Resync(&[Part::Crash]),
             "--failover" => options.measured = Measured::Failover,
             "--rounds" => options.rounds = value()?.parse()?,
             "--seconds" => options.seconds = value()?.parse()?,

@@ -22,7 +22,8 @@ use crate::wait::{self, PROMPT};
 pub struct Node {
     name: String,
     folder: PathBuf,
-    binary: PathBuf,
+    /// The binary of this workspace that it is.
+    binary: String,
     /// What it is told besides its configuration.
     arguments: Vec<String>,
     /// The network namespace it runs in.
@@ -42,11 +43,10 @@ impl Node {
     /// As [`Node::start`], without starting.
     pub fn stopped(folder: &Path, config: &NodeConfig) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let binary = tool::binary("blockmirror-server")?;
         let node = Self {
             name: config.name.clone(),
             folder: folder.to_owned(),
-            binary,
+            binary: "blockmirror-server".to_owned(),
             arguments: Vec::new(),
             namespace: None,
             process: None,
@@ -64,10 +64,11 @@ impl Node {
     }
 
     /// Run another binary of this workspace in the daemon's place, with these arguments more, from the next start on.
-    pub fn with_binary(mut self, name: &str, arguments: &[String]) -> Result<Self> {
-        self.binary = tool::binary(name)?;
+    #[must_use]
+    pub fn with_binary(mut self, name: &str, arguments: &[String]) -> Self {
+        self.binary = name.to_owned();
         self.arguments = arguments.to_vec();
-        Ok(self)
+        self
     }
 
     /// Its name.
@@ -98,7 +99,7 @@ impl Node {
         self.kill();
         let mut arguments = vec!["--config".to_owned(), self.config_path().display().to_string()];
         arguments.extend(self.arguments.iter().cloned());
-        let mut program = self.binary.clone();
+        let mut program = tool::binary(&self.binary)?;
         if let Some(namespace) = &self.namespace {
             let inside = ["netns", "exec", namespace].map(str::to_owned);
             arguments.insert(0, std::mem::replace(&mut program, "ip".into()).display().to_string());

@@ -85,7 +85,7 @@ impl Partners {
             let config = config(side, &setup, &scratch, link.as_ref());
             let mut node = Node::stopped(scratch.path(), &config)?;
             if let Some((binary, arguments)) = &setup.daemon {
-                node = node.with_binary(binary, arguments)?;
+                node = node.with_binary(binary, arguments);
             }
             Ok(match &link {
                 Some(link) => node.in_namespace(link.name(side)),

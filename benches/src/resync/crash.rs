@@ -16,6 +16,8 @@ use nix::unistd::Pid;
 use super::VOLUME;
 
 const SIZE: u64 = 1 << 30;
+/// The link, as `tc` reads it.
+const LIMIT: &str = "200mbit";
 const DEPTH: usize = 32;
 /// Answers before the kill.
 const WRITES: u64 = 4_000;
@@ -37,6 +39,8 @@ pub fn measure(crashes: usize) -> Result<Vec<Crash>> {
         in_memory: true,
         ..Setup::default()
     })?;
+    // Narrow, so that the nodes differ by what is on its way when one of them is killed.
+    partners.link.as_ref().context("no namespaces")?.limit(LIMIT)?;
     let mut load = Load::new(SIZE / BLOCK, DEPTH, 7);
     (0..crashes).map(|_| crash(&mut partners, &mut load)).collect()
 }
@@ -65,11 +69,19 @@ fn crash(partners: &mut Partners, load: &mut Load) -> Result<Crash> {
     })?;
     thread::sleep(SETTLED);
     let differing = compare::different_blocks(&partners.image(0, VOLUME), &partners.image(1, VOLUME))? * BLOCK;
+    let earlier = partners.nodes[1].last_resync(VOLUME).ok();
     partners.nodes[0].restart()?;
     partners.wait_in_step(0, PATIENT)?;
     load.verify(&mut partners.open(0, VOLUME)?)?;
     partners.assert_identical()?;
-    let ends = (0..2).filter_map(|side| partners.nodes[side].last_resync(VOLUME).ok());
-    let resync = ends.max_by_key(|it| it.dirty_at_start_bytes).context("no resync")?;
-    Ok(Crash { differing, resync })
+    // Either may be the source. One of them was restarted: whatever it remembers is of now.
+    let there = partners.nodes[1].last_resync(VOLUME).ok();
+    let resync = partners.nodes[0]
+        .last_resync(VOLUME)
+        .ok()
+        .or(there.filter(|it| Some(it) != earlier.as_ref()));
+    Ok(Crash {
+        differing,
+        resync: resync.context("there was no resync")?,
+    })
 }

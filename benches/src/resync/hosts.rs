@@ -8,7 +8,7 @@ use blockmirror_client::admin::ResyncStatus;
 use blockmirror_tests::pace::{Pace, percentile};
 use blockmirror_tests::wait::PATIENT;
 
-use super::{Scale, VOLUME, apart, change};
+use super::{Scale, VOLUME, apart, change, part};
 
 /// The link, as `tc` reads it.
 const LIMIT: &str = "200mbit";
@@ -42,7 +42,7 @@ pub fn measure(scale: &Scale) -> Result<Vec<Felt>> {
         let quiet = Instant::now();
         thread::sleep(BEFORE);
         let parted = Instant::now();
-        partners.disconnect(0)?;
+        part(&partners)?;
         change(&partners, scale.size, round as u64 + 2)?;
         let started = Instant::now();
         partners.connect(0, false)?;

@@ -18,7 +18,7 @@ use blockmirror_client::admin::ResyncStatus;
 use blockmirror_tests::load::{BLOCK, Random};
 use blockmirror_tests::partners::{Partners, Setup};
 use blockmirror_tests::raw::Raw;
-use blockmirror_tests::wait::PATIENT;
+use blockmirror_tests::wait::{self, PATIENT};
 
 const VOLUME: &str = "db";
 /// One block of so many is changed.
@@ -57,6 +57,8 @@ struct Link {
     name: &'static str,
     limit: Option<&'static str>,
     in_memory: bool,
+    /// The image is so many times as large, so that a resync over a fast link takes long enough to be measured.
+    times: u64,
 }
 
 const LINKS: [Link; 3] = [
@@ -64,16 +66,19 @@ const LINKS: [Link; 3] = [
         name: "200 Mbit/s, images in memory",
         limit: Some("200mbit"),
         in_memory: true,
+        times: 1,
     },
     Link {
         name: "1 Gbit/s, images in memory",
         limit: Some("1gbit"),
         in_memory: true,
+        times: 3,
     },
     Link {
         name: "not limited, images on disk",
         limit: None,
         in_memory: false,
+        times: 1,
     },
 ];
 
@@ -86,32 +91,51 @@ struct Pass {
     resync: ResyncStatus,
 }
 
-/// Measure everything and print it.
-pub fn run(scale: &Scale) -> Result<()> {
-    let changed = scale.size / BLOCK / CHANGED;
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// How fast it is.
+    Speed,
+    /// What hosts feel of it.
+    Hosts,
+    /// What it moves after a crash.
+    Crash,
+}
+
+/// Measure these and print them.
+pub fn run(scale: &Scale, parts: &[Part]) -> Result<()> {
+    for part in parts {
+        match part {
+            Part::Speed => every_link(scale)?,
+            Part::Hosts => report::hosts(&hosts::measure(scale).context("hosts during a resync")?),
+            Part::Crash => report::crashes(&crash::measure(scale.crashes).context("resync after a crash")?),
+        }
+    }
+    Ok(())
+}
+
+fn every_link(scale: &Scale) -> Result<()> {
     println!(
-        "{} GiB, {changed} blocks of {BLOCK} bytes changed at random places while apart; medians of {}\n",
-        scale.size >> 30,
+        "one block of {BLOCK} bytes of {CHANGED} changed at random places while apart; medians of {}\n",
         scale.rounds
     );
     let mut rows = Vec::new();
     for link in &LINKS {
         let passes = speed(link, scale).with_context(|| link.name.to_owned())?;
-        rows.push((link.name, passes));
+        rows.push((format!("{}, {} GiB", link.name, scale.size * link.times >> 30), passes));
     }
     report::speed(&rows);
-    report::hosts(&hosts::measure(scale).context("hosts during a resync")?);
-    report::crashes(&crash::measure(scale.crashes).context("resync after a crash")?);
     Ok(())
 }
 
 fn speed(link: &Link, scale: &Scale) -> Result<Vec<Pass>> {
-    let mut partners = apart(scale.size, link.in_memory)?;
+    let size = scale.size * link.times;
+    let mut partners = apart(size, link.in_memory)?;
     let mut passes = Vec::new();
     for round in 0..scale.rounds {
-        change(&partners, scale.size, round as u64 + 2)?;
+        change(&partners, size, round as u64 + 2)?;
         passes.push(together(&mut partners, link)?);
-        partners.disconnect(0)?;
+        part(&partners)?;
     }
     partners.assert_identical()?;
     Ok(passes)
@@ -127,8 +151,15 @@ fn apart(size: u64, in_memory: bool) -> Result<Partners> {
     })?;
     change(&partners, size, 1)?;
     partners.wait_in_step(0, PATIENT)?;
-    partners.disconnect(0)?;
+    part(&partners)?;
     Ok(partners)
+}
+
+fn part(partners: &Partners) -> Result<()> {
+    partners.disconnect(0)?;
+    wait::until("the nodes to be apart", PATIENT, || {
+        (!partners.is_connected(0)).then_some(())
+    })
 }
 
 /// Write the blocks that are changed, the same ones every time, with this mark.
@@ -170,14 +201,15 @@ fn together(partners: &mut Partners, link: &Link) -> Result<Pass> {
     };
     let wire = wire::speed(namespaces, bytes).context("what the link can do")?;
     let disk = disk_speed(partners).context("what the disk can do")?;
-    let started = Instant::now();
     partners.connect(0, false)?;
     partners.wait_in_step(0, PATIENT * 2)?;
-    eprintln!("{}: {:.1} s", link.name, started.elapsed().as_secs_f64());
+    let resync = partners.nodes[0].last_resync(VOLUME)?;
+    let (bytes, seconds) = (resync.copied_bytes, resync.elapsed_seconds);
+    eprintln!("{}: {bytes} bytes in {seconds:.2} s", link.name);
     Ok(Pass {
         link: wire,
         disk,
-        resync: partners.nodes[0].last_resync(VOLUME)?,
+        resync,
     })
 }
 
