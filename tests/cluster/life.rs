@@ -129,6 +129,7 @@ impl World {
             kind: Some(PeerKind::Partner),
         });
         let config = ResourceConfig {
+            name: "db".to_owned(),
             node: name(node),
             incarnation,
             entropy: self.nodes[node].entropy.next(),

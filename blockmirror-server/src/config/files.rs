@@ -143,7 +143,11 @@ fn check_regular(named: &NamedFiles, path: &Path, found: u64, problems: &Problem
                 show_size(found),
                 show_size(wanted)
             ),
-            "remove `size` to serve the image as it is, or correct one of the two (`blockmirror resize` changes a volume's)",
+            format!(
+                "remove `size` to serve the image as it is, or correct one of the two; a volume that is served gets another \
+                 size by `blockmirror resize {} {wanted}`",
+                named.volume.export
+            ),
         );
     }
     if found == 0 && named.volume.size.is_none() {

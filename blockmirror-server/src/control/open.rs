@@ -366,6 +366,7 @@ fn resource_config(
         kind: *kind,
     };
     Ok(Some(ResourceConfig {
+        name: resource.name.clone(),
         node: node.name.clone(),
         incarnation: node.incarnation,
         entropy: entropy()?,

@@ -272,7 +272,7 @@ fn eta(told: Option<Duration>, left_bytes: u64, bytes_per_second: f64) -> Option
     }
 }
 
-fn resync_status(resync: &ResyncSnapshot) -> ResyncStatus {
+pub(super) fn resync_status(resync: &ResyncSnapshot) -> ResyncStatus {
     let done_bytes = resync.done_bytes;
     let elapsed_seconds = resync.elapsed.as_secs_f64();
     let bytes_per_second = speed(resync.bytes_per_second, done_bytes, elapsed_seconds);

@@ -2,22 +2,37 @@
 
 use std::time::Duration;
 
-use blockmirror_client::admin::{DecisionReport, DiskState, HandshakeReport, IdentityReport, Loss, Role, WhyReport};
+use blockmirror_client::admin::{
+    ConnectionState, DecisionReport, DiskState, HandshakeReport, IdentityReport, Loss, Role, WhyReport,
+};
+use mirror_core::config::PeerKind;
 use mirror_core::identity::{NodeIdentity, VolumeIdentity};
 use mirror_core::resource::{HostAccess, LinkState, PeerWhy, VolumeRecord, Why};
 use mirror_core::state::LocalDisk;
 
-use crate::data::ResourceSnapshot;
+use super::roster::Served;
+use super::status::{self, Known};
+use crate::data::PeerSnapshot;
 
 /// Why the resource is as it is; `None`: it is not mirrored.
-pub(super) fn report(node: &str, snapshot: &ResourceSnapshot) -> Option<WhyReport> {
+pub(super) fn report(node: &str, served: &Served, known: &Known) -> Option<WhyReport> {
+    let snapshot = known.resources.get(served.place.resource)?;
     let why = snapshot.why.as_ref()?;
+    let mut facts = facts(why);
+    for view in served.views() {
+        let found = known.volumes.iter().find(|volume| volume.export == view.config.export);
+        let peers = found.into_iter().flat_map(|volume| {
+            let present = served.peer_views();
+            present.filter_map(|peer| volume.peers.get(peer.number))
+        });
+        facts.extend(peers.flat_map(|peer| limits(&view.config.export, peer)));
+    }
     Some(WhyReport {
         node: node.to_owned(),
         resource: snapshot.name.clone(),
         role: role(why.role),
         role_because: why.because.clone(),
-        facts: facts(why),
+        facts,
         advice: why.next.clone(),
         handshakes: why.peers.iter().map(|peer| handshake(peer, snapshot.now)).collect(),
     })
@@ -32,6 +47,30 @@ fn facts(why: &Why) -> Vec<String> {
     let mut facts = vec![hosts.to_owned()];
     facts.extend(why.limits.iter().cloned());
     facts
+}
+
+/// What keeps a volume's peer from having everything: the link of a plain peer, the rate of a resync.
+fn limits(export: &str, peer: &PeerSnapshot) -> Vec<String> {
+    let mut limits = Vec::new();
+    if peer.kind == PeerKind::Plain && peer.connection_state != ConnectionState::Connected {
+        let error = peer.last_error.as_ref().map(|error| format!(": {error}"));
+        limits.push(format!(
+            "volume {export}: the plain peer {} is {}{}",
+            peer.name,
+            peer.connection_state,
+            error.unwrap_or_default()
+        ));
+    }
+    if let Some(resync) = &peer.resync {
+        let by = status::resync_status(resync).limit.map(|limit| format!(", {limit}"));
+        limits.push(format!(
+            "volume {export}: a resync with {} has {} bytes left{}",
+            peer.name,
+            resync.remaining_bytes,
+            by.unwrap_or_default()
+        ));
+    }
+    limits
 }
 
 fn handshake(peer: &PeerWhy, now: Duration) -> HandshakeReport {
@@ -114,5 +153,42 @@ pub(super) fn loss(loss: &mirror_core::resource::Loss) -> Loss {
         flushes: loss.flushes,
         inconsistent_bytes: loss.inconsistent_bytes,
         unknown: loss.unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ResyncSnapshot;
+    use mirror_core::status::Limit;
+
+    #[test]
+    fn what_a_resync_is_held_back_by_is_a_reason() {
+        let resync = ResyncSnapshot {
+            remaining_bytes: 8192,
+            allowed_bytes_per_second: 1,
+            limit: Limit::Application,
+            ..ResyncSnapshot::default()
+        };
+        let bravo = PeerSnapshot {
+            name: "bravo".to_owned(),
+            kind: PeerKind::Partner,
+            resync: Some(resync),
+            ..PeerSnapshot::default()
+        };
+        let charlie = PeerSnapshot {
+            name: "charlie".to_owned(),
+            kind: PeerKind::Plain,
+            last_error: Some("connection refused".to_owned()),
+            ..PeerSnapshot::default()
+        };
+        let told = [&bravo, &charlie].map(|peer| limits("db", peer).join("\n"));
+        assert_eq!(
+            told,
+            [
+                "volume db: a resync with bravo has 8192 bytes left, held back for the application",
+                "volume db: the plain peer charlie is StandAlone: connection refused"
+            ]
+        );
     }
 }

@@ -42,15 +42,15 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Explains a decision by what it was made of.
-pub fn explain(decision: &Decision, mine: &Side<'_>, theirs: &Side<'_>) -> Explanation {
+/// Explains a decision about a volume of `resource` by what it was made of.
+pub fn explain(resource: &str, decision: &Decision, mine: &Side<'_>, theirs: &Side<'_>) -> Explanation {
     Explanation {
         verdict: verdict_in_words(decision.verdict, mine.node, theirs.node),
         rule: decision.rule.name(),
         because: because(decision, mine, theirs),
         inputs: [mine, theirs].map(|side| input(side)).into(),
         tried: tried(decision),
-        alternatives: alternatives(decision, mine.node, theirs.node),
+        alternatives: alternatives(resource, decision, mine, theirs),
     }
 }
 
@@ -171,28 +171,44 @@ fn tried(decision: &Decision) -> Vec<&'static str> {
         .collect()
 }
 
-fn alternatives(decision: &Decision, mine: &str, theirs: &str) -> Vec<String> {
+/// Commands stand in backquotes, whole: they are typed as they stand.
+fn alternatives(resource: &str, decision: &Decision, ours: &Side<'_>, other: &Side<'_>) -> Vec<String> {
+    let (mine, theirs) = (ours.node, other.node);
     let discard = |loser: &str, winner: &str| {
         format!(
-            "keep the data of {winner}: `blockmirror connect --discard-my-data` on {loser} (demote it first if it is \
-             Primary), `blockmirror connect` on {winner}; what {loser} has changed is saved to a branch"
+            "keep the data of {winner}: on {loser} `blockmirror demote {resource}` if it is Primary, and \
+             `blockmirror connect --discard-my-data {resource} {winner}`; on {winner} \
+             `blockmirror connect {resource} {loser}`; what {loser} has changed is saved to a branch"
+        )
+    };
+    let yield_role = |loser: &str, winner: &str| {
+        format!(
+            "stop the hosts of {loser}, and on it `blockmirror demote {resource}` and \
+             `blockmirror connect {resource} {winner}`; on {winner} `blockmirror connect {resource} {loser}`"
         )
     };
     match decision.verdict {
         Verdict::SplitBrain { .. } | Verdict::Unrelated => [discard(mine, theirs), discard(theirs, mine)].into(),
-        Verdict::TwoPrimaries => ["demote the node whose hosts can be stopped, then connect".to_owned()].into(),
-        Verdict::OlderPrimary { mine: here } => {
-            let node = if here { mine } else { theirs };
-            [format!(
-                "stop the hosts of {node}, `blockmirror demote` there, then connect"
-            )]
-            .into()
+        Verdict::TwoPrimaries => [yield_role(mine, theirs), yield_role(theirs, mine)].into(),
+        Verdict::OlderPrimary { mine: true } => [yield_role(mine, theirs)].into(),
+        Verdict::OlderPrimary { mine: false } => [yield_role(theirs, mine)].into(),
+        Verdict::SizeMismatch => {
+            let (small, large) = if ours.volume.size < other.volume.size {
+                (ours, other)
+            } else {
+                (other, ours)
+            };
+            let (volume, size) = (&large.volume.name, large.volume.size);
+            [format!("on {}: `blockmirror resize {volume} {size}`", small.node)].into()
         }
-        Verdict::SizeMismatch => ["`blockmirror resize` on the node with the smaller image".to_owned()].into(),
-        Verdict::FreshBoth => ["declare one side's data: `blockmirror promote --force` there".to_owned()].into(),
-        Verdict::NoSource => {
-            ["wait for a node with complete data, or `blockmirror promote --force` what is there".to_owned()].into()
-        }
+        Verdict::FreshBoth => [format!(
+            "on the node whose data counts: `blockmirror promote --force {resource}`"
+        )]
+        .into(),
+        Verdict::NoSource => [format!(
+            "wait for a node with complete data, or take what is there: `blockmirror promote --force {resource}`"
+        )]
+        .into(),
         Verdict::InStep | Verdict::Source { .. } | Verdict::Target { .. } => Vec::new(),
     }
 }

@@ -142,10 +142,11 @@ impl Resource {
 
     fn connect(&mut self, id: CommandId, peer: usize, discard: bool) {
         if discard && self.role == Role::Primary {
-            self.refuse(
-                id,
-                "this node is Primary: its data cannot be given up while hosts use it; demote it first",
+            let text = format!(
+                "this node is Primary: its data cannot be given up while hosts use it: `blockmirror demote {}` first",
+                self.config.name
             );
+            self.refuse(id, &text);
         } else if discard && self.peers[peer].joined().is_some() {
             self.refuse(
                 id,
@@ -198,10 +199,11 @@ impl Resource {
                 .iter()
                 .all(|(_, disk)| *disk == LocalDisk::UpToDate);
         if self.role == Role::Primary || self.change.is_some() {
-            self.refuse(
-                id,
-                "this node is Primary, or about to be: its data is in use; demote it first",
+            let text = format!(
+                "this node is Primary, or about to be: its data is in use: `blockmirror demote {}` first",
+                self.config.name
             );
+            self.refuse(id, &text);
             return;
         }
         if !good {
@@ -305,7 +307,7 @@ impl Resource {
             let answer = match waiting.failed {
                 Some(why) => Answer::Refused(why),
                 None if waiting.left > 0 => {
-                    Answer::Refused("it has not ended in time and goes on: see blockmirror status".to_owned())
+                    Answer::Refused("it has not ended in time and goes on: see `blockmirror status`".to_owned())
                 }
                 None => Answer::Done,
             };
@@ -344,7 +346,7 @@ pub(super) fn taken_back(peer: usize) -> Order {
 /// For operators.
 fn in_words(refusal: OrderRefusal) -> &'static str {
     match refusal {
-        OrderRefusal::WrongState => "not in its present role or state: see blockmirror why",
+        OrderRefusal::WrongState => "not in its present role or state: see `blockmirror why`",
         OrderRefusal::Closed => "it has failed or stops",
         OrderRefusal::Failed(_) => "its metadata could not be written",
         OrderRefusal::NoRoom => "its metadata has no room for that",

@@ -45,6 +45,8 @@ pub const BITMAP_FRAMES_MAX: usize = 64;
 /// One resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceConfig {
+    /// Its name, for commands that an operator is told.
+    pub name: String,
     /// This node's name.
     pub node: String,
     /// This node's random number of its present life.

@@ -139,7 +139,7 @@ impl Resource {
             return;
         };
         let rulings = self.judge(mine, theirs);
-        let record = HandshakeRecord::new(self.now, mine, theirs, &rulings);
+        let record = HandshakeRecord::new(&self.config.name, self.now, mine, theirs, &rulings);
         let refusal = refusal(&record, &rulings, mine, theirs);
         self.peers[peer].record = Some(record);
         self.peers[peer].newer = rulings.iter().any(|ruling| ruling.decision.newer == Newer::Theirs);

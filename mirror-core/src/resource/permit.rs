@@ -1,6 +1,5 @@
 //! Whether this node may become Primary now.
 
-use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -35,15 +34,16 @@ impl Resource {
             if let Some(volume) = self.behind(peer).filter(|_| !newest) {
                 return refused(format!(
                     "volume {}: {name} has newer data, and this node has not got all of it yet: wait for the resync to end \
-                     (blockmirror status; its own image may have to be attached first), or disconnect {name} first to go on without its data",
-                    self.volumes[volume].name
+                     (see `blockmirror status`; its own image may have to be attached first), or go on without its data after \
+                     `blockmirror disconnect {} {name}`",
+                    self.volumes[volume].name, self.config.name
                 ));
             }
         }
         for at in self.live_volumes() {
             if self.volumes[at].disk == LocalDisk::Diskless {
                 return refused(format!(
-                    "volume {} has no image here: attach it first",
+                    "volume {0} has no image here: `blockmirror attach {0}` first",
                     self.volumes[at].name
                 ));
             }
@@ -71,9 +71,11 @@ impl Resource {
     pub(super) fn permit_loss(&self, world: &dyn Volumes, force: bool, accept: Option<&str>) -> Result<(), Answer> {
         let fresh = |at: usize| world.identity(at, index(0)).fresh;
         if !force && !self.peers.is_empty() && self.live_volumes().all(fresh) {
-            return Err(Answer::Refused(
-                "no data was ever declared here: if what is in the image is to be the data, promote --force".to_owned(),
-            ));
+            return Err(Answer::Refused(format!(
+                "no data was ever declared here: if what is in the image is to be the data, \
+                 `blockmirror promote --force {}`",
+                self.config.name
+            )));
         }
         // A node that mirrors to plain servers only has nobody to lose anything of.
         let loss = self.assess(world);

@@ -162,7 +162,7 @@ impl Resource {
         let ready = self.peers[peer].joined().filter(|joined| joined.is_ready());
         let Some(connection) = ready.map(|joined| joined.connection) else {
             let text = format!(
-                "{} is Primary and the handshake with it has not ended: see blockmirror why",
+                "{} is Primary and the handshake with it has not ended: see `blockmirror why`",
                 self.peers[peer].name
             );
             self.abandon_promotion(Answer::Refused(text));

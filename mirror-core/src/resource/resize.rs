@@ -330,7 +330,7 @@ impl Resource {
             self.end_growth(Err("not every node has answered in time".into()));
         } else if self.now >= growth.until {
             let id = self.growth.as_mut().and_then(|growth| growth.id.take());
-            let text = "the volume here has not followed in time, and still may: see blockmirror status";
+            let text = "the volume here has not followed in time, and still may: see `blockmirror status`";
             self.answer(id, Answer::Refused(text.into()));
         } else if matches!(&growth.stage, Stage::Images { here: true, missing } if missing.is_empty()) {
             self.resize_others(&growth);

@@ -145,7 +145,7 @@ impl Resource {
             Some(Change::Demotion(demotion)) => demotion.by.take(),
             None => None,
         };
-        let text = "the volumes have not followed in time, and still may: see blockmirror status";
+        let text = "the volumes have not followed in time, and still may: see `blockmirror status`";
         self.answer(by, Answer::Refused(String::from(text)));
     }
 

@@ -39,7 +39,10 @@ impl Resource {
             ));
         }
         if let Some(peer) = self.partners().find(|at| self.peers[*at].is_connected_primary()) {
-            return Some(format!("{} is Primary: demote it first", self.peers[peer].name));
+            return Some(format!(
+                "{} is Primary: `blockmirror demote {}` there first",
+                self.peers[peer].name, self.config.name
+            ));
         }
         if let Some(why) = self.why_apart(volume, size) {
             return Some(why);

@@ -175,29 +175,33 @@ impl Resource {
         }
     }
 
+    /// Commands stand in backquotes, whole: they are typed as they stand.
     fn advise(&self, next: &mut Vec<String>) {
+        let (resource, node) = (&self.config.name, &self.config.node);
         for peer in self.peers.iter().filter(|peer| !peer.removed) {
             let name = &peer.name;
             if peer.split_brain.is_some() {
                 next.push(format!(
-                    "decide whose data counts; on the other node: blockmirror connect --discard-my-data (what differs is \
-                     saved to a branch first), here: blockmirror connect {name}"
+                    "decide whose data counts; to keep what is here: on {name} `blockmirror connect --discard-my-data \
+                     {resource} {node}` (what differs is saved to a branch first), here `blockmirror connect {resource} {name}`"
                 ));
             } else if peer.no_space {
                 next.push(format!("make room where the images of {name} are"));
             } else if peer.stand_alone.is_some() {
-                next.push(format!("blockmirror connect {name}, when the reason is gone"));
+                next.push(format!("when the reason is gone: `blockmirror connect {resource} {name}`"));
             }
         }
         let nobody = self.partners().all(|at| !self.peers[at].is_connected_primary());
         if self.role == Role::Secondary && nobody && self.change.is_none() {
-            next.push("blockmirror promote, here or on another node, if hosts are to work".to_owned());
+            next.push(format!(
+                "if hosts are to work, here or on another node: `blockmirror promote {resource}`"
+            ));
         }
         let connected = self.partners().any(|at| self.peers[at].joined().is_some());
         for at in self.live_volumes().filter(|_| connected) {
             if self.volumes[at].disk == LocalDisk::Diskless {
                 next.push(format!(
-                    "blockmirror attach {}, when its image is there again",
+                    "when its image is there again: `blockmirror attach {}`",
                     self.volumes[at].name
                 ));
             }
@@ -217,7 +221,7 @@ fn disk_limit(name: &str, disk: LocalDisk, limits: &mut Vec<String>) {
 
 impl HandshakeRecord {
     /// Both have said who they are, and this follows.
-    pub(super) fn new(at: Duration, mine: &NodeIdentity, theirs: &NodeIdentity, rulings: &[Ruling]) -> Self {
+    pub(super) fn new(resource: &str, at: Duration, mine: &NodeIdentity, theirs: &NodeIdentity, rulings: &[Ruling]) -> Self {
         let volumes = rulings
             .iter()
             .map(|ruling| {
@@ -225,7 +229,7 @@ impl HandshakeRecord {
                 VolumeRecord {
                     name: ours.name.clone(),
                     decision: ruling.decision,
-                    explanation: explain(&ruling.decision, &Side::new(mine, ours), &Side::new(theirs, other)),
+                    explanation: explain(resource, &ruling.decision, &Side::new(mine, ours), &Side::new(theirs, other)),
                 }
             })
             .collect();

@@ -23,7 +23,7 @@ const CONNECT_EXAMPLES: &str =
   on bravo:  blockmirror demote db
              blockmirror connect --discard-my-data db alpha
   on alpha:  blockmirror connect db bravo
-What bravo alone had is in a branch on bravo: blockmirror branch list";
+What bravo alone had is in a branch on bravo: `blockmirror branch list`";
 
 /// Shows and steers blockmirror mirrors.
 #[derive(Debug, Parser)]
@@ -226,3 +226,6 @@ pub struct WaitArgs {
 fn parse_size(text: &str) -> Result<u64, String> {
     blockmirror_client::size::parse(text)
 }
+
+#[cfg(test)]
+mod tests;

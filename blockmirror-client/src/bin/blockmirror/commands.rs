@@ -192,8 +192,8 @@ async fn disconnect(admin: &AdminClient, peer: &PeerArgs, json: bool) -> Result<
         peer: peer.peer.clone(),
     };
     let done = format!(
-        "peer {} of {} is StandAlone until `blockmirror connect`",
-        peer.peer, peer.volume
+        "peer {1} of {0} is StandAlone until `blockmirror connect {0} {1}`",
+        peer.volume, peer.peer
     );
     orders::give(admin, &order, json, &done).await
 }

@@ -70,9 +70,9 @@ pub async fn run(admin: &AdminClient, args: &VerifyArgs, json: bool) -> Result<(
         print(&text)?;
     }
     if unfinished {
-        return Err(Failure::Failed(
-            "stopped before its end: go on with `blockmirror verify --resume`".to_owned(),
-        ));
+        return Err(Failure::Failed(format!(
+            "stopped before its end: go on with `blockmirror verify --resume {name}`"
+        )));
     }
     if unread > 0 {
         return Err(Failure::Failed(format!(
@@ -82,7 +82,7 @@ pub async fn run(admin: &AdminClient, args: &VerifyArgs, json: bool) -> Result<(
     }
     if differing > 0 {
         return Err(Failure::Failed(format!(
-            "{} differ and are marked: a resync will copy them (`blockmirror verify --repair` does it at once)",
+            "{} differ and are marked: a resync will copy them (`blockmirror verify --repair {name}` does it at once)",
             bytes(differing)
         )));
     }
@@ -140,8 +140,8 @@ async fn until_ended(admin: &AdminClient, one: &Awaited) -> Result<VerifyStatus,
             (None, _) => {
                 progress.end(true);
                 return Err(Failure::Failed(format!(
-                    "verify of volume \"{}\" with peer \"{}\" did not come to its end: {}; go on with \
-                     `blockmirror verify --resume`",
+                    "verify of volume \"{0}\" with peer \"{1}\" did not come to its end: {2}; go on with \
+                     `blockmirror verify --resume {0} {1}`",
                     one.volume,
                     one.peer,
                     peer.last_error

@@ -41,7 +41,7 @@ fn find<'a>(report: &'a StatusReport, wanted: &PeerArgs) -> Option<&'a PeerStatu
         let peers = volumes.iter().flat_map(|volume| &volume.peers);
         peers
             .filter(|peer| peer.name == wanted.peer)
-            .max_by_key(|peer| match judge(peer) {
+            .max_by_key(|peer| match judge(&wanted.volume, peer) {
                 Verdict::Established => 0,
                 Verdict::GoOn => 1,
                 Verdict::GiveUp(_) => 2,
@@ -60,7 +60,7 @@ pub async fn until_established(
     let started = Instant::now();
     loop {
         let now = look(admin, peer).await?;
-        match judge(&now) {
+        match judge(&peer.volume, &now) {
             Verdict::Established => {
                 let resync = now
                     .last_resync
@@ -85,10 +85,10 @@ pub async fn until_established(
     }
 }
 
-fn judge(peer: &PeerStatus) -> Verdict {
+fn judge(name: &str, peer: &PeerStatus) -> Verdict {
     match peer.connection_state {
         ConnectionState::StandAlone => Verdict::GiveUp(format!(
-            "peer \"{}\" is StandAlone{}: let it connect with `blockmirror connect`",
+            "peer \"{0}\" is StandAlone{1}: let it connect with `blockmirror connect {name} {0}`",
             peer.name,
             because(peer)
         )),

@@ -106,9 +106,10 @@ async fn read_why(
     Query::parse(query.as_deref(), &[])?;
     let place = admin.resource(&name)?;
     let known = ask::snapshots(&admin, place.thread).await?;
-    let node = admin.roster.look().config.name.clone();
-    let snapshot = known.resources.get(place.resource);
-    let report = snapshot.and_then(|snapshot| why::report(&node, snapshot));
+    let present = admin.roster.look();
+    let mut resources = present.resources.iter();
+    let served = resources.find(|served| served.config.name == name);
+    let report = served.and_then(|served| why::report(&present.config.name, served, &known));
     report.map(Json).ok_or_else(|| {
         Refused::conflict(format!(
             "resource \"{name}\" is not mirrored: nothing is decided about it"

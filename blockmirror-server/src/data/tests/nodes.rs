@@ -42,6 +42,7 @@ impl Cluster {
             ..StreamHello::default()
         }));
         let config = ResourceConfig {
+            name: "db".to_owned(),
             node: node_name(at),
             incarnation,
             entropy: incarnation * 7919 + at as u64,

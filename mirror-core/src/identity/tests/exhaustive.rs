@@ -111,15 +111,16 @@ fn an_explanation_names_rule_inputs_and_ways_out() {
         Node::new("beta", 3).for_peer(1),
     );
     let found = decided(&a, &b);
-    let text = explain(&found, &a.side(), &b.side()).to_string();
+    let text = explain("db", &found, &a.side(), &b.side()).to_string();
     for part in [
         "split brain",
         "parted-together",
         "0000000000000002",
         "8192 bytes dirty",
         "did not apply: size-mismatch",
-        "--discard-my-data` on alpha",
-        "--discard-my-data` on beta",
+        "on alpha `blockmirror demote db` if it is Primary, and `blockmirror connect --discard-my-data db beta`",
+        "on beta `blockmirror connect db alpha`",
+        "`blockmirror connect --discard-my-data db alpha`; on alpha `blockmirror connect db beta`",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }

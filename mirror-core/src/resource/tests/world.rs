@@ -89,6 +89,7 @@ impl World {
         };
         for (at, name) in NAMES.iter().enumerate().take(nodes) {
             let mut config = ResourceConfig {
+                name: "db".to_string(),
                 node: (*name).to_string(),
                 incarnation: at as u64 + 1,
                 entropy: at as u64 + 77,
