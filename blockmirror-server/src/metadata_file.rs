@@ -43,8 +43,8 @@ pub struct Wanted<'a> {
     pub path: &'a Path,
     /// The export of its volume, for messages.
     pub export: &'a str,
-    /// The image it has to belong to.
-    pub image: ImageIdentity,
+    /// The image it has to belong to; `None`: it is not there, and the volume begins Diskless.
+    pub image: Option<ImageIdentity>,
     /// Where that image is.
     pub image_path: &'a Path,
     /// The peers of the volume.
@@ -77,6 +77,20 @@ pub enum MetadataFileError {
         path: PathBuf,
         /// Why.
         reason: MetadataError,
+    },
+    /// The image is gone, and nobody is known who could serve in its place.
+    #[error(
+        "export \"{export}\": the image {} is gone, while its metadata file {} is there, and no peer is known to be a \
+         blockmirror that serves in its place. Bring the image back; or copy a peer's export into a file of its name and \
+         size, and start once with --adopt {export}. Nothing was changed", image.display(), path.display()
+    )]
+    NoImage {
+        /// The export.
+        export: String,
+        /// The image.
+        image: PathBuf,
+        /// The metadata file.
+        path: PathBuf,
     },
     /// The image cannot be made durable after a stop that was not in order.
     #[error("export \"{export}\": the image {} cannot be made durable: {error}; check its disk", path.display())]
@@ -121,14 +135,16 @@ impl Wanted<'_> {
     pub fn open_or_create(&self) -> Result<MetadataFile, MetadataFileError> {
         match OpenOptions::new().read(true).write(true).open(self.path) {
             Ok(file) => self.open(file),
-            Err(error) if error.kind() == ErrorKind::NotFound => self.create(),
-            Err(error) => Err(self.os("opened", error)),
+            Err(error) => match self.image {
+                Some(image) if error.kind() == ErrorKind::NotFound => self.create(image),
+                _ => Err(self.os("opened", error)),
+            },
         }
     }
 
-    fn create(&self) -> Result<MetadataFile, MetadataFileError> {
+    fn create(&self, image: ImageIdentity) -> Result<MetadataFile, MetadataFileError> {
         let (restored, writes) =
-            Restored::create(self.image, self.peers, self.entropy).map_err(|reason| self.refused(reason))?;
+            Restored::create(image, self.peers, self.entropy).map_err(|reason| self.refused(reason))?;
         // Made under another name: a crash while it is written leaves no half of a metadata file.
         let mut name = self.path.as_os_str().to_owned();
         name.push(".new");
@@ -161,8 +177,15 @@ impl Wanted<'_> {
     fn open(&self, file: File) -> Result<MetadataFile, MetadataFileError> {
         self.lock(&file)?;
         let header = read_up_to(&file, 0, HEADER_BYTES).map_err(|error| self.os("read", error))?;
-        let mut restored = Restored::open(&header, &self.image, self.adopt).map_err(|reason| self.refused(reason))?;
-        if !restored.was_clean() {
+        let mut restored = self.read(&header).map_err(|reason| self.refused(reason))?;
+        if self.image.is_none() && !restored.has_partner(self.peers) {
+            return Err(MetadataFileError::NoImage {
+                export: self.export.to_owned(),
+                image: self.image_path.to_owned(),
+                path: self.path.to_owned(),
+            });
+        }
+        if self.image.is_some() && !restored.was_clean() {
             self.sync_image()?;
         }
         self.load_pages(&file, &mut restored)?;
@@ -180,6 +203,13 @@ impl Wanted<'_> {
             restored,
             created: false,
         })
+    }
+
+    fn read(&self, header: &[u8]) -> Result<Restored, MetadataError> {
+        match &self.image {
+            Some(image) => Restored::open(header, image, self.adopt),
+            None => Restored::open_without_image(header),
+        }
     }
 
     /// A disk that is full, most likely of the image beside it, must not keep the volume from noting what a peer misses.

@@ -203,8 +203,21 @@ async fn what_cannot_start_says_why_and_takes_nothing() {
     assert!(locked.contains("db.img"), "{locked}");
     once.stop().await.unwrap();
 
-    // The image is replaced by another of the same size.
-    std::fs::rename(dir.path().join("db.img"), dir.path().join("old.img")).unwrap();
+    // The image is gone: nobody else has what was in it, and no empty one is made in its place.
+    let image = dir.path().join("db.img");
+    std::fs::rename(&image, dir.path().join("old.img")).unwrap();
+    for adopt in [&[][..], &["db"][..]] {
+        let gone = try_start(dir.path(), &text(dir.path(), "alpha", &volume), adopt).await;
+        let gone = gone.err().unwrap().to_string();
+        assert!(
+            gone.contains("is gone") && gone.contains("Bring the image back"),
+            "{gone}"
+        );
+        assert!(!image.exists());
+    }
+
+    // It is replaced by another of the same size.
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
     let replaced = try_start(dir.path(), &text(dir.path(), "alpha", &volume), &[])
         .await
         .err()

@@ -40,6 +40,13 @@ pub enum LocalDisk {
     UpToDate,
 }
 
+impl LocalDisk {
+    /// The image is there and all of one time.
+    pub(crate) const fn is_whole(self) -> bool {
+        matches!(self, Self::Outdated | Self::UpToDate)
+    }
+}
+
 /// What is known of the data of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskState {

@@ -85,7 +85,9 @@ fn check_image(named: &NamedFiles, path: &Path, problems: &Problems) {
         ),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             check_parent(path, "the image", span, problems);
-            if named.volume.size.is_none() || named.volume.read_only {
+            let mirrored = named.volume.metadata.as_ref().is_some_and(|metadata| metadata.exists());
+            // Of a volume that was mirrored already the start decides: a partner may serve in its place.
+            if !mirrored && (named.volume.size.is_none() || named.volume.read_only) {
                 problems.add(
                     span.clone(),
                     format!("the image {} does not exist", path.display()),

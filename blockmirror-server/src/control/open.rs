@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mirror_core::MirrorConfig;
 use mirror_core::config::{HOT_EXTENTS_DEFAULT, PeerKind, ResyncRate, VOLUME_BYTES_MAX};
 use mirror_core::event::LinkKind;
 use mirror_core::identity::Role;
-use mirror_core::metadata::{ImageIdentity, PeerSlotConfig, Restored};
+use mirror_core::metadata::{ImageIdentity, Restored};
 use mirror_core::resource::{HostAccess, ResourceConfig, ResourcePeer};
 use mirror_core::stream::frame::VERSION;
 
@@ -17,9 +17,10 @@ use super::{branches, words};
 use crate::branch::BranchError;
 use crate::config::{ImageSource, Peer, Protocol, Resource, Volume};
 use crate::data::{Gate, MirrorPlan, ResourcePlan, StreamHello, VolumePlan};
-use crate::file_lock::LOCK_PATIENCE;
 use crate::image::{Image, OpenError};
-use crate::metadata_file::{MetadataFile, MetadataFileError, Wanted, image_identity};
+use crate::metadata_file::{MetadataFile, MetadataFileError};
+
+mod metadata;
 
 /// Payload bytes a partner may send on a stream before it is granted more.
 const STREAM_CREDIT_BYTES: u64 = 64 << 20;
@@ -187,20 +188,29 @@ pub(super) fn image(volume: &Volume) -> Result<Image, StartError> {
     })
 }
 
-/// The file of a volume's image as it is now; `None`: it is in memory, or cannot be looked at.
-pub(super) fn identity(volume: &Volume) -> Option<ImageIdentity> {
-    match &volume.image {
-        ImageSource::Path(path) => image_identity(path, 0).ok(),
-        ImageSource::Memory => None,
-    }
+/// The file of a mirrored volume's image, as its metadata has it: also when it is not there.
+pub(super) fn identity(plan: &VolumePlan) -> Option<ImageIdentity> {
+    plan.mirror.as_ref().map(|mirror| mirror.restored.image())
 }
 
 impl<'a> Opened<'a> {
     fn new(resource: &Resource, volume: &'a Volume, adopt: bool) -> Result<Self, StartError> {
+        if let Some((image, metadata)) = metadata::without_image(resource, volume)? {
+            return Ok(Self {
+                volume,
+                image,
+                metadata: Some(metadata),
+            });
+        }
         let image = image(volume)?;
         let metadata = match (&volume.metadata, &volume.image) {
             (Some(metadata), ImageSource::Path(path)) => {
-                Some(open_metadata(resource, volume, image.size(), path, metadata, adopt)?)
+                let files = metadata::Files {
+                    volume,
+                    image: path,
+                    metadata,
+                };
+                Some(files.open(resource, image.size(), adopt)?)
             }
             _ => None,
         };
@@ -259,65 +269,6 @@ impl<'a> Opened<'a> {
 
     fn restored(&self) -> Option<&Restored> {
         self.metadata.as_ref().map(|metadata| &metadata.restored)
-    }
-}
-
-fn open_metadata(
-    resource: &Resource,
-    volume: &Volume,
-    size: u64,
-    image: &Path,
-    metadata: &Path,
-    adopt: bool,
-) -> Result<MetadataFile, StartError> {
-    if size > VOLUME_BYTES_MAX {
-        return Err(StartError::TooLarge {
-            export: volume.export.clone(),
-            path: image.to_owned(),
-            size,
-        });
-    }
-    let identity = image_identity(image, size).map_err(|error| StartError::Identity {
-        export: volume.export.clone(),
-        path: image.to_owned(),
-        error,
-    })?;
-    let slot = |peer: &Peer| PeerSlotConfig {
-        name: peer.name.clone(),
-        skip_initial_sync: peer.skip_initial_sync,
-        kind: match peer.protocol {
-            Protocol::Auto => None,
-            Protocol::Nbd => Some(LinkKind::Nbd),
-            Protocol::Blockmirror => Some(LinkKind::Stream),
-        },
-    };
-    let peers: Vec<PeerSlotConfig> = resource.peers.iter().map(slot).collect();
-    let wanted = Wanted {
-        path: metadata,
-        export: &volume.export,
-        image: identity,
-        image_path: image,
-        peers: &peers,
-        adopt,
-        entropy: entropy()?,
-        patience: LOCK_PATIENCE,
-    };
-    let opened = wanted.open_or_create()?;
-    tell(volume, metadata, &opened.restored, opened.created, adopt);
-    Ok(opened)
-}
-
-fn tell(volume: &Volume, metadata: &Path, restored: &Restored, created: bool, adopt: bool) {
-    let (export, metadata) = (&volume.export, metadata.display());
-    let hot_extents = restored.hot_extents().len();
-    if created {
-        tracing::info!(%export, %metadata, "metadata file created");
-    } else if adopt {
-        tracing::warn!(%export, %metadata, "the image is adopted: where it is another one, every peer is copied in full");
-    } else if !restored.was_clean() {
-        tracing::warn!(%export, %metadata, hot_extents, "the last stop was not in order: hot extents are resynchronised");
-    } else {
-        tracing::info!(%export, %metadata, "metadata file read");
     }
 }
 

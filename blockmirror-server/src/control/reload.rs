@@ -200,6 +200,7 @@ impl Reloader {
             .await
             .map_err(|error| format!("opening broke off: {error}"))?
             .map_err(|error| error.to_string())?;
+        let identity = open::identity(&plan);
         {
             let mut present = self.shared.roster.change();
             let served = present.resources.iter_mut().find(|served| served.place == place);
@@ -207,7 +208,7 @@ impl Reloader {
             served.joining.push(Joining {
                 volume: volume.clone(),
                 number: served.volumes_ever,
-                identity: open::identity(volume),
+                identity,
             });
             served.volumes_ever += 1;
         }

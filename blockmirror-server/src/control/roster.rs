@@ -62,7 +62,7 @@ pub(super) struct ServedVolume {
     pub(super) number: usize,
     /// Connections it may still have.
     pub(super) slots: Arc<Semaphore>,
-    /// The file of its image, as it was when it was opened first; `None`: in memory.
+    /// The file of its image, as its metadata has it; `None`: it is not mirrored.
     pub(super) identity: Option<ImageIdentity>,
 }
 

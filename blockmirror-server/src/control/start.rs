@@ -55,7 +55,7 @@ fn served(resource: &Resource, plan: &ResourcePlan, thread: usize, before: &[Res
             },
             number,
             slots: Arc::new(Semaphore::new(slots)),
-            identity: open::identity(volume),
+            identity: plan.volumes.get(number).and_then(open::identity),
         }
     });
     Served {

@@ -8,6 +8,7 @@ use blockmirror_client::admin::{
 };
 use mirror_core::config::PeerKind;
 use mirror_core::resource::{LinkState, status as core_status};
+use mirror_core::state::LocalDisk;
 use mirror_core::status::Limit;
 
 use super::branches::{self, Found};
@@ -102,6 +103,12 @@ fn alerts(core: &core_status::ResourceStatus, served: &Served, known: &Known) ->
         if let Some(trouble) = volume.branch.as_ref().and_then(|branch| branch.trouble.as_ref()) {
             alerts.push(format!(
                 "volume {}, saving what is overwritten: {trouble}",
+                volume.export
+            ));
+        }
+        if volume.disk == Some(LocalDisk::Diskless) {
+            alerts.push(format!(
+                "volume {0} has no image here, and lives on its partners; when it is there again: `blockmirror attach {0}`",
                 volume.export
             ));
         }

@@ -51,7 +51,7 @@ impl Scratch {
         let wanted = Wanted {
             path: &path,
             export: "db",
-            image,
+            image: Some(image),
             image_path: &self.image_path,
             peers: &self.peers,
             adopt,
@@ -329,7 +329,7 @@ fn a_directory_that_is_not_there_is_told() {
     let wanted = Wanted {
         path: &path,
         export: "db",
-        image,
+        image: Some(image),
         image_path: &scratch.image_path,
         peers,
         adopt: false,

@@ -1,6 +1,6 @@
 //! What a metadata file says, before and after it has been matched with the configuration.
 
-use super::{PeerRecord, Restored};
+use super::{ImageIdentity, PeerRecord, PeerSlotConfig, Restored};
 use crate::event::LinkKind;
 use crate::identity::Role;
 use crate::state::LocalDisk;
@@ -21,6 +21,21 @@ impl Restored {
         self.was_clean
     }
 
+    /// The image it belongs to.
+    pub fn image(&self) -> ImageIdentity {
+        self.superblock.image
+    }
+
+    /// One of these peers is known to be another blockmirror: asked before they are matched with the file.
+    pub fn has_partner(&self, peers: &[PeerSlotConfig]) -> bool {
+        let recorded = |name: &str| {
+            let mut records = self.superblock.peers.iter().flatten();
+            records.find(|record| record.name == name)?.kind
+        };
+        let mut kinds = peers.iter().map(|peer| peer.kind.or_else(|| recorded(&peer.name)));
+        kinds.any(|kind| kind == Some(LinkKind::Stream))
+    }
+
     /// What is at the other end of the peer at this place of the configuration; `None`: never reached.
     pub fn kind(&self, peer: usize) -> Option<LinkKind> {
         self.record(peer).and_then(|record| record.kind)
@@ -30,7 +45,7 @@ impl Restored {
     /// be Primary. Otherwise the resource decides.
     pub fn start_role(&self) -> Role {
         let plain = |peer: usize| self.kind(peer) == Some(LinkKind::Nbd);
-        if self.superblock.disk == LocalDisk::UpToDate && (0..self.peers.len()).all(plain) {
+        if self.superblock.disk == LocalDisk::UpToDate && !self.absent && (0..self.peers.len()).all(plain) {
             Role::Primary
         } else {
             Role::Secondary

@@ -37,6 +37,8 @@ pub struct Restored {
     grown: bool,
     /// There was no file before.
     created: bool,
+    /// The image is not there: the volume begins Diskless.
+    pub(super) absent: bool,
     loaded: BTreeMap<(u32, u32), LoadedPage>,
 }
 
@@ -89,6 +91,7 @@ impl Restored {
             adopted: false,
             grown: false,
             created: true,
+            absent: false,
             loaded: BTreeMap::new(),
         };
         let (restored, mut writes) = fresh.finish(peers, entropy)?;
@@ -129,8 +132,20 @@ impl Restored {
             adopted,
             grown,
             created: false,
+            absent: false,
             loaded: BTreeMap::new(),
         })
+    }
+
+    /// As [`open`](Self::open), of an image that is not there: the volume begins Diskless, with the size it had.
+    pub fn open_without_image(header: &[u8]) -> Result<Self, MetadataError> {
+        if header.len() < HEADER_BYTES {
+            return Err(MetadataError::Short { found: header.len() });
+        }
+        let recorded = newest_superblock(header)?.image;
+        let mut restored = Self::open(header, &recorded, false)?;
+        restored.absent = true;
+        Ok(restored)
     }
 
     /// Read one sector behind the header. Sectors of other volumes, peers and instances are stale and ignored.
@@ -240,9 +255,14 @@ impl Restored {
             // Nobody knows what this image holds: it must not overwrite a partner's.
             superblock.fresh = true;
         }
-        if superblock.disk == LocalDisk::Diskless {
+        match (superblock.disk, self.absent) {
             // The image is there again; what it lacks is in the bitmaps.
-            superblock.disk = superblock.taken_again();
+            (LocalDisk::Diskless, false) => superblock.disk = superblock.taken_again(),
+            (LocalDisk::Diskless, true) | (_, false) => {}
+            (disk, true) => {
+                superblock.whole = disk.is_whole();
+                superblock.disk = LocalDisk::Diskless;
+            }
         }
         superblock.fall_back();
     }

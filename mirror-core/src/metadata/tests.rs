@@ -92,6 +92,47 @@ fn golden_superblock_and_log() {
     assert_eq!(log.bytes[4..8], crc32fast::hash(&log.bytes[8..40]).to_le_bytes());
 }
 
+/// Writes later ones of a file over it.
+fn overwrite(bytes: &mut [u8], writes: &[MetadataWrite]) {
+    for write in writes {
+        let at = write.offset as usize;
+        bytes[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
+    }
+}
+
+#[test]
+fn a_volume_whose_image_is_gone_begins_diskless_and_is_outdated_when_it_is_back() {
+    let wanted = partners(&["bravo"]);
+    let (mut crashed, writes) = Restored::create(IMAGE, &wanted, 7).unwrap();
+    let mut bytes = file(&writes);
+    // It was Primary when it was killed, and wrote.
+    (crashed.superblock.fresh, crashed.superblock.primary) = (false, true);
+    crashed.superblock.sequence += 1;
+    let superblock = MetadataWrite {
+        offset: crashed.superblock.offset(),
+        bytes: crashed.superblock.encode(),
+    };
+    let log = encode_log(crashed.superblock.volume, crashed.log_sequence + 1, &[3]);
+    overwrite(&mut bytes, &[superblock, log]);
+    for _ in 0..2 {
+        let gone = Restored::open_without_image(&bytes[..HEADER_BYTES]).unwrap();
+        assert!(gone.has_partner(&wanted) && !gone.has_partner(&peers(&["bravo"])));
+        assert_eq!(gone.image(), IMAGE);
+        let (gone, writes) = gone.finish(&wanted, 5).unwrap();
+        assert_eq!((gone.disk(), gone.start_role()), (LocalDisk::Diskless, Role::Secondary));
+        assert!(gone.dirty_blocks(0) > 0, "what was hot may not be durable in it");
+        overwrite(&mut bytes, &writes);
+    }
+    let back = Restored::open(&bytes[..HEADER_BYTES], &IMAGE, false).unwrap();
+    let (back, _) = back.finish(&wanted, 6).unwrap();
+    assert_eq!(back.disk(), LocalDisk::Outdated);
+    let other = ImageIdentity { inode: 1, ..IMAGE };
+    assert!(matches!(
+        Restored::open(&bytes[..HEADER_BYTES], &other, false),
+        Err(MetadataError::OtherImage { .. })
+    ));
+}
+
 /// Everything that version 2 added, at its place.
 #[test]
 fn golden_identity() {

@@ -21,7 +21,7 @@ pub(super) struct Leaving {
 impl Mirror {
     /// A Secondary without an image: what its Primary sends fails, and so do flushes of what it has sent.
     pub(super) fn leave_image(&mut self) {
-        self.superblock.whole = matches!(self.superblock.disk, LocalDisk::UpToDate | LocalDisk::Outdated);
+        self.superblock.whole = self.superblock.disk.is_whole();
         self.leg.flush_lost = self.local.is_in_flight();
         self.local.set_absent(true);
         self.persisting.covered_by = None;

@@ -40,7 +40,7 @@ use crate::order::RangeOrder;
 use crate::range::BLOCK_BYTES;
 use crate::rng::Rng;
 use crate::sabotage::{Kept, Sabotage};
-use crate::state::PeerState;
+use crate::state::{LocalDisk, PeerState};
 
 use local::Leg;
 use peer::{Gate, Peer, Volume};
@@ -176,6 +176,7 @@ impl Mirror {
             stopping: Stopping::No,
             config,
         };
+        mirror.local.set_absent(mirror.superblock.disk == LocalDisk::Diskless);
         mirror.refresh_modes();
         for peer in 0..mirror.peers.len() {
             mirror.start_link(peer);

@@ -31,6 +31,53 @@ fn a_detached_image_is_served_from_the_partner_and_catches_up() -> Result<()> {
 }
 
 #[test]
+fn a_node_whose_image_is_gone_starts_without_it_and_its_partner_serves() -> Result<()> {
+    let mut partners = partners()?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 100, 1)?;
+    partners.nodes[0].kill();
+    let (image, away) = (partners.image(0, VOLUME), partners.scratch.join("away.img"));
+    std::fs::rename(&image, &away)?;
+    partners.nodes[0].launch()?;
+    partners.wait_connected(PATIENT)?;
+    let resource = partners.resource(0)?;
+    ensure!(resource.volumes[0].disk_state == Some(DiskState::Diskless));
+    ensure!(
+        resource.alerts.iter().any(|alert| alert.contains("has no image here")),
+        "{:?}",
+        resource.alerts
+    );
+    ensure!(!image.exists(), "an empty image has nothing of what was there");
+    let refused = partners.promote(0).err().map(|error| error.to_string());
+    ensure!(refused.is_some_and(|text| text.contains("`blockmirror attach db`")));
+    partners.promote_whatever(1)?;
+    let mut raw = partners.open(1, VOLUME)?;
+    expect(&mut raw, 0, 100, 1)?;
+    fill(&mut raw, 50, 100, 2)?;
+    let attach = |replaced| Order::Attach {
+        volume: VOLUME.to_owned(),
+        replaced,
+    };
+    ensure!(partners.nodes[0].order(&attach(false)).is_err(), "it is not there yet");
+    ensure!(!image.exists());
+    std::fs::rename(&away, &image)?;
+    partners.nodes[0].order(&attach(false))?;
+    partners.wait_in_step(1, PATIENT)?;
+    ensure!(partners.resource(0)?.alerts.is_empty());
+    partners.assert_identical()?;
+    // Once more, and it does not come back: an empty one takes its place.
+    partners.nodes[0].stop()?;
+    std::fs::remove_file(&image)?;
+    partners.nodes[0].launch()?;
+    partners.wait_connected(PATIENT)?;
+    fill(&mut raw, 200, 10, 3)?;
+    partners.nodes[0].order(&attach(true))?;
+    partners.wait_in_step(1, PATIENT)?;
+    expect(&mut raw, 0, 50, 1)?;
+    expect(&mut raw, 200, 10, 3)?;
+    partners.assert_identical()
+}
+
+#[test]
 fn a_volume_grows_on_both_nodes_while_it_is_written() -> Result<()> {
     let partners = Partners::new(Setup {
         volumes: vec![(VOLUME.to_owned(), 32 * MIB)],

@@ -121,7 +121,7 @@ impl Cluster {
         let wanted = Wanted {
             path: &metadata,
             export: name,
-            image: image_identity(image, self.size).unwrap(),
+            image: Some(image_identity(image, self.size).unwrap()),
             image_path: image,
             peers: &slots,
             adopt: false,

@@ -119,6 +119,10 @@ impl Volume {
             Some(mirror) => Machinery::Mirror(Box::new(MirrorSide::new(index, mirror)?)),
             None => Machinery::Plain(Plain::default()),
         };
+        let mut branch = Branch::new(plan.branches, Self::is_target(&machinery));
+        if Self::is_diskless(&machinery) {
+            branch.set_image_gone(true);
+        }
         Ok(Self {
             index,
             export: plan.export,
@@ -134,7 +138,7 @@ impl Volume {
             outward: Vec::new(),
             notes: Vec::new(),
             lookups: Lookups::default(),
-            branch: Branch::new(plan.branches, Self::is_target(&machinery)),
+            branch,
             view: None,
             machinery,
             connections: 0,

@@ -103,6 +103,14 @@ impl Volume {
         Token::new(Kind::Branch, self.index)
     }
 
+    /// The image was gone at the start: nothing of it can be saved.
+    pub(super) fn is_diskless(machinery: &Machinery) -> bool {
+        match machinery {
+            Machinery::Mirror(mirror) => mirror.core.disk() == mirror_core::state::LocalDisk::Diskless,
+            Machinery::Plain(_) => false,
+        }
+    }
+
     /// It is in the middle of being overwritten.
     pub(super) fn is_target(machinery: &Machinery) -> bool {
         match machinery {
