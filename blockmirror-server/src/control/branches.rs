@@ -140,10 +140,10 @@ fn expires_in(keep: BranchKeep, created: u64, now: u64) -> Option<u64> {
     }
 }
 
-/// Remove what has had its time and is not served. Blocks.
-pub(super) fn expire(roster: &Roster) {
+/// Remove what has had its time by now (seconds since 1970) and is not served. Blocks.
+pub(super) fn expire(roster: &Roster, now: u64) {
     for found in all(roster) {
-        let over = expires_in(found.keep, found.info.created, seconds_since_1970()) == Some(0);
+        let over = expires_in(found.keep, found.info.created, now) == Some(0);
         if !over || found.exported_as.is_some() {
             continue;
         }
@@ -159,9 +159,16 @@ pub(super) fn expire(roster: &Roster) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exports::tests::roster_with;
-    use super::*;
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
     use std::time::Duration;
+
+    use tokio::sync::Semaphore;
+
+    use super::super::exports::tests::roster_with;
+    use super::super::roster::{self, ServedBranch};
+    use super::*;
 
     #[test]
     fn where_branches_are() {
@@ -174,6 +181,46 @@ mod tests {
         );
         assert_eq!(directories(&named.look().resources[0]), [Path::new("/b")]);
         assert!(all(&named).is_empty(), "there is no such directory");
+    }
+
+    #[test]
+    fn a_branch_is_removed_when_its_time_is_over_and_nobody_uses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = BranchPlace {
+            directory: dir.path().to_owned(),
+            node: "alpha".to_owned(),
+        };
+        let begin = |volume| BranchFile::create(&place, volume, 7, 4096, "a test").unwrap();
+        let (mut mine, foreign) = (begin("db"), begin("log"));
+        let (at, bytes) = mine.last_record();
+        mine.handle().unwrap().write_all_at(&bytes, at).unwrap();
+        let kept = |keep: &str| {
+            let lines = format!("branch_dir = \"{}\"\n{keep}", dir.path().display());
+            roster_with(&["db"], &lines, "[[resource.peer]]\nname = \"b\"\nuri = \"nbd://b\"")
+        };
+        let (for_ever, for_a_day) = (kept(""), kept("branch_keep = \"1d\""));
+        let path = mine.path().to_owned();
+        let over = mine.header().created + 86_400;
+        expire(&for_a_day, over);
+        assert!(path.exists(), "it is being written");
+        drop(mine);
+        expire(&for_ever, over);
+        expire(&for_a_day, over - 1);
+        assert!(path.exists(), "its time is not over");
+        let served = ServedBranch {
+            name: all(&for_a_day)[0].info.name.clone(),
+            volume: for_a_day.look().resources[0].config.volumes[0].clone(),
+            place: roster::Place { thread: 0, volume: 9 },
+            slots: Arc::new(Semaphore::new(1)),
+            size: 4096,
+        };
+        for_a_day.change().resources[0].branches.push(served);
+        expire(&for_a_day, over);
+        assert!(path.exists(), "somebody reads it");
+        for_a_day.change().resources[0].branches.clear();
+        expire(&for_a_day, over);
+        assert!(!path.exists());
+        assert!(foreign.path().exists(), "a volume of another resource");
     }
 
     #[test]
