@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use blockmirror_client::admin::{LinkKind, Role};
 use blockmirror_tests::compare;
 use blockmirror_tests::foreign::Foreign;
 use blockmirror_tests::load::{BLOCK, Load};
@@ -103,6 +104,46 @@ fn leg_on_qemu_nbd() -> Result<()> {
 #[test]
 fn leg_on_nbd_server() -> Result<()> {
     identical_after_cut(&Setup::default(), Foreign::nbd_server)
+}
+
+/// Nobody says what is there: the server is asked for a stream, says that it knows none, and is mirrored to as it is.
+fn found_out(serve: impl FnOnce(&Path, &Path) -> Result<Foreign>) -> Result<()> {
+    let setup = Setup {
+        peer: "protocol = \"auto\"",
+        ..Setup::default()
+    };
+    let mut pair = Pair::with_foreign(&setup, LEG, serve)?;
+    let peer = pair.primary.wait_established(EXPORT, PATIENT)?;
+    ensure!(peer.link == LinkKind::Nbd, "{peer:?}");
+    ensure!(pair.primary.resource(EXPORT)?.role == Some(Role::Primary));
+    cut_and_resync(&pair)?;
+    pair.assert_converges()?;
+    // It is remembered: there is nothing to wait for.
+    pair.kill_remote();
+    pair.primary.restart()?;
+    ensure!(pair.primary.resource(EXPORT)?.role == Some(Role::Primary));
+    pair.restart_remote()?;
+    pair.assert_converges()
+}
+
+#[test]
+fn nbdkit_is_found_out() -> Result<()> {
+    found_out(|folder, image| Foreign::nbdkit_file(folder, image, &[], &[]))
+}
+
+#[test]
+fn qemu_storage_daemon_is_found_out() -> Result<()> {
+    found_out(Foreign::qemu_storage_daemon)
+}
+
+#[test]
+fn qemu_nbd_is_found_out() -> Result<()> {
+    found_out(Foreign::qemu_nbd)
+}
+
+#[test]
+fn nbd_server_is_found_out() -> Result<()> {
+    found_out(Foreign::nbd_server)
 }
 
 #[test]

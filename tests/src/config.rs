@@ -120,8 +120,11 @@ impl Peer {
         }
     }
 
-    /// The same with further lines.
+    /// The same with further lines; a `protocol` of theirs takes the place of the usual one.
     pub fn with(mut self, settings: &str) -> Self {
+        if settings.contains("protocol") {
+            self.settings.clear();
+        }
         self.settings.push_str(settings);
         self.settings.push('\n');
         self

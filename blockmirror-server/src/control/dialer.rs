@@ -252,6 +252,11 @@ async fn ask(partner: &Partner, deadline: Duration) -> Result<Answered, String> 
                 },
             ..
         }) => Err(format!("the peer refuses: {message}")),
+        // A partner that dies at this moment may look the same: only who says so in order is no blockmirror.
+        Err(error @ ConnectError::Handshake { .. }) if partner.protocol == Protocol::Auto => Err(format!(
+            "{error}; if no blockmirror is there, set protocol = \"nbd\" for peer \"{}\"",
+            partner.name
+        )),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -272,6 +277,8 @@ fn knows_no_streams(error: &ConnectError) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::super::exports::tests::roster_with;
     use super::*;
 
@@ -302,6 +309,47 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    /// What becomes of a peer that says nothing but this when it is asked for a stream.
+    async fn asked(answer: &'static [u8]) -> ToData {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"NBDMAGICIHAVEOPT\0\x01").await.unwrap();
+            let mut option = [0; 20];
+            stream.read_exact(&mut option).await.unwrap();
+            assert_eq!(&option[4..16], b"IHAVEOPTbmrs");
+            let length = u32::from_be_bytes([option[16], option[17], option[18], option[19]]);
+            let mut hello = vec![0; length as usize];
+            stream.read_exact(&mut hello).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+        });
+        let peer = format!(
+            "[[resource.peer]]\nname = \"bravo\"\nuri = \"nbd+unix://?socket={}\"",
+            path.display()
+        );
+        let (sender, answers) = DataSender::to_nobody();
+        let mut dialer = Dialer::new(roster_with(&["db"], "", &peer), vec![sender], DEADLINE);
+        dialer.stream(PLACE, 0, 0);
+        wait(&answers).await
+    }
+
+    #[tokio::test]
+    async fn only_a_server_that_says_so_in_order_is_taken_for_a_plain_one() {
+        // NBD_REP_ERR_UNSUP, to `bmrs`.
+        let unsupported = b"\0\x03\xe8\x89\x04\x55\x65\xa9bmrs\x80\0\0\x01\0\0\0\0";
+        assert!(matches!(asked(unsupported).await, ToData::StreamPlain { .. }));
+        // NBD_REP_ERR_INVALID, and nothing at all: a partner of another release, or one that is killed.
+        let invalid = b"\0\x03\xe8\x89\x04\x55\x65\xa9bmrs\x80\0\0\x03\0\0\0\0";
+        for answer in [&invalid[..], b""] {
+            let ToData::StreamFailed { error, .. } = asked(answer).await else {
+                panic!("it is not known what is there");
+            };
+            assert!(error.contains("set protocol = \"nbd\" for peer \"bravo\""), "{error}");
+        }
     }
 
     async fn wait(answers: &std::sync::mpsc::Receiver<ToData>) -> ToData {
