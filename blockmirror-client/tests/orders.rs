@@ -3,7 +3,7 @@
 
 mod common;
 
-use blockmirror_client::admin::{ConnectionState, PeerStatus, ReplicationState};
+use blockmirror_client::admin::{ConnectionState, DiskState, PeerStatus, ReplicationState, ResyncStatus};
 use common::daemon::bravo;
 use common::scene::Scene;
 use common::{Toy, pattern, uri};
@@ -120,6 +120,47 @@ async fn every_order_asks_what_it_says() {
         let answer: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert_eq!(answer["done"], true, "{with_json:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_copied_after_an_order_is_waited_for() {
+    let resync = ResyncStatus {
+        dirty_at_start_bytes: MIB,
+        done_bytes: MIB / 4,
+        ..ResyncStatus::default()
+    };
+    let copying = PeerStatus {
+        resync: Some(resync),
+        ..bravo(ConnectionState::Connected, ReplicationState::SyncSource)
+    };
+    for (arguments, here) in [
+        (&["promote", "db", "--wait"][..], DiskState::UpToDate),
+        (&["invalidate", "db", "--wait"], DiskState::Inconsistent),
+        (&["attach", "db", "--wait"], DiskState::Outdated),
+    ] {
+        let scene = Scene::new(vec![copying.clone(), established()], None);
+        scene.change_first(|report| report.resources[0].volumes[0].disk_state = Some(here));
+        let outcome = scene.run(arguments).await;
+        assert_eq!(outcome.code, Some(0), "{arguments:?}: {}", outcome.stderr);
+        assert!(outcome.stdout.ends_with("\ndb has everything\n"), "{}", outcome.stdout);
+        assert!(outcome.stderr.contains("25 %: 256 KiB of 1 MiB"), "{}", outcome.stderr);
+        // Without the word nothing is waited for.
+        let scene = Scene::new(vec![copying.clone()], None);
+        let outcome = scene.run(&arguments[..2]).await;
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    }
+    let alone = bravo(ConnectionState::StandAlone, ReplicationState::Off);
+    let scene = Scene::new(vec![alone], None);
+    let outcome = scene.run(&["promote", "db", "--wait"]).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.contains("`blockmirror connect db bravo`"),
+        "{}",
+        outcome.stderr
+    );
+    let scene = Scene::new(vec![copying], None);
+    let outcome = scene.run(&["promote", "db", "--wait", "--timeout", "0"]).await;
+    assert!(outcome.stderr.contains("is not Established"), "{}", outcome.stderr);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use blockmirror_client::admin::PeerStatus;
+use blockmirror_client::admin::{PeerStatus, StatusReport};
 use tokio::process::Command;
 
 use super::daemon::{self, Script, report};
@@ -60,6 +60,12 @@ impl Scene {
             stdout: text(output.stdout),
             stderr: text(output.stderr),
         }
+    }
+
+    /// Change the report that comes next.
+    pub fn change_first(&self, change: impl FnOnce(&mut StatusReport)) {
+        let mut script = self.daemon.as_ref().unwrap().lock().unwrap();
+        change(script.reports.front_mut().unwrap());
     }
 
     pub fn asked(&self) -> Vec<String> {

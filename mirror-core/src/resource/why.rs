@@ -12,7 +12,8 @@ use super::event::HostAccess;
 use super::peer::{LaneStage, Link, Ruling};
 use super::status::{LinkState, link_state};
 use crate::config::PeerKind;
-use crate::identity::{Decision, Explanation, NodeIdentity, Role, Side, explain};
+use crate::event::PeerIndex;
+use crate::identity::{Decision, Explanation, NodeIdentity, Role, Side, Verdict, explain};
 use crate::state::LocalDisk;
 
 /// Why the resource is as it is.
@@ -102,6 +103,27 @@ impl Resource {
         }
     }
 
+    /// Bytes of a volume that the peer compares with those here after the last handshake, and copies where they differ:
+    /// at most, for blocks may be dirty on both.
+    pub fn coming(&self, volume: usize, peer: PeerIndex) -> u64 {
+        let Some(record) = &self.peers[usize::from(peer.0)].record else {
+            return 0;
+        };
+        let name = &self.volumes[volume].name;
+        let of = |node: &NodeIdentity| {
+            let mut volumes = node.volumes.iter();
+            let found = volumes.find(|told| told.name == *name);
+            found.map_or((0, 0), |told| (told.dirty_bytes, told.size))
+        };
+        let ((here, size), (there, _)) = (of(&record.mine), of(&record.theirs));
+        let mut decided = record.volumes.iter().filter(|decided| decided.name == *name);
+        match decided.next().map(|decided| decided.decision.verdict) {
+            Some(Verdict::Target { full: true }) => size,
+            Some(Verdict::Target { full: false }) => (here + there).min(size),
+            _ => 0,
+        }
+    }
+
     fn role_because(&self) -> String {
         if let Some(change) = self.changing() {
             return change.to_owned();
@@ -188,7 +210,9 @@ impl Resource {
             } else if peer.no_space {
                 next.push(format!("make room where the images of {name} are"));
             } else if peer.stand_alone.is_some() {
-                next.push(format!("when the reason is gone: `blockmirror connect {resource} {name}`"));
+                next.push(format!(
+                    "when the reason is gone: `blockmirror connect {resource} {name}`"
+                ));
             }
         }
         let nobody = self.partners().all(|at| !self.peers[at].is_connected_primary());
@@ -221,7 +245,13 @@ fn disk_limit(name: &str, disk: LocalDisk, limits: &mut Vec<String>) {
 
 impl HandshakeRecord {
     /// Both have said who they are, and this follows.
-    pub(super) fn new(resource: &str, at: Duration, mine: &NodeIdentity, theirs: &NodeIdentity, rulings: &[Ruling]) -> Self {
+    pub(super) fn new(
+        resource: &str,
+        at: Duration,
+        mine: &NodeIdentity,
+        theirs: &NodeIdentity,
+        rulings: &[Ruling],
+    ) -> Self {
         let volumes = rulings
             .iter()
             .map(|ruling| {
@@ -229,7 +259,12 @@ impl HandshakeRecord {
                 VolumeRecord {
                     name: ours.name.clone(),
                     decision: ruling.decision,
-                    explanation: explain(resource, &ruling.decision, &Side::new(mine, ours), &Side::new(theirs, other)),
+                    explanation: explain(
+                        resource,
+                        &ruling.decision,
+                        &Side::new(mine, ours),
+                        &Side::new(theirs, other),
+                    ),
                 }
             })
             .collect();

@@ -71,6 +71,8 @@ pub enum Command {
         /// The token that `promote --force` told: I know what is lost
         #[arg(long, value_name = "TOKEN", requires = "force")]
         accept: Option<String>,
+        #[command(flatten)]
+        wait: CompleteArgs,
     },
     /// Become Secondary: hosts are let go after what is in flight, everything is made durable on every peer
     Demote {
@@ -109,6 +111,8 @@ pub enum Command {
         resource: String,
         /// From this one; may be left out when there is only one
         peer: Option<String>,
+        #[command(flatten)]
+        wait: CompleteArgs,
     },
     /// Compare with peers, online; what differs is marked
     Verify(VerifyArgs),
@@ -133,6 +137,8 @@ pub enum Command {
         /// It is a new, empty image: copy everything to it
         #[arg(long)]
         replaced: bool,
+        #[command(flatten)]
+        wait: CompleteArgs,
     },
     /// Give the image of a volume up; a peer that has everything serves in its place
     Detach {
@@ -216,6 +222,17 @@ pub struct PeerArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct WaitArgs {
     /// Wait until the peer is Established, and show the resync
+    #[arg(long)]
+    pub wait: bool,
+    /// Longest wait
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = DEFAULT_WAIT_SECONDS)]
+    pub timeout: u64,
+}
+
+/// Whether to wait for what is copied after an order.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CompleteArgs {
+    /// Wait until nothing is left to be copied, and show how far it is
     #[arg(long)]
     pub wait: bool,
     /// Longest wait

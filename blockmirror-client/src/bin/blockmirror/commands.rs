@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::args::{Args, Command, PeerArgs, WaitArgs};
 use crate::failure::{Failure, print};
 use crate::terminal::{self, Style};
+use crate::wait::Goal;
 use crate::{branches, compare, copy, human, orders, render, socket, verify, wait, why};
 
 /// Between two reports of `status --watch`.
@@ -61,12 +62,37 @@ async fn ask(admin: &AdminClient, command: &Command, json: bool) -> Result<(), F
 
 /// The commands that are one order and one answer.
 async fn order(admin: &AdminClient, command: &Command, json: bool) -> Result<(), Failure> {
+    let Some((order, done)) = order_of(command) else {
+        return Ok(());
+    };
+    let (name, goal, wait) = match command {
+        Command::Promote { resource, wait, .. } => (resource, Goal::Everywhere, wait),
+        Command::Invalidate { resource, wait, .. } => (resource, Goal::Here, wait),
+        Command::Attach { volume, wait, .. } => (volume, Goal::Here, wait),
+        _ => return orders::give(admin, &order, json, &done).await,
+    };
+    if !wait.wait {
+        return orders::give(admin, &order, json, &done).await;
+    }
+    if let Err(error) = admin.order(&order).await {
+        return Err(orders::refused(error, &order, json));
+    }
+    wait::until_complete(admin, name, goal, Duration::from_secs(wait.timeout)).await?;
+    if json {
+        return print(&format!("{}\n", json!({ "done": true })));
+    }
+    print(&format!("{done}\n{} has everything\n", human::clean(name)))
+}
+
+/// What is asked of the daemon, and what is said when it is done. `None`: the command is not an order.
+fn order_of(command: &Command) -> Option<(Order, String)> {
     let name = |name: &str| human::clean(name).into_owned();
-    let (order, done) = match command.clone() {
+    let found = match command.clone() {
         Command::Promote {
             resource,
             force,
             accept,
+            ..
         } => {
             let done = format!("{} is Primary here", name(&resource));
             (
@@ -82,7 +108,7 @@ async fn order(admin: &AdminClient, command: &Command, json: bool) -> Result<(),
             let done = format!("{} is Secondary here", name(&resource));
             (Order::Demote { resource }, done)
         }
-        Command::Invalidate { resource, peer } => {
+        Command::Invalidate { resource, peer, .. } => {
             let from = peer.as_deref().unwrap_or("its peer");
             let done = format!(
                 "the data of {} here is given up; it comes from {}",
@@ -106,7 +132,7 @@ async fn order(admin: &AdminClient, command: &Command, json: bool) -> Result<(),
             };
             (order, done)
         }
-        Command::Attach { volume, replaced } => {
+        Command::Attach { volume, replaced, .. } => {
             let done = format!("the image of {} is attached", name(&volume));
             (Order::Attach { volume, replaced }, done)
         }
@@ -115,9 +141,9 @@ async fn order(admin: &AdminClient, command: &Command, json: bool) -> Result<(),
             (Order::Detach { volume }, done)
         }
         // No other command comes here.
-        _ => return Ok(()),
+        _ => return None,
     };
-    orders::give(admin, &order, json, &done).await
+    Some(found)
 }
 
 fn shown(report: &StatusReport, json: bool) -> Result<String, Failure> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use blockmirror_client::admin::{
-    AdminClient, ConnectionState, PeerStatus, ReplicationState, ResyncStatus, StatusReport,
+    AdminClient, ConnectionState, DiskState, PeerStatus, ReplicationState, ResyncStatus, StatusReport, VolumeStatus,
 };
 
 use crate::args::PeerArgs;
@@ -83,6 +83,78 @@ pub async fn until_established(
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+/// Where everything is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// In the images of this node.
+    Here,
+    /// On every peer too.
+    Everywhere,
+}
+
+/// Waits until nothing is left to be copied of a volume, or of all volumes of a resource, showing progress.
+pub async fn until_complete(admin: &AdminClient, name: &str, goal: Goal, timeout: Duration) -> Result<(), Failure> {
+    let mut progress = Progress::new(name);
+    let started = Instant::now();
+    loop {
+        let report = admin.status().await?;
+        let lacking = match lacking(&report, name, goal) {
+            Ok(None) => {
+                progress.end(false);
+                return Ok(());
+            }
+            Ok(Some(lacking)) => lacking,
+            Err(reason) => {
+                progress.end(true);
+                return Err(Failure::Failed(reason));
+            }
+        };
+        progress.peer(lacking);
+        if started.elapsed() >= timeout {
+            progress.end(true);
+            return Err(Failure::Failed(too_late(lacking, timeout)));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// A peer whose copying is still waited for: of those, one that copies now.
+fn lacking<'a>(report: &'a StatusReport, name: &str, goal: Goal) -> Result<Option<&'a PeerStatus>, String> {
+    let mut copying: Option<&PeerStatus> = None;
+    for volume in meant(report, name)? {
+        let here = volume.disk_state.is_none_or(|disk| disk == DiskState::UpToDate);
+        let alone = |peer: &PeerStatus| peer.connection_state == ConnectionState::StandAlone;
+        if !here && volume.peers.iter().all(alone) {
+            return Err(format!(
+                "volume \"{}\" is not complete here, and every peer is StandAlone: see `blockmirror why`",
+                volume.export
+            ));
+        }
+        for peer in &volume.peers {
+            let there = match judge(name, peer) {
+                Verdict::GiveUp(reason) if goal == Goal::Everywhere => return Err(reason),
+                verdict => goal == Goal::Here || (verdict == Verdict::Established && peer.dirty_bytes == 0),
+            };
+            if (!here || !there) && copying.is_none_or(|copying| copying.resync.is_none()) {
+                copying = Some(peer);
+            }
+        }
+    }
+    Ok(copying)
+}
+
+/// The name of a volume goes before that of a resource, here as in the daemon.
+fn meant<'a>(report: &'a StatusReport, name: &str) -> Result<Vec<&'a VolumeStatus>, String> {
+    let mut volumes = report.resources.iter().flat_map(|resource| &resource.volumes);
+    if let Some(volume) = volumes.find(|volume| volume.export == name) {
+        return Ok(vec![volume]);
+    }
+    let resource = report.resource(name);
+    resource
+        .map(|resource| resource.volumes.iter().collect())
+        .ok_or_else(|| format!("{} has no volume or resource \"{name}\" any more", report.name))
 }
 
 fn judge(name: &str, peer: &PeerStatus) -> Verdict {

@@ -199,7 +199,8 @@ impl DataThread {
                 plan,
             } => {
                 if let Some(place) = side.volumes.get(volume).copied().flatten() {
-                    self.volumes[place].stream_up(&self.turn, peer, connection, plan);
+                    let coming = side.core.as_ref().map_or(0, |core| core.coming(volume, peer));
+                    self.volumes[place].stream_up(&self.turn, (peer, connection), plan, coming);
                 }
             }
             Output::OpenBranch { volume, generation } => {

@@ -5,6 +5,7 @@ use mirror_core::config::PeerKind;
 use mirror_core::event::PeerIndex;
 use mirror_core::metadata::ImageIdentity;
 
+use super::incoming::Incoming;
 use super::{Machinery, Volume};
 use crate::data::peer::Peer;
 use crate::data::plan::PeerPlan;
@@ -92,6 +93,7 @@ impl Volume {
             mirror.modes.push(mode);
             mirror.streams.push(None);
             mirror.seeds.push(0);
+            mirror.incoming.push(Incoming::default());
         }
     }
 
@@ -103,6 +105,7 @@ impl Volume {
             mirror.modes.pop();
             mirror.streams.pop();
             mirror.seeds.pop();
+            mirror.incoming.pop();
         }
     }
 

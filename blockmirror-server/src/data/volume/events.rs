@@ -1,14 +1,16 @@
 //! What the mirror has for the log.
 
+use std::time::Duration;
+
 use mirror_core::event::{Event, PeerIndex};
-use mirror_core::state::LocalDisk;
+use mirror_core::state::{LocalDisk, PeerState};
 
 use super::outward::Note;
 use super::{Machinery, Volume};
 use crate::data::peer::Peer;
 
 impl Volume {
-    pub(super) fn note_event(&mut self, event: &Event) {
+    pub(super) fn note_event(&mut self, now: Duration, event: &Event) {
         self.log_event(event);
         match (event, &mut self.machinery) {
             (Event::Disk(disk), _) => {
@@ -19,6 +21,17 @@ impl Volume {
                 }
             }
             (Event::FellBehind { peer }, _) => self.notes.push(Note::FellBehind(*peer)),
+            (
+                Event::PeerState {
+                    peer,
+                    state: PeerState::Established,
+                },
+                Machinery::Mirror(mirror),
+            ) => {
+                if let Some(incoming) = mirror.incoming.get_mut(usize::from(peer.0)) {
+                    incoming.end(now);
+                }
+            }
             (Event::Stopped { clean }, Machinery::Mirror(mirror)) => mirror.stopped = Some(*clean),
             _ => {}
         }

@@ -113,6 +113,10 @@ impl Volume {
             (Ok(()), None) => StreamReply::Failed(Failure::Io),
             (Err(error), _) => StreamReply::Failed(failure_of(&error)),
         };
+        if let (StreamReply::Differs(ranges), Some(incoming)) = (&reply, self.incoming(lookup.origin.peer)) {
+            let differing: u64 = ranges.iter().map(|range| range.length).sum();
+            incoming.equal(lookup.range.length.saturating_sub(differing));
+        }
         self.streamed(lookup.origin, reply);
     }
 

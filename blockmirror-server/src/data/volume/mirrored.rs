@@ -12,12 +12,13 @@ use mirror_core::identity::Role;
 use mirror_core::stream::Request;
 use mirror_core::{AckMode, Mirror};
 
+use super::incoming::Incoming;
 use super::jobs::{JobKind, Jobs};
 use super::plain::image_request;
 use super::remote::RemoteReads;
 use super::request::{HostRequest, ImageWork, VOLUME_FAILED, failure_of, mirror_refusal};
 use super::{Machinery, Volume};
-use crate::data::message::VolumeSnapshot;
+use crate::data::message::{PeerSnapshot, VolumeSnapshot};
 use crate::data::metadata::{MetadataFile, PersistDone};
 use crate::data::peer::{Action, LinkDone, LinkWork, Peer};
 use crate::data::plan::MirrorPlan;
@@ -40,6 +41,8 @@ pub(super) struct MirrorSide {
     pub(super) resizing: Option<(Ticket, u64)>,
     /// The seed of the digests on the stream to each peer.
     pub(super) seeds: Vec<u64>,
+    /// What each peer has copied to here.
+    pub(super) incoming: Vec<Incoming>,
     /// What the mirror is to be told once nothing fetched is being written any more for a connection that is gone.
     pub(super) deferred: Vec<Input>,
     pub(super) jobs: Jobs,
@@ -70,6 +73,7 @@ impl MirrorSide {
             modes,
             resizing: None,
             seeds: vec![0; peers_count],
+            incoming: (0..peers_count).map(|_| Incoming::default()).collect(),
             deferred: Vec::new(),
             jobs: Jobs::default(),
             remote: RemoteReads::default(),
@@ -128,13 +132,17 @@ impl MirrorSide {
         snapshot.disk = Some(status.disk);
         snapshot.generation = Some(format!("{:016x}", status.generation));
         snapshot.failed = status.failed.then(|| VOLUME_FAILED.message.to_owned());
-        snapshot.peers = self
-            .peers
-            .iter()
-            .zip(&self.kinds)
-            .zip(&status.peers)
-            .map(|((peer, kind), status)| peer_snapshot(peer, *kind, status))
-            .collect();
+        let sides = self.peers.iter().zip(&self.kinds).zip(&self.incoming);
+        let told = sides.zip(&status.peers).map(|(((peer, kind), incoming), status)| {
+            let told = peer_snapshot(peer, *kind, status);
+            let arriving = || incoming.running(now, snapshot.size_bytes);
+            PeerSnapshot {
+                resync: told.resync.or_else(arriving),
+                last_resync: told.last_resync.or(incoming.last()),
+                ..told
+            }
+        });
+        snapshot.peers = told.collect();
     }
 
     /// `Some`: stopped, and whether with clean metadata.
@@ -285,7 +293,7 @@ impl Volume {
                 Some(connection) => self.leave_stream(turn, peer, connection, reason),
                 None => mirror.disconnect(turn, peer, connection, reason),
             },
-            Output::Event(event) => self.note_event(&event),
+            Output::Event(event) => self.note_event(turn.now, &event),
         }
     }
 

@@ -8,6 +8,7 @@ mod copy;
 mod ends;
 mod events;
 mod fetch;
+mod incoming;
 mod jobs;
 mod lookup;
 mod mirrored;

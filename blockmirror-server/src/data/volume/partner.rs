@@ -8,9 +8,10 @@ use mirror_core::config::PeerKind;
 use mirror_core::event::{
     ConnectionId, DisconnectReason, Failure, Input, LinkKind, Order, OrderRefusal, PeerIndex, SyncPlan, Ticket,
 };
-use mirror_core::identity::VolumeIdentity;
+use mirror_core::identity::{Role, VolumeIdentity};
 use mirror_core::state::LocalDisk;
 
+use super::incoming::Incoming;
 use super::mirrored::MirrorSide;
 use super::outward::Note;
 use super::{Machinery, Volume};
@@ -103,6 +104,14 @@ impl Volume {
         }
     }
 
+    /// What the peer has copied to here.
+    pub(super) fn incoming(&mut self, peer: PeerIndex) -> Option<&mut Incoming> {
+        match &mut self.machinery {
+            Machinery::Mirror(mirror) => mirror.incoming.get_mut(usize::from(peer.0)),
+            Machinery::Plain(_) => None,
+        }
+    }
+
     pub(super) fn seed_of(&self, peer: PeerIndex) -> u64 {
         match &self.machinery {
             Machinery::Mirror(mirror) => mirror.seeds.get(usize::from(peer.0)).copied().unwrap_or_default(),
@@ -110,11 +119,21 @@ impl Volume {
         }
     }
 
-    /// The resource has agreed with the peer: the mirror may use the stream.
-    pub(crate) fn stream_up(&mut self, turn: &Turn, peer: PeerIndex, connection: ConnectionId, plan: SyncPlan) {
+    /// The resource has agreed with the peer: the mirror may use the stream. `coming`: bytes that the peer will compare
+    /// with those here, and copy where they differ.
+    pub(crate) fn stream_up(
+        &mut self,
+        turn: &Turn,
+        (peer, connection): (PeerIndex, ConnectionId),
+        plan: SyncPlan,
+        coming: u64,
+    ) {
         let Machinery::Mirror(mirror) = &mut self.machinery else {
             return;
         };
+        if plan == SyncPlan::Target && mirror.role() == Role::Secondary {
+            mirror.incoming[usize::from(peer.0)].begin(turn.now, coming);
+        }
         if let Some(stream) = mirror.streams.get_mut(usize::from(peer.0)) {
             *stream = Some(connection);
         }
@@ -136,6 +155,7 @@ impl Volume {
         };
         if mirror.has_stream(peer, connection) {
             mirror.streams[usize::from(peer.0)] = None;
+            mirror.incoming[usize::from(peer.0)].lose();
             self.outward
                 .retain(|outward| (outward.peer, outward.connection) != (peer, connection));
             self.leave(turn, peer, connection);

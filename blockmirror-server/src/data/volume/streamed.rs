@@ -43,6 +43,10 @@ impl Volume {
         request: Request,
         payload: Option<Payload>,
     ) {
+        let copied = match request {
+            Request::CopyWrite { range } | Request::CopyZero { range } => Some(range.length),
+            _ => None,
+        };
         let (command, range) = match request {
             Request::Write { range, fua } => (Command::Write { fua }, range),
             Request::CopyWrite { range } => (Command::Write { fua: false }, range),
@@ -73,6 +77,12 @@ impl Volume {
         // I7: a Primary takes writes from hosts only.
         if !within || !self.takes_streamed_writes() {
             return self.streamed(origin, StreamReply::Failed(Failure::Io));
+        }
+        if let (Some(bytes), Some(incoming)) = (copied, self.incoming(origin.peer)) {
+            match command {
+                Command::Trim { .. } => incoming.zeroed(bytes),
+                _ => incoming.copied(bytes),
+            }
         }
         let place = (range.offset, range.length as u32);
         self.start(turn, Origin::Stream(origin), command, place, payload.map(Into::into));
