@@ -5,9 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use blockmirror_client::admin::{ConnectionState, HostAccess, LinkKind, Order, Role};
+use blockmirror_client::admin::{
+    ConnectionState, HostAccess, LinkKind, Order, PeerCommand, PeerStatus, ReplicationState, Role,
+};
 use blockmirror_client::client::{Access, Client, FailoverClient, Patience};
-use common::pair::{Pair, config, refused};
+use common::pair::{Pair, config, config_with, refused};
 use common::{PATIENCE, start};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,6 +201,64 @@ async fn a_volume_comes_and_goes_by_reloading() {
         assert_eq!(report.needs_restart, ["resource db: its own keys have changed"]);
     }
     pair.until("alpha", |db| db.volumes.len() == 1).await;
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_comes_and_goes_by_reloading_and_brings_itself_up_to_date() {
+    let pair = Pair::established(&["db"], "").await;
+    let dir = pair.dir.path();
+    let client = Client::connect(&pair.uri("alpha", "db")).await.unwrap();
+    client.write(0, &[5; 65536], true).await.unwrap();
+    let reload = async |node: &str, others: &[&str], said: &str| {
+        let text = config_with(dir, node, others, &["db"]);
+        std::fs::write(dir.join(format!("{node}.toml")), text).unwrap();
+        let report = pair.admin(node).reload().await.unwrap();
+        assert_eq!((&report.applied[..], report.failed.len()), (&[said.to_owned()][..], 0));
+    };
+    std::fs::create_dir(dir.join("charlie-branches")).unwrap();
+    let charlie = start(dir, &config_with(dir, "charlie", &["alpha", "bravo"], &["db"])).await;
+    for (node, other) in [("alpha", "bravo"), ("bravo", "alpha")] {
+        reload(node, &[other, "charlie"], "resource db: peer charlie added").await;
+    }
+    let both = pair
+        .until("alpha", |db| {
+            let peers = &db.volumes[0].peers;
+            let there = |peer: &PeerStatus| peer.replication_state == ReplicationState::Established;
+            peers.len() == 2 && peers.iter().all(|peer| there(peer) && peer.dirty_bytes == 0)
+        })
+        .await;
+    assert_eq!(both.volumes[0].peers[1].name, "charlie");
+    client.write(4096, &[6; 4096], true).await.unwrap();
+    assert!(pair.image("alpha", "db") == pair.image("charlie", "db"));
+    for (node, other) in [("bravo", "alpha"), ("alpha", "bravo")] {
+        reload(node, &[other], "resource db: peer charlie removed").await;
+    }
+    pair.until("alpha", |db| db.volumes[0].peers.len() == 1).await;
+    // Nobody waits for it any more.
+    charlie.stop().await.unwrap();
+    client.write(8192, &[7; 4096], true).await.unwrap();
+    client.disconnect().await.unwrap();
+    pair.in_step("alpha").await;
+    assert!(pair.image("alpha", "db") == pair.image("bravo", "db"));
+    assert!(pair.image("alpha", "db") != pair.image("charlie", "db"));
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_resource_says_to_a_resync_is_heard() {
+    let pair = Pair::established(&["db"], "").await;
+    let resync = |full| PeerCommand::Resync { full };
+    let admin = pair.admin("alpha");
+    admin.command("db", "bravo", resync(false)).await.unwrap();
+    let full = refused(admin.command("db", "bravo", resync(true)).await);
+    assert!(full.contains("is a blockmirror"), "{full}");
+    let peer = || ("db".to_owned(), "bravo".to_owned());
+    let (name, bravo) = peer();
+    admin.order(&Order::Disconnect { name, peer: bravo }).await.unwrap();
+    // It connects, as `connect` does.
+    admin.command("db", "bravo", resync(false)).await.unwrap();
+    pair.in_step("alpha").await;
     pair.stop().await;
 }
 

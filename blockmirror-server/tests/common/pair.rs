@@ -16,8 +16,8 @@ pub struct Pair {
     pub bravo: Daemon,
 }
 
-/// The resource "db" with one volume per name, shared with the node `other`.
-fn resource(dir: &Path, node: &str, other: &str, volumes: &[&str], more: &str) -> String {
+/// The resource "db" with one volume per name, shared with these other nodes.
+fn resource(dir: &Path, node: &str, others: &[&str], volumes: &[&str], more: &str) -> String {
     let dir = dir.display();
     let mut text = format!("[[resource]]\nname = \"db\"\nbranch_dir = \"{dir}/{node}-branches\"\n{more}\n");
     for volume in volumes {
@@ -25,12 +25,22 @@ fn resource(dir: &Path, node: &str, other: &str, volumes: &[&str], more: &str) -
             "[[resource.volume]]\nexport = \"{volume}\"\nimage = \"{dir}/{node}-{volume}.img\"\nsize = \"{SIZE}\"\n"
         ));
     }
-    text + &format!("[[resource.peer]]\nname = \"{other}\"\nuri = \"nbd+unix://?socket={dir}/{other}.nbd\"\n")
+    for other in others {
+        text.push_str(&format!(
+            "[[resource.peer]]\nname = \"{other}\"\nuri = \"nbd+unix://?socket={dir}/{other}.nbd\"\n"
+        ));
+    }
+    text
+}
+
+/// The node with the resource "db", which it shares with `others`.
+pub fn config_with(dir: &Path, node: &str, others: &[&str], volumes: &[&str]) -> String {
+    text(dir, node, &resource(dir, node, others, volumes, ""))
 }
 
 pub fn config(dir: &Path, node: &str, volumes: &[&str], more: &str) -> String {
     let other = if node == "alpha" { "bravo" } else { "alpha" };
-    text(dir, node, &resource(dir, node, other, volumes, more))
+    text(dir, node, &resource(dir, node, &[other], volumes, more))
 }
 
 impl Pair {

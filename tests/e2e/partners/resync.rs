@@ -1,7 +1,7 @@
 //! Resync moves what differs and nothing else; verify finds what nobody knew of.
 
 use anyhow::{Result, ensure};
-use blockmirror_client::admin::{Order, VerifyStatus};
+use blockmirror_client::admin::{Order, PeerStatus, VerifyStatus};
 use blockmirror_tests::load::{BLOCK, Load};
 use blockmirror_tests::pair::seed;
 use blockmirror_tests::partners::{Partners, RESOURCE, Setup};
@@ -28,6 +28,34 @@ fn a_resync_ships_only_what_differs() -> Result<()> {
         "{} bytes were sent for 40960 that differ",
         resync.copied_bytes
     );
+    partners.assert_identical()
+}
+
+#[test]
+fn the_node_that_is_copied_to_shows_how_far_it_is() -> Result<()> {
+    let partners = Partners::new(Setup {
+        resource: "resync_max = \"8MiB\"".to_owned(),
+        ..Setup::default()
+    })?;
+    partners.disconnect(0)?;
+    partners.nodes[0].wait_lost(VOLUME)?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 4000, 1)?;
+    partners.connect(0, false)?;
+    let peer = partners.nodes[1].wait_peer(VOLUME, "progress of the resync", PATIENT, |peer| {
+        peer.resync
+            .is_some_and(|resync| resync.done_bytes > 0 && resync.remaining_bytes > 0)
+    })?;
+    let seen = peer.resync.ok_or_else(|| anyhow::anyhow!("it was there"))?;
+    ensure!(seen.eta_seconds.is_some() && seen.bytes_per_second > 0.0, "{seen:?}");
+    partners.wait_in_step(0, PATIENT)?;
+    let sent = partners.nodes[0].last_resync(VOLUME)?;
+    ensure!(
+        seen.dirty_at_start_bytes == sent.dirty_at_start_bytes,
+        "{seen:?}, {sent:?}"
+    );
+    let came = partners.nodes[1].last_resync(VOLUME)?;
+    ensure!(came.done_bytes == sent.done_bytes, "{came:?}, {sent:?}");
+    ensure!(came.copied_bytes == sent.copied_bytes, "{came:?}, {sent:?}");
     partners.assert_identical()
 }
 
@@ -96,6 +124,49 @@ fn verify_raises_no_false_alarm_under_load() -> Result<()> {
     })?;
     ensure!(found.finished && found.differing_bytes == 0, "{found:?}");
     partners.assert_identical()
+}
+
+#[test]
+fn a_comparison_goes_on_where_it_was_stopped_after_a_restart() -> Result<()> {
+    let mut partners = Partners::new(Setup {
+        resource: "resync_max = \"16MiB\"".to_owned(),
+        ..Setup::default()
+    })?;
+    let verify = |resume| Order::Verify {
+        name: VOLUME.to_owned(),
+        peer: None,
+        repair: false,
+        resume,
+    };
+    partners.nodes[0].order(&verify(false))?;
+    let under_way = |least: u64| {
+        move |peer: &PeerStatus| {
+            peer.verify
+                .is_some_and(|verify| verify.done_bytes >= least && verify.done_bytes < 48 * MIB)
+        }
+    };
+    partners.nodes[0].wait_peer(VOLUME, "the comparison to get on", PATIENT, under_way(16 * MIB))?;
+    partners.nodes[0].order(&Order::VerifyStop {
+        name: VOLUME.to_owned(),
+        peer: None,
+    })?;
+    partners.nodes[0].stop()?;
+    partners.nodes[0].launch()?;
+    partners.wait_in_step(0, PATIENT)?;
+    // One where it has been, one where it has not.
+    for place in [0, 63 * MIB] {
+        tamper(&partners.image(1, VOLUME), place, &[9; 4096])?;
+    }
+    for resume in [true, false] {
+        partners.nodes[0].order(&verify(resume))?;
+        let ended = partners.nodes[0].wait_peer(VOLUME, "the comparison to end", PATIENT, |peer| {
+            peer.verify.is_none() && peer.last_verify.is_some_and(|verify| verify.finished)
+        })?;
+        let found = ended.last_verify.map_or(0, |verify| verify.differing_bytes);
+        // What one has found is marked: the next one passes it over.
+        ensure!(found == 4096, "resume {resume}: {found}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -55,7 +55,14 @@ pub(super) async fn command(
         "resync" => {
             let full = Query::parse(query, &["full"])?.flag("full")?;
             let meant = admin.meant(&name, &peer)?;
-            each(&admin, &meant, PeerCommand::Resync { full }).await?;
+            if !full && admin.is_of_resource(&meant).await? {
+                // Of a partner everything dirty is copied as soon as it is connected.
+                let (peer, discard_my_data) = (index(meant.peer)?, false);
+                let connect = Command::Connect { peer, discard_my_data };
+                ask::order(&admin, meant.resource, ResourceOrder::Core(connect)).await?;
+            } else {
+                each(&admin, &meant, PeerCommand::Resync { full }).await?;
+            }
         }
         other => {
             let text = format!("there is no command \"{other}\": it can be connect, disconnect or resync");

@@ -99,7 +99,7 @@ impl DataThread {
         let _ = waiting.answer.send(answer);
     }
 
-    /// Take a command about one peer of one volume; of another blockmirror it concerns the whole resource.
+    /// Take a command about one plain peer of one volume. What is about a partner is an order to the resource.
     pub(in crate::data) fn peer_command(
         &mut self,
         (volume, peer): (usize, usize),
@@ -122,24 +122,15 @@ impl DataThread {
         }
         let index = PeerIndex(peer as u8);
         if volume.is_partner(index) {
-            let command = match command {
-                PeerCommand::Connect | PeerCommand::Resync { full: false } => Command::Connect {
-                    peer: index,
-                    discard_my_data: false,
-                },
-                PeerCommand::Disconnect => Command::Disconnect(index),
+            return Err(match command {
                 PeerCommand::Resync { full: true } => {
-                    return Err(
-                        "the peer is a blockmirror: verify with --repair compares and copies what differs, and \
-                                invalidate on the peer makes it take everything anew"
-                            .to_owned(),
-                    );
+                    "the peer is a blockmirror: verify with --repair compares and copies what differs, and invalidate on \
+                     the peer makes it take everything anew"
                 }
-            };
-            let (unheard, _) = oneshot::channel();
-            let (resource, _) = self.homes[place];
-            self.core_command(resource, command, Then::Nothing, unheard);
-            return Ok(());
+                // It was found out a moment ago: whoever asked took it for a plain server.
+                _ => "the peer has turned out to be a blockmirror, which the whole resource connects to: ask again",
+            }
+            .to_owned());
         }
         volume.command(
             &self.turn,
