@@ -14,6 +14,8 @@ use crate::data::{ResourceSnapshot, ToData, VolumeSnapshot};
 
 const BASE: u64 = 1_700_000_000;
 const DAY: Duration = Duration::from_secs(86_400);
+/// Between two comparisons, where time is played.
+const INTERVAL: Duration = Duration::from_secs(3 * 3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -94,7 +96,7 @@ impl Scene {
             format!("[[resource.peer]]\nname = \"{name}\"\nuri = \"{uri}\"\n")
         });
         let metadata = format!("metadata = \"{}/m\"\n", self.dir.path().display());
-        let roster = roster_with(&["db"], "verify = \"1d\"", &(metadata + &peers.concat()));
+        let roster = roster_with(&["db"], "verify = \"3h\"", &(metadata + &peers.concat()));
         let (sender, asked) = DataSender::to_nobody();
         let began = self.began;
         let clock = move || BASE + began.elapsed().as_secs();
@@ -132,7 +134,7 @@ async fn play(asked: Receiver<ToData>, world: Arc<Mutex<World>>) {
         while let Ok(message) = asked.try_recv() {
             answer(message, &mut world.lock().unwrap());
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -185,13 +187,13 @@ fn resource(role: Role) -> ResourceSnapshot {
 #[tokio::test(start_paused = true)]
 async fn peers_are_compared_one_after_the_other_once_in_an_interval() {
     let scene = Scene::new();
-    assert_eq!(scene.after(DAY - MINUTE).await, []);
+    assert_eq!(scene.after(INTERVAL - MINUTE).await, []);
     assert_eq!(scene.after(3 * MINUTE).await, [(0, false)]);
     assert_eq!(scene.after(60 * MINUTE).await, []);
     scene.end(0, true);
     assert_eq!(scene.after(2 * MINUTE).await, [(1, false)]);
     scene.end(1, true);
-    assert_eq!(scene.after(DAY - 62 * MINUTE).await, []);
+    assert_eq!(scene.after(INTERVAL - 62 * MINUTE).await, []);
     // The interval is from end to end.
     assert_eq!(scene.after(64 * MINUTE).await, [(0, false)]);
 }
@@ -199,7 +201,7 @@ async fn peers_are_compared_one_after_the_other_once_in_an_interval() {
 #[tokio::test(start_paused = true)]
 async fn a_comparison_that_was_cut_off_goes_on_and_does_not_cost_an_interval() {
     let mut scene = Scene::new();
-    assert_eq!(scene.after(DAY + 2 * MINUTE).await, [(0, false)]);
+    assert_eq!(scene.after(INTERVAL + 2 * MINUTE).await, [(0, false)]);
     scene.restart();
     assert_eq!(scene.after(2 * MINUTE).await, [(0, true)]);
     // Another node takes the role, and gives it back.
@@ -215,14 +217,14 @@ async fn a_comparison_that_was_cut_off_goes_on_and_does_not_cost_an_interval() {
     scene.end(1, true);
     assert_eq!(scene.after(MINUTE).await, []);
     scene.restart();
-    assert_eq!(scene.after(DAY - 10 * MINUTE).await, []);
+    assert_eq!(scene.after(INTERVAL - 10 * MINUTE).await, []);
     assert_eq!(scene.after(20 * MINUTE).await, [(0, false)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_was_stopped_rests_and_one_that_waits_keeps_nobody_waiting() {
     let scene = Scene::new();
-    assert_eq!(scene.after(DAY + 2 * MINUTE).await, [(0, false)]);
+    assert_eq!(scene.after(INTERVAL + 2 * MINUTE).await, [(0, false)]);
     scene.end(0, false);
     assert_eq!(scene.after(10 * MINUTE).await, [(1, false)]);
     // Its link is cut.
