@@ -122,7 +122,10 @@ fn every_link(scale: &Scale) -> Result<()> {
     let mut rows = Vec::new();
     for link in &LINKS {
         let passes = speed(link, scale).with_context(|| link.name.to_owned())?;
-        rows.push((format!("{}, {} GiB", link.name, scale.size * link.times >> 30), passes));
+        rows.push((
+            format!("{}, {} GiB", link.name, (scale.size * link.times) >> 30),
+            passes,
+        ));
     }
     report::speed(&rows);
     Ok(())

@@ -9,6 +9,7 @@
 //! that a restart or a switchover costs what was not compared yet, and no more. The first comparison comes one interval
 //! after the schedule was first seen.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,16 +120,19 @@ impl<Clock: Fn() -> u64> Schedule<Clock> {
         let mut due = Vec::new();
         for task in tasks(&self.roster) {
             let thread = task.place.thread;
-            if !known.contains_key(&thread) {
-                let Some(sender) = self.threads.get(thread) else {
-                    continue;
-                };
-                let Ok(told) = ask::snapshots(sender, ANSWER_TIME).await else {
-                    continue;
-                };
-                known.insert(thread, told);
-            }
-            let Some(peer) = known.get(&thread).and_then(|known| of_primary(&task, known)) else {
+            let told = match known.entry(thread) {
+                Entry::Occupied(told) => told.into_mut(),
+                Entry::Vacant(place) => {
+                    let Some(sender) = self.threads.get(thread) else {
+                        continue;
+                    };
+                    let Ok(told) = ask::snapshots(sender, ANSWER_TIME).await else {
+                        continue;
+                    };
+                    place.insert(told)
+                }
+            };
+            let Some(peer) = of_primary(&task, told) else {
                 continue;
             };
             if peer.verify.is_some() {

@@ -124,9 +124,9 @@ pub fn run(rounds: u64, limit: Duration, seed: u64, disks: Disks, mut progress: 
 impl Cuts {
     fn round(&mut self) -> Result<()> {
         self.load_until_the_cut()?;
-        for side in 0..2 {
+        for (side, name) in NAMES.into_iter().enumerate() {
             self.partners.nodes[side].kill();
-            self.tally.taken[side] += platter::restore(self.partners.scratch.path(), NAMES[side])?;
+            self.tally.taken[side] += platter::restore(self.partners.scratch.path(), name)?;
         }
         self.inspect()?;
         let first = self.random.below(2) as usize;
@@ -189,10 +189,10 @@ impl Cuts {
 
     /// Everything that was promised is on both sides, by the images alone.
     fn inspect(&mut self) -> Result<()> {
-        for side in 0..2 {
+        for (side, name) in NAMES.into_iter().enumerate() {
             for model in &self.models {
                 let inspected = model.load.inspect(&self.partners.image(side, &model.export));
-                inspected.with_context(|| format!("image of {} on {} after the cut", model.export, NAMES[side]))?;
+                inspected.with_context(|| format!("image of {} on {name} after the cut", model.export))?;
                 self.tally.inspected += 1;
             }
         }
