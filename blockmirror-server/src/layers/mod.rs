@@ -1,4 +1,4 @@
-//! Layers around a [`Driver`](crate::ring::Driver): the same interface, with something done to what passes. Faults are
+//! Layers around a [`Driver`]: the same interface, with something done to what passes. Faults are
 //! a layer, never a flag in the code that serves.
 
 mod fault;
