@@ -1,7 +1,7 @@
 //! The data side: threads that own volumes and everything that moves their data.
 //!
 //! One thread owns a volume whole: its image, its host connections in their transmission phase, its mirror core, its
-//! metadata file and its links to peers, all driven by one [`Driver`](crate::ring::Driver). Nothing is shared between
+//! metadata file and its links to peers, all driven by one [`Driver`]. Nothing is shared between
 //! threads and nothing is locked. The control side talks to a thread by [`ToData`] and hears from it by [`FromData`].
 //!
 //! ```text
