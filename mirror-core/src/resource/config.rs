@@ -23,6 +23,9 @@ pub const SETTLE_MAX: Duration = Duration::from_secs(5);
 pub const HANDOVER_MAX: Duration = Duration::from_secs(30);
 /// A promotion waits so long for the other nodes' consent.
 pub const CONSENT_MAX: Duration = Duration::from_secs(5);
+/// A node that is asked for consent and sees another Primary waits so long to hear that it is none any more: in a
+/// switchover the question may come before that news.
+pub const CONSENT_NEWS: Duration = Duration::from_secs(2);
 /// What a node has consented to stands so long, unless it hears how it ended.
 pub const CONSENT_STANDS: Duration = Duration::from_secs(30);
 /// A demotion waits so long for requests of hosts that are in flight.

@@ -159,6 +159,7 @@ impl Resource {
             state.role
         };
         state.disks.clear();
+        state.asked = None;
         let was_joined = matches!(link, Link::Joined(_));
         if was_joined || state.end.is_none() {
             state.end = Some(End { role, died, loss });

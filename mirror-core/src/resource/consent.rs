@@ -4,8 +4,9 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
-use super::config::{CONSENT_MAX, CONSENT_STANDS};
+use super::config::{CONSENT_MAX, CONSENT_NEWS, CONSENT_STANDS};
 use super::event::{Answer, Output, Volumes};
 use super::peer::Link;
 use super::promote::{Promotion, Stage};
@@ -90,7 +91,26 @@ impl Resource {
 
     /// Another node wants to become Primary.
     pub(super) fn asked_for_consent(&mut self, peer: usize, connection: ConnectionId) {
+        self.peers[peer].asked = Some((connection, self.now + CONSENT_NEWS));
+        self.answer_question(peer);
+    }
+
+    /// When the next question has to be answered.
+    pub(super) fn questions_timeout(&self) -> Option<Duration> {
+        self.peers.iter().filter_map(|peer| Some(peer.asked?.1)).min()
+    }
+
+    /// Answer what the peer has asked, if that can be.
+    pub(super) fn answer_question(&mut self, peer: usize) {
+        let Some((connection, until)) = self.peers[peer].asked else {
+            return;
+        };
         let objection = self.objection_to(peer);
+        let sees_another = self.primary_but(peer).is_some();
+        if objection.is_some() && sees_another && self.now < until {
+            return;
+        }
+        self.peers[peer].asked = None;
         let control = match objection {
             Some(why) => Control::PromoteRefused(why),
             None => {
@@ -114,6 +134,12 @@ impl Resource {
         });
     }
 
+    /// A node besides this one that was Primary when it was last heard of.
+    fn primary_but(&self, peer: usize) -> Option<usize> {
+        let mut others = self.connected_partners().filter(|at| *at != peer);
+        others.find(|at| self.peers[*at].is_connected_primary())
+    }
+
     fn objection_to(&self, peer: usize) -> Option<String> {
         let me = &self.config.node;
         if self.role == Role::Primary || matches!(self.change, Some(Change::Demotion(_))) {
@@ -128,12 +154,12 @@ impl Resource {
         {
             return Some(format!("{me} is becoming Primary at the same moment"));
         }
+        if let Some(at) = self.primary_but(peer) {
+            return Some(format!("{} is Primary, as {me} sees it", self.peers[at].name));
+        }
         let others = self.connected_partners().filter(|at| *at != peer);
         for at in others {
             let other = &self.peers[at];
-            if other.is_connected_primary() {
-                return Some(format!("{} is Primary, as {me} sees it", other.name));
-            }
             if other.consented.is_some_and(|at| self.now < at + CONSENT_STANDS) {
                 return Some(format!("{} is becoming Primary, and {me} has agreed", other.name));
             }

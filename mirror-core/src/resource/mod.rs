@@ -171,7 +171,12 @@ impl Resource {
             return None;
         }
         let links = (0..self.peers.len()).filter_map(|peer| self.link_timeout(peer));
-        let others = [self.change_timeout(), self.growth_timeout(), self.commands_timeout()];
+        let others = [
+            self.change_timeout(),
+            self.growth_timeout(),
+            self.commands_timeout(),
+            self.questions_timeout(),
+        ];
         links.chain(others.into_iter().flatten()).min()
     }
 
@@ -207,6 +212,7 @@ impl Resource {
         self.step_change(world);
         for peer in 0..self.peers.len() {
             self.step_link(peer, world);
+            self.answer_question(peer);
         }
         // A handshake that has just ended may be what a promotion waited for.
         self.step_change(world);

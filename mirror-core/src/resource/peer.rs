@@ -43,6 +43,8 @@ pub(super) struct Peer {
     pub end: Option<End>,
     /// It was told that it may become Primary, then, on the present connection.
     pub consented: Option<Duration>,
+    /// It has asked, on this connection, whether it may; the answer waits for news of another node until then.
+    pub asked: Option<(ConnectionId, Duration)>,
     /// The last handshake.
     pub record: Option<HandshakeRecord>,
 }
@@ -209,6 +211,7 @@ impl Peer {
             missed: None,
             end: None,
             consented: None,
+            asked: None,
             record: None,
         }
     }

@@ -24,6 +24,7 @@ pub const ALL: &[Row] = &[
     ("target-before-copies", target_before_copies),
     ("target-in-the-stream", target_in_the_stream),
     ("async-without-image", async_without_image),
+    ("async-image-and-peer-lost", async_image_and_peer_lost),
     ("copied-is-not-durable", copied_is_not_durable),
     ("handover-is-durable", handover_is_durable),
     ("demote-under-load", demote_under_load),
@@ -207,6 +208,31 @@ fn async_without_image(seed: u64) -> Step {
     stage.until("all are answered", |world| world.hosts.unanswered[0] == 0)?;
     stage.join(0, 1);
     stage.until("connected again", |world| world.is_connected(0, 1))?;
+    stage.attach_all()?;
+    stage.until_whole()
+}
+
+/// Answered writes wait for an `async` peer when the image fails, and then the peer is lost: nobody has them but this node.
+fn async_image_and_peer_lost(seed: u64) -> Step {
+    let mut stage = Stage::asynchronous(seed, 2).ready()?;
+    stage.break_link(0, 1, Cut::Stall, (LONG_US, LONG_US), LONG_US)?;
+    for block in 0..6 {
+        stage.write(0, 0, block)?;
+    }
+    let what = DiskFault::Write(Failure::Io);
+    stage.strike(Fault::DiskFails {
+        node: 0,
+        volume: 0,
+        what,
+    })?;
+    for block in 6..9 {
+        stage.write_only(0, 0, block, false)?;
+    }
+    stage.until("the image is given up", |world| !world.nodes[0].volumes[0].attached)?;
+    stage.cut(0, 1)?;
+    stage.join(0, 1);
+    stage.until("connected again", |world| world.is_connected(0, 1))?;
+    stage.until("all are answered", |world| world.hosts.unanswered[0] == 0)?;
     stage.attach_all()?;
     stage.until_whole()
 }
