@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::config::{COMMAND_MAX, COMMANDS_MAX};
 use super::event::{Answer, Command, CommandId, Volumes};
 use super::orders::Purpose;
-use super::peer::Joined;
+use super::peer::{Joined, Link};
 use super::{Resource, index, place};
 use crate::event::{Order, OrderRefusal};
 use crate::identity::Role;
@@ -174,6 +174,15 @@ impl Resource {
     pub(super) fn forget_word(&mut self, peer: usize) {
         if !self.orders.any(Purpose::Word { peer }) {
             self.order_all(&taken_back(peer), Purpose::Word { peer });
+        }
+    }
+
+    /// That has been done on this connection.
+    pub(super) fn forget_word_once(&mut self, peer: usize) {
+        if let Link::Joined(joined) = &mut self.peers[peer].link
+            && !core::mem::replace(&mut joined.word_done, true)
+        {
+            self.forget_word(peer);
         }
     }
 

@@ -57,6 +57,7 @@ impl Resource {
             mine,
             theirs,
             lanes,
+            word_done: false,
             meet: Meet {
                 due: self.now + MEETING_EVERY,
                 under_way: None,
@@ -191,7 +192,7 @@ impl Resource {
         if !copied && self.peers[peer].joined().is_some_and(Joined::is_ready) {
             // The word was for this copy, however often it was interrupted; not for another occasion.
             if self.gives_up(peer, world) {
-                self.forget_word(peer);
+                self.forget_word_once(peer);
             }
             let parked = |lane: &Lane| lane.stage == LaneStage::Parked;
             let missing = self.peers[peer]

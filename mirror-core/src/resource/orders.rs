@@ -72,7 +72,7 @@ impl Resource {
             Purpose::Resize => self.resize_order_done(volume, outcome),
             Purpose::Command(id) => self.command_order_done(id, volume, outcome),
             // A kind that could not be written down is found out again; a volume that has failed says so itself.
-            // (Of a word that could not be taken back nothing follows while the nodes agree; it is tried again.)
+            // (Of a word that could not be taken back nothing follows while the nodes agree; it is tried on the next connection.)
             Purpose::Kind | Purpose::Word { .. } | Purpose::Nothing => {}
         }
     }

@@ -137,6 +137,8 @@ pub(super) struct Joined {
     pub theirs: NodeIdentity,
     pub lanes: Vec<Lane>,
     pub meet: Meet,
+    /// The operator's word, which has done what it was for, was taken back. Once: a volume that has failed keeps it.
+    pub word_done: bool,
 }
 
 impl Joined {

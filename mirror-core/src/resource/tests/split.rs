@@ -162,6 +162,25 @@ fn the_operators_word_survives_a_restart_of_the_node_that_gives_its_data_up() {
 }
 
 #[test]
+fn a_word_that_cannot_be_taken_back_is_not_asked_for_without_end() {
+    let mut world = given_up();
+    assert_eq!(connect(&mut world, 0, false), Answer::Done);
+    world.settle();
+    // The copy ends under its old name, as after equal generations.
+    for volume in &mut world.nodes[1].volumes {
+        volume.keeps_words = true;
+        volume.given_up = alloc::vec![volume.current];
+    }
+    world.copies = true;
+    world.settle();
+    for volume in &mut world.nodes[1].volumes {
+        volume.given_up = alloc::vec![volume.current];
+    }
+    world.settle();
+    assert!(world.all_in_step(), "{}", world.describe());
+}
+
+#[test]
 fn a_later_connect_does_not_take_the_word_back_and_a_disconnect_does() {
     let mut world = given_up();
     assert_eq!(connect(&mut world, 1, false), Answer::Done);

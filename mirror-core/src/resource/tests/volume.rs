@@ -36,6 +36,8 @@ pub struct Volume {
     pub mute: bool,
     /// Orders that it refuses.
     pub refuses: Option<OrderRefusal>,
+    /// No word can be taken back.
+    pub keeps_words: bool,
 }
 
 impl Volume {
@@ -58,6 +60,7 @@ impl Volume {
             detached: LocalDisk::UpToDate,
             mute: false,
             refuses: None,
+            keeps_words: false,
         }
     }
 
@@ -111,6 +114,7 @@ impl Volume {
         match order {
             Order::Promote { .. } | Order::SetKind { .. } => {}
             Order::Demote => self.primary = false,
+            Order::GiveUp { given_up: false, .. } if self.keeps_words => return Err(OrderRefusal::Closed),
             Order::GiveUp { peer, given_up } => {
                 self.given_up[usize::from(peer.0)] = if *given_up { self.current } else { 0 };
             }
