@@ -109,7 +109,8 @@ pub(crate) struct Superblock {
     pub(crate) resume: bool,
     /// Of `primary`: every write it answered was on every partner before.
     pub(crate) acks_wait: bool,
-    /// Diskless, and the image was complete when a Secondary gave it up: what it lacks is known to its Primary.
+    /// Diskless, and the image was complete when a Secondary gave it up: what it lacks is known to its Primary. Of a
+    /// Primary: and nothing has been answered without it since.
     pub(crate) whole: bool,
     /// The daemon stopped in order: nothing was in flight.
     pub(crate) clean: bool,
@@ -136,6 +137,7 @@ impl Superblock {
     /// was written without it is not in it.
     pub(crate) fn fall_back(&mut self) {
         let left_at = core::mem::replace(&mut self.left_at, 0);
+        self.whole &= left_at == 0;
         if left_at == 0 || left_at == self.generation {
             return;
         }
@@ -152,12 +154,13 @@ impl Superblock {
         }
     }
 
-    /// What an image is when it is there again.
+    /// What an image is when it is there again. One that a Primary gave up, and died before any peer was known to have
+    /// everything durably, is all that is left of what it had answered.
     pub(crate) fn taken_again(&self) -> LocalDisk {
-        if self.whole {
-            LocalDisk::Outdated
-        } else {
-            LocalDisk::Inconsistent
+        match (self.whole, self.left_at) {
+            (true, 0) => LocalDisk::Outdated,
+            (true, _) if self.primary => LocalDisk::UpToDate,
+            _ => LocalDisk::Inconsistent,
         }
     }
 

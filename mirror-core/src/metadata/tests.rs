@@ -351,3 +351,26 @@ fn an_image_that_was_left_behind_falls_back_without_what_was_known_since() {
     assert_eq!((superblock.generation, superblock.history), (4, vec![3]));
     assert_eq!(held, [0, 3]);
 }
+
+/// A Primary gave its image up and died before a peer was known to have everything: what the image has is all there is of
+/// what was answered, and it must not be overwritten by a peer that has less.
+#[test]
+fn an_image_that_was_given_up_in_memory_only_is_whole_after_a_crash() {
+    let (restored, _) = Restored::create(IMAGE, &partners(&["bravo"]), 7).unwrap();
+    let mut superblock = restored.superblock;
+    (superblock.fresh, superblock.disk, superblock.left_at) = (false, LocalDisk::Diskless, 4);
+    for (primary, whole, then) in [
+        (true, true, LocalDisk::UpToDate),
+        (true, false, LocalDisk::Inconsistent),
+        (false, true, LocalDisk::Inconsistent),
+    ] {
+        (superblock.primary, superblock.whole) = (primary, whole);
+        assert_eq!(superblock.taken_again(), then, "{primary} {whole}");
+    }
+    superblock.whole = true;
+    superblock.fall_back();
+    assert!(
+        !superblock.whole,
+        "a Secondary: what was written without the image is not in it"
+    );
+}

@@ -53,7 +53,9 @@ impl Mirror {
             return false;
         }
         self.note_what_is_missing();
-        self.superblock.whole = false;
+        // Until a peer has everything durably, the image is not given up in the metadata: should all die now, what was
+        // answered may be nowhere else. (After a flush that failed, the image may have lost what it had.)
+        self.superblock.whole = self.leg_is_complete() && !self.leg.flush_failed;
         self.leg.flush_lost = self.local.is_in_flight();
         self.local.set_absent(true);
         self.leg.bad.clear();
@@ -189,6 +191,7 @@ impl Mirror {
             }
         }
         self.local.set_absent(false);
+        self.leg.flush_failed = false;
         for flush in &mut self.flushes {
             // What it covers is on the peers; the image lacks it, and is known to.
             flush.local = 0;

@@ -96,6 +96,7 @@ impl Mirror {
             if self.role == Role::Secondary {
                 return self.lose_image();
             }
+            self.leg.flush_failed = true;
             if self.local_leg_failed() || self.superblock.disk == LocalDisk::Diskless {
                 return;
             }

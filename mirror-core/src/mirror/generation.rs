@@ -203,12 +203,24 @@ impl Mirror {
             }
         }
         if self.leg_gate == Gate::Told {
-            self.leg_gate = Gate::Open;
+            self.open_leg_gate();
         }
         for id in self.ids(|request| request.gated) {
             self.advance(id);
         }
         self.advance_flushes();
+    }
+
+    /// A peer has everything durably, by the new name. Before anything is answered without the image here, the metadata
+    /// says that it is not whole any more.
+    fn open_leg_gate(&mut self) {
+        if self.superblock.whole && !self.leg.taken_back {
+            self.superblock.whole = false;
+            self.persisting.superblock_wanted = true;
+            self.leg_gate = Gate::Wanted;
+        } else {
+            self.leg_gate = Gate::Open;
+        }
     }
 
     /// Peers whose new generation is not durable yet.

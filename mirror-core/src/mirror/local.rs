@@ -53,6 +53,8 @@ pub(super) struct Leg {
     pub(super) metadata_dead: bool,
     /// A flush was put out before the image was given up: its answer means nothing.
     pub(super) flush_lost: bool,
+    /// A flush of the image has failed: any of what it had answered may be gone.
+    pub(super) flush_failed: bool,
 }
 
 impl Mirror {

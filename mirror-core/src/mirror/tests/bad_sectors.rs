@@ -159,3 +159,39 @@ fn what_a_fetch_that_failed_in_part_may_have_written_is_compared_with_the_others
     cluster.run_for(A_WHILE);
     assert_eq!(cluster.nodes[A].image, cluster.nodes[C].image);
 }
+
+/// An async partner has not said yet that it has everything durably: should all die now, the image is what is left of what
+/// was answered.
+#[test]
+fn an_image_that_fails_is_given_up_for_good_only_when_a_partner_has_everything() {
+    for flush_fails in [false, true] {
+        let mut cluster = pair(AckMode::Async);
+        cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+        cluster.write(A, 1, 1);
+        cluster.nodes[A].broken = Some(Failure::Io);
+        cluster.nodes[B].holds_metadata = true;
+        let id = if flush_fails {
+            cluster.flush(A)
+        } else {
+            cluster.write(A, 3, 5)
+        };
+        let whole = |cluster: &Cluster| cluster.nodes[A].mirror.superblock.whole;
+        assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Diskless);
+        assert!(!cluster.answered(A, id));
+        assert_eq!(
+            whole(&cluster),
+            !flush_fails,
+            "a flush that failed may have lost anything"
+        );
+        cluster.nodes[A].holds_metadata = true;
+        while !cluster.nodes[B].transactions.is_empty() {
+            cluster.save(B);
+        }
+        assert!(!whole(&cluster));
+        assert_eq!(cluster.answered(A, id), flush_fails, "not before the metadata says so");
+        while !cluster.nodes[A].transactions.is_empty() {
+            cluster.save(A);
+        }
+        assert!(cluster.answered(A, id));
+    }
+}
