@@ -253,7 +253,9 @@ impl World {
     /// What nodes in step may fall back to at the beginning of a reign, if the reign before allowed it.
     fn admit(&mut self, reign: usize, other: usize, volume: usize) {
         let parent = self.reigns[reign].parent;
-        let slots = self.nodes[other].volumes[volume].disk.slots();
+        // An image may be larger than the volume was then: one that had grown when another node refused to.
+        let before = parent.map_or(usize::MAX, |parent| self.reigns[parent].volumes[volume].slots());
+        let slots = self.nodes[other].volumes[volume].disk.slots().min(before);
         for slot in 0..slots.min(self.reigns[reign].volumes[volume].slots()) {
             let survivors: Vec<Stamp> = self.nodes[other].volumes[volume].disk.survivors(slot).collect();
             for stamp in survivors {

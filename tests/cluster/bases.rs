@@ -3,7 +3,6 @@
 use crate::disk::Disk;
 use crate::node::node_of;
 use crate::reign::Complaint;
-use crate::truth::Moment;
 use crate::world::{Check, World};
 
 impl World {
@@ -15,7 +14,7 @@ impl World {
             return Ok(());
         }
         let lineage = &self.reigns[follows].volumes[volume];
-        let limit = if it.left_at == 0 { Moment::MAX } else { it.left_at };
+        let limit = it.with_its_primary_until();
         let forgot = it.power_lost || self.truth.last_power_loss > self.reigns[follows].since;
         for slot in 0..lineage.slots().min(disk.slots()) {
             let stamp = disk.read(slot);

@@ -303,8 +303,13 @@ impl World {
         if it.follows.is_none() || torn {
             return Ok(());
         }
-        let volatile = write.durable == 0 && self.truth.last_power_loss > write.answered;
-        if write.answered == 0 || volatile || self.truth.is_ancestor(present, stamp, slot) {
+        // What its Primary answered, or made durable, after it had gone on without this node, it did not entrust to it: that
+        // is of a generation of the Primary's own, and the copy here may be a stray one.
+        let limit = it.with_its_primary_until();
+        let durable = write.durable != 0 && write.durable < limit;
+        let volatile = !durable && self.truth.last_power_loss > write.answered;
+        let entrusted = write.answered != 0 && write.answered < limit && !volatile;
+        if !entrusted || self.truth.is_ancestor(present, stamp, slot) {
             return Ok(());
         }
         if self.given_up_by_force(present, source, volume) {

@@ -217,6 +217,11 @@ pub struct Node {
 }
 
 impl Volume {
+    /// Until when what the Primary of its reign answered was entrusted to this image too.
+    pub fn with_its_primary_until(&self) -> Moment {
+        if self.left_at == 0 { Moment::MAX } else { self.left_at }
+    }
+
     fn new(plan: &Plan, volume: usize, disk: Disk) -> Self {
         Self {
             mirror: None,
