@@ -366,6 +366,11 @@ impl Volumes for View<'_> {
         let mirror = self.0[volume].mirror.as_ref();
         mirror.is_some_and(|mirror| mirror.gives_up(peer))
     }
+
+    fn keeps_data_from(&self, volume: usize, peer: PeerIndex) -> bool {
+        let mirror = self.0[volume].mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.keeps_data_from(peer))
+    }
 }
 
 /// The end of a wait, on a core's clock.

@@ -76,6 +76,15 @@ impl Mirror {
         word != 0 && word == self.superblock.generation
     }
 
+    /// There is data here that the operator has not given up for the peer's, or that came from a third node since.
+    pub fn keeps_data_from(&self, peer: PeerIndex) -> bool {
+        let word = self
+            .peers
+            .get(usize::from(peer.0))
+            .map_or(0, |link| link.record.given_up);
+        word == 0 && !self.superblock.fresh && self.superblock.disk == LocalDisk::UpToDate
+    }
+
     /// Runs of blocks that are dirty for the peer, at and after block `from`, at most `max` runs.
     pub fn dirty_runs(&self, peer: PeerIndex, from: u64, max: usize) -> Vec<Range<u64>> {
         let dirty = &self.peers[usize::from(peer.0)].dirty;

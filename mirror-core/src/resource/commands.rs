@@ -166,8 +166,14 @@ impl Resource {
     }
 
     /// The operator has given the data of some volume up for the peer's, and it is there still.
-    pub(super) fn gives_up(&self, peer: usize, world: &dyn Volumes) -> bool {
+    pub(super) fn has_word(&self, peer: usize, world: &dyn Volumes) -> bool {
         self.live_volumes().any(|volume| world.gives_up(volume, index(peer)))
+    }
+
+    /// That counts for every volume, and so only while there is none that got other data since: nobody gave that up.
+    pub(super) fn gives_up(&self, peer: usize, world: &dyn Volumes) -> bool {
+        let kept = |volume| world.keeps_data_from(volume, index(peer));
+        self.has_word(peer, world) && !self.live_volumes().any(kept)
     }
 
     /// That does not count any more.
@@ -192,7 +198,7 @@ impl Resource {
             self.stand_alone(peer, "disconnected by the operator".to_owned());
         }
         self.say_goodbye(peer, false, reason);
-        if self.gives_up(peer, world) {
+        if self.has_word(peer, world) {
             self.command_for_all(id, &taken_back(peer), Then::Nothing);
         } else {
             self.answer(Some(id), Answer::Done);

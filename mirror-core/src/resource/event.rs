@@ -19,6 +19,8 @@ pub trait Volumes {
     fn dirty_runs(&self, volume: usize, peer: PeerIndex, from: u64, max: usize) -> Vec<Range<u64>>;
     /// The operator has given the volume's present data up for the peer's ([`Order::GiveUp`]).
     fn gives_up(&self, volume: usize, peer: PeerIndex) -> bool;
+    /// He has said nothing of it, or its data has come from a third node since.
+    fn keeps_data_from(&self, volume: usize, peer: PeerIndex) -> bool;
 }
 
 /// Whose answer an operator's command waits for; chosen by the shell.

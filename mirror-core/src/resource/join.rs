@@ -191,7 +191,7 @@ impl Resource {
         let copied = self.live_volumes().any(|volume| self.is_target_of(peer, volume));
         if !copied && self.peers[peer].joined().is_some_and(Joined::is_ready) {
             // The word was for this copy, however often it was interrupted; not for another occasion.
-            if self.gives_up(peer, world) {
+            if self.has_word(peer, world) {
                 self.forget_word_once(peer);
             }
             let parked = |lane: &Lane| lane.stage == LaneStage::Parked;

@@ -39,4 +39,8 @@ impl Volumes for View<'_> {
     fn gives_up(&self, volume: usize, peer: PeerIndex) -> bool {
         self.volume(volume).is_some_and(|volume| volume.gives_up(peer))
     }
+
+    fn keeps_data_from(&self, volume: usize, peer: PeerIndex) -> bool {
+        self.volume(volume).is_some_and(|volume| volume.keeps_data_from(peer))
+    }
 }

@@ -63,6 +63,14 @@ impl Volume {
         }
     }
 
+    /// He has not, or its data has come from a third node since.
+    pub(crate) fn keeps_data_from(&self, peer: PeerIndex) -> bool {
+        match &self.machinery {
+            Machinery::Mirror(mirror) => mirror.core.keeps_data_from(peer),
+            Machinery::Plain(_) => false,
+        }
+    }
+
     /// There is an image to be read.
     pub(crate) fn has_image(&self) -> bool {
         match &self.machinery {

@@ -32,6 +32,12 @@ impl Volumes for Answers<'_> {
         let volume = &self.0[volume];
         volume.given_up.get(usize::from(peer.0)) == Some(&volume.current)
     }
+
+    fn keeps_data_from(&self, volume: usize, peer: PeerIndex) -> bool {
+        let volume = &self.0[volume];
+        let word = volume.given_up.get(usize::from(peer.0)).copied().unwrap_or(0);
+        word == 0 && !volume.fresh && volume.disk == LocalDisk::UpToDate
+    }
 }
 
 impl World {

@@ -181,6 +181,24 @@ fn a_word_that_cannot_be_taken_back_is_not_asked_for_without_end() {
 }
 
 #[test]
+fn a_word_does_not_count_for_what_came_from_a_third_node_in_another_volume() {
+    let mut world = given_up();
+    // As at the end of a copy from a third node, whose data nobody gave up.
+    world.nodes[1].volumes[1].given_up = vec![0];
+    assert_eq!(connect(&mut world, 0, false), Answer::Done);
+    world.copies = true;
+    world.settle();
+    assert!(world.is_split(0, 1), "{}", world.describe());
+    let intact = |volume: &super::volume::Volume| volume.disk == LocalDisk::UpToDate && volume.branches.is_empty();
+    assert!(world.nodes[1].volumes.iter().all(intact));
+    // It is up to the operator to say it again.
+    assert_eq!(connect(&mut world, 1, true), Answer::Done);
+    assert_eq!(connect(&mut world, 0, false), Answer::Done);
+    world.settle();
+    assert_second_was_given_up(&world);
+}
+
+#[test]
 fn a_later_connect_does_not_take_the_word_back_and_a_disconnect_does() {
     let mut world = given_up();
     assert_eq!(connect(&mut world, 1, false), Answer::Done);
