@@ -41,8 +41,7 @@ impl World {
                     self.copy_heard(node, other, volume);
                 }
                 if self.nodes[node].reign.is_none() && self.nodes[other].reign.is_none() {
-                    self.follow_along(node, other, volume, before == PeerState::SyncSource);
-                    return Ok(());
+                    return self.follow_along(node, other, volume, before == PeerState::SyncSource);
                 }
                 self.came_into_step(node, other, volume)
             }
@@ -64,7 +63,10 @@ impl World {
     }
 
     /// Without a Primary: who was copied to has what the source has; two that are equal have what the later one has.
-    fn follow_along(&mut self, node: usize, other: usize, volume: usize, copied: bool) {
+    /// They are equal as long as they are of one generation: what they concluded may be from before a promotion that one
+    /// of them knows of.
+    fn follow_along(&mut self, node: usize, other: usize, volume: usize, copied: bool) -> Check {
+        let equal = self.known(node, volume)?.generation == self.known(other, volume)?.generation;
         let it = &self.nodes[node].volumes[volume];
         let (follows, left_at, left_step) = (it.follows, it.left_at, it.left_step);
         let (partial, power_lost) = (it.partial, it.power_lost);
@@ -72,9 +74,10 @@ impl World {
         if copied {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
             (theirs.partial, theirs.power_lost) = (partial, power_lost);
-        } else if !partial && !theirs.partial && theirs.follows < follows {
+        } else if equal && !partial && !theirs.partial && theirs.follows < follows {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
         }
+        Ok(())
     }
 
     /// A node has heard from its source that it has everything.

@@ -1,7 +1,7 @@
 //! What an image holds when its node becomes Primary, dies, or starts again, held against what hosts were promised.
 
 use crate::disk::Disk;
-use crate::node::node_of;
+use crate::node::{node_of, peer_of};
 use crate::reign::Complaint;
 use crate::world::{Check, World};
 
@@ -66,16 +66,16 @@ impl World {
     pub fn judge_start(&mut self, node: usize) -> Check {
         for volume in 0..self.plan.layouts.len() {
             let it = &self.nodes[node].volumes[volume];
-            let (Some(follows), Some(mirror)) = (it.follows, it.mirror.as_ref()) else {
-                continue;
-            };
+            let Some(follows) = it.follows else { continue };
             if self.reigns[follows].node != node || it.partial || !it.attached {
                 continue;
             }
             for peer in 0..self.nodes[node].links.len() {
                 let theirs = &self.nodes[node_of(node, peer)].volumes[volume];
                 let same = theirs.follows == Some(follows) && theirs.left_at == 0 && !theirs.partial;
-                if !same || mirror.record(mirror_core::event::PeerIndex(peer as u8)) != 0 {
+                let mirror = self.nodes[node].volumes[volume].mirror.as_ref();
+                let record = mirror.map(|mirror| mirror.record(mirror_core::event::PeerIndex(peer as u8)));
+                if !same || record != Some(0) {
                     continue;
                 }
                 self.judge_coverage(node, volume, peer)?;
@@ -84,9 +84,14 @@ impl World {
         Ok(())
     }
 
-    fn judge_coverage(&self, node: usize, volume: usize, peer: usize) -> Check {
+    /// Marks of either node count: a copy from a third one marks everything on the node that it was made to.
+    fn judge_coverage(&mut self, node: usize, volume: usize, peer: usize) -> Check {
+        let other = node_of(node, peer);
+        let bytes = self.nodes[other].volumes[volume].store.durable().to_vec();
+        let after_crash = self.restored_from(other, volume, &bytes)?;
+        let back = mirror_core::event::PeerIndex(peer_of(other, node) as u8);
         let it = &self.nodes[node].volumes[volume];
-        let theirs = &self.nodes[node_of(node, peer)].volumes[volume];
+        let theirs = &self.nodes[other].volumes[volume];
         let Some(mirror) = it.mirror.as_ref() else {
             return Ok(());
         };
@@ -96,6 +101,9 @@ impl World {
             let rotten = it.disk.rotten.contains(&slot) || theirs.disk.rotten.contains(&slot);
             let index = mirror_core::event::PeerIndex(peer as u8);
             let block = layout.block(slot);
+            if after_crash.is_dirty(back, block) {
+                continue;
+            }
             if here != there && !rotten && layout.offset(slot) < it.offered && !mirror.is_dirty(index, block) {
                 let text = format!(
                     "after a restart slot {slot} (block {block}) is {here} on {node}.{volume} and {there} on its \

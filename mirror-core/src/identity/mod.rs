@@ -80,6 +80,15 @@ pub struct VolumeIdentity {
     pub met_before: Meeting,
 }
 
+impl VolumeIdentity {
+    /// An image that is not there may hold writes that were answered and that nobody else has: its node was Primary when
+    /// it ended, and did not say that every one of them was on the peer before.
+    pub fn withholds(&self) -> bool {
+        let peer_has_all = self.acks_wait && self.for_peer == 0;
+        self.disk == LocalDisk::Diskless && self.crashed_primary && !peer_has_all
+    }
+}
+
 /// What a node says of itself at a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeIdentity {

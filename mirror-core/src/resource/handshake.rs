@@ -6,13 +6,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Event, Output, Volumes};
-use super::join::waits_for_primary;
+use super::loss::has_more;
+use super::park::waits_for_primary;
 use super::peer::{Comparing, Link, Ruling, VerdictHeard};
 use super::why::{HandshakeRecord, VolumeRecord};
 use super::{Resource, index};
-use crate::identity::{
-    Decision, Newer, NodeIdentity, Role, Side, Verdict, VolumeIdentity, decide_together, next_meeting,
-};
+use crate::identity::{Decision, NodeIdentity, Role, Side, Verdict, VolumeIdentity, decide_together, next_meeting};
 use crate::sabotage::Sabotage;
 use crate::stream::Control;
 
@@ -141,8 +140,9 @@ impl Resource {
         let rulings = self.judge(mine, theirs);
         let record = HandshakeRecord::new(&self.config.name, self.now, mine, theirs, &rulings);
         let refusal = refusal(&record, &rulings, mine, theirs);
+        let newer = rulings.iter().any(|ruling| has_more(ruling, theirs));
         self.peers[peer].record = Some(record);
-        self.peers[peer].newer = rulings.iter().any(|ruling| ruling.decision.newer == Newer::Theirs);
+        self.peers[peer].newer = newer;
         let any = |is: fn(&Verdict) -> bool| rulings.iter().any(|ruling| is(&ruling.decision.verdict));
         let is_split = any(|verdict| {
             matches!(

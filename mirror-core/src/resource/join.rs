@@ -8,6 +8,7 @@ use super::commands::taken_back;
 use super::config::MEETING_EVERY;
 use super::event::{Event, Output, Volumes};
 use super::orders::Purpose;
+use super::park::{park_beside_waiting, waits_for_primary};
 use super::peer::{Comparing, Joined, Lane, LaneStage, Link, Meet, Ruling};
 use super::{Resource, index};
 use crate::event::{ConnectionId, Order, OrderRefusal, SyncPlan};
@@ -45,7 +46,12 @@ impl Resource {
             self.past.take_back = None;
             self.past.sure &= self.past.last_primary == Some(peer) && theirs.role == Role::Primary;
             self.past.left_in_order = false;
+            if theirs.role != Role::Primary && self.partners().count() > 1 {
+                // It has them from a Primary that may not be the one this node knew, and may still be one.
+                self.past.last_primary = None;
+            }
         }
+        park_beside_waiting(&mut lanes, &mine, &theirs);
         self.peers[peer].split_brain = None;
         self.give_up_others(peer, &lanes);
         for lane in &mut lanes {
@@ -333,13 +339,6 @@ fn is_copied(lane: &Lane) -> bool {
         lane.ruling.decision.verdict,
         Verdict::Source { .. } | Verdict::Target { .. }
     ) && lane.stage != LaneStage::Parked
-}
-
-/// Two Secondaries of one generation, with complete images, that have blocks marked for each other: either may hold what
-/// the Primary has acknowledged, so that nothing is copied before there is a Primary, which is then the source.
-pub(super) fn waits_for_primary(ruling: &Ruling, mine: &NodeIdentity, theirs: &NodeIdentity) -> bool {
-    let both_secondary = mine.role == Role::Secondary && theirs.role == Role::Secondary;
-    both_secondary && matches!(ruling.decision.rule, Rule::BitsOneSide | Rule::BitsBothSides)
 }
 
 /// Diverged data is given up, by the operator's word or by a policy.

@@ -5,10 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Loss, Volumes};
-use super::peer::{Joined, Link};
+use super::peer::{Joined, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
-use crate::identity::Role;
+use crate::identity::{Newer, NodeIdentity, Role};
 use crate::state::LocalDisk;
 
 impl Resource {
@@ -100,5 +100,14 @@ impl Resource {
             .filter(|at| is_doubtful(**at))
             .map(|at| index(*at))
             .collect()
+    }
+}
+
+/// The other has, or may have, newer data of this volume.
+pub(super) fn has_more(ruling: &Ruling, theirs: &NodeIdentity) -> bool {
+    match ruling.decision.newer {
+        Newer::Theirs => true,
+        Newer::Same => theirs.volumes[ruling.theirs].withholds(),
+        Newer::Mine | Newer::Neither => false,
     }
 }

@@ -13,6 +13,7 @@ mod loss;
 mod meet;
 mod members;
 mod orders;
+mod park;
 mod peer;
 mod permit;
 mod promote;

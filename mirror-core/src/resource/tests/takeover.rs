@@ -1,10 +1,12 @@
 //! The Primary is gone: who may take over, what is asked, and what happens when it comes back.
 
+use super::volume::Volume;
 use super::world::{World, peer_of};
 use crate::event::PeerIndex;
 use crate::identity::Role;
 use crate::resource::event::{Answer, Command, Loss};
 use crate::resource::{AfterRestart, LinkState};
+use crate::state::LocalDisk;
 
 #[test]
 fn a_primary_that_died_with_nothing_missing_is_replaced_without_force() {
@@ -288,4 +290,69 @@ fn a_secondary_that_fell_behind_hears_of_it() {
     assert_eq!(world.promote(1), Answer::Done);
     world.settle();
     assert_eq!(world.nodes[2].volumes[0].current, world.nodes[1].volumes[0].current);
+}
+
+#[test]
+fn a_crashed_primary_without_its_image_may_have_what_nobody_else_has() {
+    for acks_wait in [true, false] {
+        let mut world = World::working(2, 1);
+        world.kill(0);
+        world.kill(1);
+        let crashed = &mut world.nodes[0].volumes[0];
+        (crashed.acks_wait, crashed.disk) = (acks_wait, LocalDisk::Diskless);
+        world.start(0);
+        world.start(1);
+        world.settle();
+        assert_eq!(world.role(1), Role::Secondary);
+        let answer = world.promote(1);
+        if acks_wait {
+            assert_eq!(answer, Answer::Done);
+        } else {
+            assert!(
+                matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+                "{answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn data_of_an_unseen_primary_tells_that_the_one_that_was_seen_is_not_the_last() {
+    let mut world = World::working(3, 1);
+    // Clara never sees berta as Primary, and gets its data from anna, which is Secondary again.
+    world.part(1, 2);
+    world.part(0, 2);
+    assert_eq!(world.promote(1), Answer::Done);
+    world.write(1, 3);
+    world.settle();
+    world.part(0, 1);
+    world.heal(0, 2);
+    world.settle();
+    assert_eq!(world.nodes[2].volumes[0].current, world.nodes[0].volumes[0].current);
+    assert_eq!(world.nodes[2].volumes[0].disk, LocalDisk::UpToDate);
+    let answer = world.promote(2);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "berta may be Primary still: {answer:?}"
+    );
+}
+
+#[test]
+fn no_volume_is_copied_beside_one_that_waits_for_the_next_primary() {
+    let mut world = World::working(3, 2);
+    world.kill(0);
+    world.part(1, 2);
+    // In the first volume either may have what the Primary has acknowledged; the second is new on clara.
+    world.nodes[1].volumes[0].fill(peer_of(1, 2));
+    world.nodes[2].volumes[1] = Volume::fresh(7, 2);
+    world.heal(1, 2);
+    world.settle();
+    assert_eq!(world.link(2, 1), LinkState::Connected);
+    let late = &world.nodes[2].volumes[1];
+    assert!(
+        late.fresh && late.up[peer_of(2, 1)].is_none(),
+        "volumes of two times are no data: {late:?}"
+    );
+    let answer = world.promote(2);
+    assert!(!matches!(answer, Answer::Done), "{answer:?}");
 }
