@@ -1,5 +1,6 @@
 //! What a run is asked for and what it gives back.
 
+pub use blockmirror_tests::campaign::Violation;
 use mirror_core::sabotage::Sabotage;
 
 /// How to run a seed.
@@ -41,31 +42,6 @@ impl Broken {
             Self::Branch => "What a branch must hold is not saved.",
             Self::Shut => "Hosts are not shut out before a resource hears that they are.",
         }
-    }
-}
-
-/// Something happened that must not.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// Which promise.
-    pub rule: &'static str,
-    /// What was seen.
-    pub text: String,
-    /// Simulated microsecond.
-    pub at_us: u64,
-    /// Events before it.
-    pub step: u64,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            rule,
-            text,
-            at_us,
-            step,
-        } = self;
-        write!(f, "{rule} at {at_us} us (step {step}): {text}")
     }
 }
 

@@ -4,6 +4,7 @@
 //! out is obeyed in `obey.rs` (mirrors) and `decree.rs` (resources); connections live in `net.rs`, what goes over them in
 //! `ask.rs` and `serve.rs`; nodes die and start in `life.rs`; `judge.rs` holds every moment against the checker.
 
+pub use blockmirror_tests::campaign::Phase;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -82,19 +83,6 @@ impl Event {
             _ => None,
         }
     }
-}
-
-/// How far a run has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Faults strike; nothing that was promised may be lost.
-    Safety,
-    /// No more faults; everything has to come back.
-    Convergence,
-    /// The last flush is under way.
-    FinalFlush,
-    /// Done.
-    Over,
 }
 
 /// One run.

@@ -1,5 +1,6 @@
 //! What a run is asked for and what it gives back.
 
+pub use blockmirror_tests::campaign::Violation;
 use mirror_core::event::Output;
 use mirror_core::sabotage::Sabotage;
 
@@ -24,29 +25,6 @@ impl Default for Options {
             fence: true,
             sync_at_start: true,
         }
-    }
-}
-
-/// Something happened that must not.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// Which promise.
-    pub rule: &'static str,
-    /// What was seen.
-    pub text: String,
-    /// Simulated microsecond.
-    pub at_us: u64,
-    /// Events before it.
-    pub step: u64,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} at {} us (step {}): {}",
-            self.rule, self.at_us, self.step, self.text
-        )
     }
 }
 

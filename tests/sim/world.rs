@@ -5,6 +5,7 @@
 //! in `links.rs`, the primary dies and starts in `primary.rs`, faults strike in `strikes.rs`, and `watch.rs` holds every
 //! moment against the checker.
 
+pub use blockmirror_tests::campaign::Phase;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -63,19 +64,6 @@ pub enum Event {
     Fast,
     /// The end of the safety phase.
     Heal,
-}
-
-/// How far a run has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Faults strike; nothing that was promised may be lost.
-    Safety,
-    /// No more faults; everything has to come back.
-    Convergence,
-    /// The last flush is under way.
-    FinalFlush,
-    /// Done.
-    Over,
 }
 
 /// One run.

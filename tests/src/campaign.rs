@@ -1,9 +1,47 @@
-//! Many seeds of a simulator on several threads.
+//! What both simulators share: how far a run is, what breaks in one, and many seeds on several threads.
 
 use std::any::Any;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Faults strike; nothing that was promised may be lost.
+    Safety,
+    /// No more faults; everything has to come back.
+    Convergence,
+    /// The last flush is under way.
+    FinalFlush,
+    /// Done.
+    Over,
+}
+
+/// Something happened that must not.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which promise.
+    pub rule: &'static str,
+    /// What was seen.
+    pub text: String,
+    /// Simulated microsecond.
+    pub at_us: u64,
+    /// Events before it.
+    pub step: u64,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            rule,
+            text,
+            at_us,
+            step,
+        } = self;
+        write!(f, "{rule} at {at_us} us (step {step}): {text}")
+    }
+}
 
 /// What many seeds gave: `T` is what happened how often, `V` what broke.
 #[derive(Debug)]

@@ -11,7 +11,8 @@
 //! - [`failover`]: how long hosts are without their volume when the role moves.
 //! - [`load`]: a verifying load of versioned blocks.
 //! - [`pace`]: a load at a fixed rate, and its latencies.
-//! - [`campaign`]: many seeds of a simulator on several threads.
+//! - [`rounds`]: what programs that run rounds are told.
+//! - [`campaign`]: what both simulators share, many seeds on several threads above all.
 //! - [`process`], [`tool`], [`wait`], [`scratch`], [`compare`]: what these stand on.
 //!
 //! Every wait is bounded, and every process dies with the test that started it, however the test ends.
@@ -33,6 +34,7 @@ pub mod power;
 pub mod process;
 pub mod raw;
 pub mod relay;
+pub mod rounds;
 pub mod scratch;
 pub mod tool;
 pub mod wait;

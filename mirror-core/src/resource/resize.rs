@@ -211,8 +211,7 @@ impl Resource {
         busy |= self.role == Role::Primary && volume.is_some_and(|volume| self.would_shrink(volume, size, world));
         match volume {
             Some(volume) if !busy => {
-                self.guests.retain(|guest| guest.volume != volume);
-                self.guests.push(Guest {
+                self.serve_guest(Guest {
                     peer,
                     connection,
                     volume,
@@ -255,8 +254,7 @@ impl Resource {
         let (Some(volume), Some(connection)) = (self.volume_at(peer, place), self.peers[peer].link.connection()) else {
             return;
         };
-        self.guests.retain(|guest| guest.volume != volume);
-        self.guests.push(Guest {
+        self.serve_guest(Guest {
             peer,
             connection,
             volume,
@@ -300,6 +298,12 @@ impl Resource {
             },
         };
         self.send(guest.peer, guest.connection, control);
+    }
+
+    /// The latest word about a volume is the one that is answered.
+    fn serve_guest(&mut self, guest: Guest) {
+        self.guests.retain(|earlier| earlier.volume != guest.volume);
+        self.guests.push(guest);
     }
 
     /// Whose growth of this volume has got an answer here, and the volume's place in their HELLO; `None`: nobody's, or

@@ -84,6 +84,14 @@ impl Resource {
         link_state(&self.peers[super::place(peer)])
     }
 
+    /// The peer that is Primary, as it said last, unless it is being looked for.
+    pub fn primary_peer(&self) -> Option<&str> {
+        let is_primary = |peer: &&Peer| {
+            peer.record.is_some() && peer.role == Role::Primary && link_state(peer) != LinkState::Connecting
+        };
+        self.peers.iter().find(is_primary).map(|peer| peer.name.as_str())
+    }
+
     /// What was seen when the data of this node and the peer's were found to have diverged.
     pub fn split_brain(&self, peer: PeerIndex) -> Option<&str> {
         self.peers[super::place(peer)].split_brain.as_deref()

@@ -119,12 +119,9 @@ pub fn run(
         namespaces: true,
         ..Setup::default()
     })?;
-    let models = VOLUMES.iter().enumerate();
     let mut chaos = Chaos {
         partners,
-        models: models
-            .map(|(at, (name, size))| Model::new(name, *size, seed + at as u64))
-            .collect(),
+        models: Model::of_each(&VOLUMES, seed),
         primary: 0,
         random: Random::new(seed),
         tally: Tally::default(),

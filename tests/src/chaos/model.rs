@@ -31,6 +31,14 @@ impl Model {
             load: Load::new(size / BLOCK, DEPTH, seed),
         }
     }
+
+    /// For each of these zeroed volumes, by name and bytes.
+    pub fn of_each(volumes: &[(&str, u64)], seed: u64) -> Vec<Self> {
+        let volumes = volumes.iter().zip(seed..);
+        volumes
+            .map(|((name, size), seed)| Self::new(name, *size, seed))
+            .collect()
+    }
 }
 
 /// Run the loads of all volumes on the node with this socket while `meanwhile` does what it does, which gets a way to

@@ -100,12 +100,9 @@ pub fn run(rounds: u64, limit: Duration, seed: u64, disks: Disks, mut progress: 
         daemon: Some(("power-daemon".to_owned(), lying.into_iter().collect())),
         ..Setup::default()
     })?;
-    let models = VOLUMES.iter().enumerate();
     let mut cuts = Cuts {
         partners,
-        models: models
-            .map(|(at, (name, size))| Model::new(name, *size, seed + at as u64))
-            .collect(),
+        models: Model::of_each(&VOLUMES, seed),
         primary: 0,
         random: Random::new(seed),
         tally: Tally::default(),

@@ -1,8 +1,6 @@
 //! Driving a resource: tell its core what has happened, do what it says.
 
 use mirror_core::event::PeerIndex;
-use mirror_core::identity::Role;
-use mirror_core::resource::LinkState;
 use mirror_core::resource::event::{Event, Input, Output};
 use mirror_core::state::LocalDisk;
 
@@ -148,10 +146,9 @@ impl DataThread {
     fn name_the_primary(&mut self, at: usize) {
         let side = &mut self.resources[at];
         let Some(core) = &side.core else { return };
-        let mut peers = core.status().peers.into_iter();
-        let primary = peers.find(|peer| peer.role == Some(Role::Primary) && peer.link != LinkState::Connecting);
-        let primary = primary.map(|peer| peer.name);
-        if side.primary != primary {
+        let primary = core.primary_peer();
+        if side.primary.as_deref() != primary {
+            let primary = primary.map(str::to_owned);
             side.gate.set_primary(primary.clone());
             side.primary = primary;
         }
