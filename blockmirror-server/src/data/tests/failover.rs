@@ -8,7 +8,7 @@ use mirror_core::AckMode;
 use mirror_core::resource::event::HostAccess;
 
 use super::cluster::{Cluster, VOLUMES};
-use super::host::{Host, write_request};
+use super::host::{Ending, Host, write_request};
 use super::rig::MIB;
 use crate::ring::EngineChoice;
 
@@ -34,7 +34,8 @@ fn connect(cluster: &Cluster, volume: usize) -> Option<Host> {
 fn follow(cluster: &Cluster, writer: u64, over: &AtomicBool) -> Vec<u32> {
     let mut answered = vec![0; BLOCKS as usize];
     let (mut host, mut number) = (None, 0_u32);
-    while !over.load(Ordering::Relaxed) {
+    // On a slow machine the end is told before anything was served.
+    while number == 0 || !over.load(Ordering::Relaxed) {
         let Some(present) = &mut host else {
             std::thread::sleep(Duration::from_millis(2));
             host = connect(cluster, writer as usize % 2);
@@ -76,6 +77,7 @@ fn what_was_answered_survives_switchovers_under_load() {
     cluster.wait_in_step(0, 1);
     let over = AtomicBool::new(false);
     let answered = std::thread::scope(|scope| {
+        let ending = Ending(&over);
         let (cluster, over) = (&cluster, &over);
         let writers = [0, 1, 2, 3].map(|writer| scope.spawn(move || follow(cluster, writer, over)));
         for round in 0..8 {
@@ -83,14 +85,13 @@ fn what_was_answered_survives_switchovers_under_load() {
             cluster.promote(if round % 2 == 0 { 1 } else { 0 }, false);
         }
         std::thread::sleep(Duration::from_millis(60));
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
         writers.map(|writer| writer.join().unwrap())
     });
     cluster.wait_in_step(0, 1);
     assert!(cluster.stop(0) && cluster.stop(1));
     cluster.assert_same(0, 1);
     for (writer, answered) in answered.iter().enumerate() {
-        assert!(answered.iter().sum::<u32>() > 0, "writer {writer} was never served");
         check(&cluster, 0, writer as u64, answered);
     }
 }
@@ -105,12 +106,13 @@ fn what_was_answered_survives_the_death_of_primaries() {
         let (primary, secondary) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
         let over = AtomicBool::new(false);
         let answered = std::thread::scope(|scope| {
+            let ending = Ending(&over);
             let writers = [0, 1].map(|writer| {
                 let (cluster, over) = (&cluster, &over);
                 scope.spawn(move || follow(cluster, writer, over))
             });
             std::thread::sleep(Duration::from_millis(80));
-            over.store(true, Ordering::Relaxed);
+            drop(ending);
             writers.map(|writer| writer.join().unwrap())
         });
         cluster.kill(primary);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nbd_proto::reply::{ReplyHeader, decode_offset};
@@ -149,5 +150,14 @@ pub(super) fn export(size: u64, minimum: u32) -> ExportInfo {
             preferred: 4096,
             maximum_payload: 32 << 20,
         },
+    }
+}
+
+/// Tells writers to end when it goes, also when what they write beside has failed.
+pub(super) struct Ending<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,6 @@
 //! The wires between the nodes of a cluster, and the control sides that make connections over them.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,11 @@ pub(super) fn control(
     net: &Mutex<Net>,
     sender: &DataSender,
 ) -> Option<bool> {
-    while let Some((_, message)) = messages.blocking_recv() {
+    let mut waiting = VecDeque::new();
+    while let Some(message) = waiting
+        .pop_front()
+        .or_else(|| messages.blocking_recv().map(|(_, message)| message))
+    {
         match message {
             FromData::DialStream {
                 resource,
@@ -37,6 +41,15 @@ pub(super) fn control(
                 attempt,
             } => {
                 std::thread::sleep(Duration::from_millis(u64::from(attempt.min(20))));
+                while let Ok((_, message)) = messages.try_recv() {
+                    waiting.push_back(message);
+                }
+                if let Some(revoked) = revoke(&mut waiting, peer) {
+                    if matches!(revoked, FromData::RestStream { .. }) {
+                        sender.send(ToData::StreamRested { resource, peer });
+                    }
+                    continue;
+                }
                 if net.lock().unwrap().plain.is_some() {
                     sender.send(ToData::StreamPlain { resource, peer });
                     continue;
@@ -74,6 +87,15 @@ pub(super) fn control(
         }
     }
     None
+}
+
+/// What the thread has said since it asked for a stream to a peer, if it does not want one any more.
+fn revoke(waiting: &mut VecDeque<FromData>, of: usize) -> Option<FromData> {
+    let revokes = |message: &FromData| match message {
+        FromData::CancelStream { peer, .. } | FromData::RestStream { peer, .. } => *peer == of,
+        _ => false,
+    };
+    waiting.remove(waiting.iter().position(revokes)?)
 }
 
 impl Net {
