@@ -31,8 +31,10 @@ impl World {
         self.digest
             .mix((node * 64 + other * 8 + volume) as u64 ^ (state as u64) << 32);
         self.trace(|| format!("{node}.{volume}: {other} is {state:?}"));
-        if before == PeerState::Established {
-            self.left(node, other, volume);
+        match before {
+            PeerState::Established => self.left(node, other, volume),
+            PeerState::SyncSource if state != PeerState::Established => self.lets_go(node, other, volume),
+            _ => {}
         }
         match state {
             PeerState::Established => {
@@ -54,7 +56,8 @@ impl World {
                 if self.leads(node, other) {
                     self.worst_moment(node);
                 }
-                self.nodes[node].volumes[volume].copied = None;
+                let it = &mut self.nodes[node].volumes[volume];
+                (it.copied, it.let_go) = (None, None);
                 self.becomes_partial(node, volume, Some(other));
                 Ok(())
             }
@@ -83,6 +86,8 @@ impl World {
     /// A node has heard from its source that it has everything.
     fn copy_heard(&mut self, node: usize, source: usize, volume: usize) {
         let now = self.truth.tick();
+        let let_go = self.nodes[node].volumes[volume].let_go;
+        let let_go = let_go.filter(|(reign, _)| self.nodes[source].reign == Some(*reign));
         let it = &self.nodes[source].volumes[volume];
         let standing = match self.nodes[source].reign {
             None => Standing {
@@ -91,10 +96,10 @@ impl World {
                 partial: it.partial,
                 power_lost: it.power_lost,
             },
-            // The Primary may go on without it from here on, if it does not hear that this was heard.
+            // The Primary may go on without it from here on, if it does not hear that this was heard, or it has already.
             reign => Standing {
                 follows: reign,
-                left: (now, self.steps),
+                left: let_go.map_or((now, self.steps), |(_, when)| when),
                 partial: false,
                 power_lost: false,
             },
@@ -133,6 +138,13 @@ impl World {
         if reign.is_some() && it.follows == reign && it.left_at == 0 {
             (it.left_at, it.left_step) = (now, self.steps);
         }
+    }
+
+    /// The Primary goes on without one that it copied to, and that may have got everything.
+    fn lets_go(&mut self, node: usize, other: usize, volume: usize) {
+        let when = (self.truth.tick(), self.steps);
+        let reign = self.nodes[node].reign;
+        self.nodes[other].volumes[volume].let_go = reign.map(|reign| (reign, when));
     }
 
     /// A node says that another is in step with it.

@@ -307,7 +307,8 @@ impl World {
         // is of a generation of the Primary's own, and the copy here may be a stray one.
         let limit = it.with_its_primary_until();
         let durable = write.durable != 0 && write.durable < limit;
-        let volatile = !durable && self.truth.last_power_loss > write.answered;
+        // A node may have said that it has it before its power failed, and been heard afterwards.
+        let volatile = !durable && self.truth.last_power_loss > self.truth.submitted(present);
         let entrusted = write.answered != 0 && write.answered < limit && !volatile;
         if !entrusted || self.truth.is_ancestor(present, stamp, slot) {
             return Ok(());

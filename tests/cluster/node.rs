@@ -104,6 +104,8 @@ pub struct Volume {
     pub renewed: bool,
     /// It has heard from its source that it has everything that the source had; not durable yet.
     pub copied: Option<Standing>,
+    /// The reign that went on without it when all had been copied and its last word was under way, and when.
+    pub let_go: Option<(usize, (Moment, u64))>,
     /// The operator's word on the data here.
     pub word: Word,
     /// What of it was read last.
@@ -251,6 +253,7 @@ impl Volume {
             failed: false,
             renewed: false,
             copied: None,
+            let_go: None,
             word: Word::Keep,
             known: None,
         }
