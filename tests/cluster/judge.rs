@@ -205,7 +205,9 @@ impl World {
                 it.attached && !it.partial
             } else {
                 let state = states[peer_of(node, other)];
-                self.plan.mode == AckMode::Sync && state == PeerState::Established && !it.partial
+                // One that has been made Primary by force since it said so has a life of its own.
+                let follows = it.follows == Some(reign) && !it.partial;
+                self.plan.mode == AckMode::Sync && state == PeerState::Established && follows
             };
             if !promised {
                 continue;
