@@ -266,6 +266,7 @@ impl Mirror {
     /// Those that lacked something lack nobody knows what from here on.
     pub(super) fn follow(&mut self, teacher: usize, outdated: &[String]) {
         let held = self.superblock.generation;
+        let mut left_behind = Vec::new();
         for at in 0..self.peers.len() {
             let link = &self.peers[at];
             if at == teacher || link.removed {
@@ -278,11 +279,21 @@ impl Mirror {
                 continue;
             }
             if self.peers[at].record.generation == 0 {
+                if self.peers[at].state == PeerState::Established {
+                    left_behind.push(at);
+                }
                 self.peers[at].record.generation = held;
             }
             self.doubt(at);
         }
         self.persisting.superblock_wanted = true;
+        if !self.keeps(Sabotage::BehindMeetsAnew) {
+            return;
+        }
+        for at in left_behind {
+            // Else it could become Primary with older data, and overwrite this node, which takes it to be in step.
+            self.ask_handshake(at);
+        }
     }
 
     /// Where the peer's data differ nobody knows: everything is dirty.

@@ -12,6 +12,7 @@ use crate::world::World;
 /// Names and scripts.
 pub const ALL: &[Row] = &[
     ("left-behind-unnoticed", left_behind_unnoticed),
+    ("left-behind-after-a-copy", left_behind_after_a_copy),
     ("data-passed-on", data_passed_on),
     ("record-of-another-line", record_of_another_line),
     ("promoted-at-the-same-moment", promoted_at_the_same_moment),
@@ -35,6 +36,29 @@ fn left_behind_unnoticed(seed: u64) -> Step {
     stage.expect("the write is there", stage.holds(2, 0, 1) == written)?;
     stage.join(0, 2);
     stage.start(0)?;
+    stage.until_whole()
+}
+
+/// The same between two nodes that had to copy when they met, one of them as Primary: since the copy has ended they are in
+/// step, whatever they had said to each other.
+fn left_behind_after_a_copy(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 3, 1).ready()?;
+    stage.cut(0, 2)?;
+    stage.write_fua(0, 0, 1)?;
+    stage.join(0, 2);
+    stage.until_whole()?;
+    stage.cut(1, 2)?;
+    stage.promote(1, false)?;
+    stage.write_fua(1, 0, 2)?;
+    let written = stage.holds(1, 0, 2);
+    stage.kill(1)?;
+    stage.until("its end is seen", |world| !world.linked(0, 1))?;
+    stage.pass(5_000_000)?;
+    stage.act(Action::Promote { node: 2, force: true })?;
+    stage.until("hosts may write", |world| world.serves_hosts(2))?;
+    stage.expect("the write is there", stage.holds(2, 0, 2) == written)?;
+    stage.join(1, 2);
+    stage.start(1)?;
     stage.until_whole()
 }
 
