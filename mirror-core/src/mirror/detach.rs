@@ -99,6 +99,7 @@ impl Mirror {
         let disk = self.superblock.disk;
         for peer in 0..self.peers.len() {
             if self.peers[peer].is_stream() {
+                self.peers[peer].misses_leg = true;
                 self.say_now(peer, VolumeMessage::Leg { disk });
             }
         }
@@ -205,6 +206,9 @@ impl Mirror {
                 if self.peers[peer].state == PeerState::SyncTarget {
                     self.start_fetch(peer);
                 }
+            }
+            if self.leg_is_complete() {
+                self.announce_all();
             }
         }
     }

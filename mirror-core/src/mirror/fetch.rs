@@ -190,6 +190,7 @@ impl Mirror {
         self.set_peer_state(peer, PeerState::Established);
         self.peer_in_step(peer);
         self.refresh_modes();
+        self.peers[peer].misses_leg = false;
         self.say_now(peer, VolumeMessage::InStep { current });
         self.event(Event::ResyncFinished {
             peer: PeerIndex(peer as u8),
@@ -198,6 +199,7 @@ impl Mirror {
         });
         // Others may lack what was fetched.
         self.resync_all();
+        self.announce_all();
     }
 
     /// Where to read the range: every block of it is the newest there (I6).

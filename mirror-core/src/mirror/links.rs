@@ -207,6 +207,7 @@ impl Mirror {
         let link = &mut self.peers[peer];
         link.connection = None;
         (link.begun, link.ended, link.passive) = (Begun::No, None, false);
+        link.misses_leg = false;
         link.queue.clear();
         link.queue_bytes = 0;
         link.barrier = None;

@@ -191,7 +191,7 @@ impl Mirror {
         let current = self.superblock.generation;
         let link = &mut self.peers[peer];
         // What comes after this in the stream finds it a target no more.
-        (link.ended, link.begun) = (Some(current), Begun::No);
+        (link.ended, link.begun, link.misses_leg) = (Some(current), Begun::No, false);
         if self.role == Role::Primary {
             // It may hold the present name from here on.
             link.told = Told::Sent(current);
@@ -276,21 +276,33 @@ impl Mirror {
     /// A partner is in step: all the others that are hear it, and it hears of them, so that none keeps blocks of the
     /// other for different that this node has compared with both.
     pub(super) fn announce_in_step(&mut self, peer: usize) {
-        let settled = |link: &Peer| {
-            let clean = link.record.generation == 0 && link.told == Told::Known && link.dirty.is_empty();
-            clean && link.state == PeerState::Established && link.is_stream()
-        };
-        if self.role != Role::Primary || !settled(&self.peers[peer]) {
+        if self.role != Role::Primary || !self.peers[peer].is_settled() {
             return;
         }
+        self.announce_leg(peer);
         let current = self.superblock.generation;
         for other in 0..self.peers.len() {
-            if other != peer && settled(&self.peers[other]) {
+            if other != peer && self.peers[other].is_settled() {
                 for (to, about) in [(other, peer), (peer, other)] {
                     let node = self.peers[about].config.name.clone();
                     self.say_now(to, VolumeMessage::AlsoInStep { node, current });
                 }
             }
+        }
+    }
+
+    /// The leg here has everything (again).
+    pub(super) fn announce_all(&mut self) {
+        for peer in 0..self.peers.len() {
+            self.announce_in_step(peer);
+        }
+    }
+
+    /// The leg here has everything again. What a partner noted when it was gone does not hold any more.
+    fn announce_leg(&mut self, peer: usize) {
+        let current = self.superblock.generation;
+        if self.leg_is_complete() && core::mem::take(&mut self.peers[peer].misses_leg) {
+            self.say_now(peer, VolumeMessage::InStep { current });
         }
     }
 

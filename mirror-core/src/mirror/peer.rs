@@ -94,6 +94,8 @@ pub(crate) struct Peer {
     /// Told that its resync has ended, under this name; not answered yet.
     pub(crate) ended: Option<Generation>,
     pub(crate) told: Told,
+    /// Told that the leg here is gone: it takes every block of it for different until it hears that none is.
+    pub(crate) misses_leg: bool,
     /// The last two meetings, as far as they are durable.
     pub(crate) met: [Meeting; 2],
     /// The same, once the superblock in flight is durable.
@@ -144,6 +146,7 @@ impl Peer {
             begun: Begun::No,
             ended: None,
             told: Told::Known,
+            misses_leg: false,
             met: record.met,
             saving_met: record.met,
             slot: restored.slot,
@@ -193,6 +196,12 @@ impl Peer {
             PeerState::SyncTarget => self.is_stream(),
             _ => false,
         }
+    }
+
+    /// A partner that has everything, under the name it has here: neither side lacks anything.
+    pub(crate) fn is_settled(&self) -> bool {
+        let clean = self.record.generation == 0 && self.told == Told::Known && self.dirty.is_empty();
+        clean && self.state == PeerState::Established && self.is_stream()
     }
 
     /// What would be lost if the connection went now is dirty: everything that was answered but not flushed.

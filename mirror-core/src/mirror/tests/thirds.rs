@@ -2,8 +2,8 @@
 
 use super::cluster::Cluster;
 use crate::config::AckMode;
-use crate::event::SyncPlan;
-use crate::state::PeerState;
+use crate::event::{Order, PeerIndex, SyncPlan};
+use crate::state::{LocalDisk, PeerState};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -34,4 +34,28 @@ fn who_is_left_behind_by_the_primary_is_met_anew_before_the_primary_goes_on() {
     // Of one that is away already nothing has to be said.
     cluster.connect(A, SyncPlan::Source, B, SyncPlan::Target);
     assert_eq!(cluster.nodes[B].disconnects.len(), 1);
+}
+
+#[test]
+fn whoever_was_told_that_the_leg_is_gone_hears_that_it_is_back() {
+    let mut cluster = Cluster::new(3, AckMode::Sync);
+    cluster.connect(A, SyncPlan::InStep, B, SyncPlan::InStep);
+    cluster.promote(A, 100);
+    cluster.ordered(C, Order::BeginTarget { source: PeerIndex(0) });
+    cluster.nodes[C].holds_metadata = true;
+    cluster.connect(C, SyncPlan::Target, A, SyncPlan::Source);
+    // The resync to C has ended there, and A does not know it yet: C does not stand in for the image.
+    cluster.ordered(A, Order::Detach);
+    assert_eq!(cluster.state(A, C), PeerState::SyncSource);
+    while !cluster.nodes[C].transactions.is_empty() {
+        cluster.save(C);
+    }
+    assert_eq!(cluster.state(A, C), PeerState::Established);
+    assert_ne!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
+    cluster.nodes[C].holds_metadata = false;
+    cluster.ordered(A, Order::Attach { replaced: false });
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::UpToDate);
+    assert_eq!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
+    assert_eq!((cluster.record(C, B), cluster.dirty(C, B)), (0, 0));
+    assert_eq!((cluster.record(B, C), cluster.dirty(B, C)), (0, 0));
 }
