@@ -73,7 +73,6 @@ impl Mirror {
             self.superblock.left_at = self.superblock.generation;
         }
         self.renew_generation();
-        self.leg.proposed = Some(self.superblock.generation);
         for id in self.suspended.clone() {
             self.let_range_go(id);
         }

@@ -56,7 +56,6 @@ impl Mirror {
     /// The data gets another name though no peer stays behind for it (the leg here does): no reply before it is durable.
     pub(super) fn renew_generation(&mut self) {
         let next = self.rng.identifier_after(self.superblock.generation);
-        self.leg_gate = Gate::Wanted;
         self.name_data(next);
     }
 
@@ -64,6 +63,11 @@ impl Mirror {
     pub(super) fn name_data(&mut self, generation: Generation) {
         let previous = self.superblock.generation;
         self.superblock.rename(generation);
+        if self.is_primary() && !self.leg_is_complete() && !self.is_promoting() {
+            // Those that have everything may all be lost before one of them has it.
+            self.leg.confirmed.get_or_insert(previous);
+            self.leg_gate = Gate::Wanted;
+        }
         for link in &mut self.peers {
             if link.is_in_step() {
                 if link.record.generation == 0 {
@@ -181,6 +185,9 @@ impl Mirror {
             return;
         }
         self.peers[peer].told = Told::Known;
+        if self.peers[peer].state == PeerState::SyncTarget {
+            self.leg.confirmed = None;
+        }
         self.peer_in_step(peer);
         self.announce_in_step(peer);
         self.open_gates();
@@ -220,6 +227,7 @@ impl Mirror {
             self.leg_gate = Gate::Wanted;
         } else {
             self.leg_gate = Gate::Open;
+            self.leg.confirmed = None;
         }
     }
 
@@ -243,7 +251,7 @@ impl Mirror {
     /// Nothing waits any more for a partner to hear of a name: this node is not Primary now.
     pub(super) fn forget_gates(&mut self) {
         self.leg_gate = Gate::Open;
-        (self.leg.proposed, self.leg.taken_back) = (None, false);
+        (self.leg.confirmed, self.leg.taken_back) = (None, false);
         for link in &mut self.peers {
             (link.gate, link.told) = (Gate::Open, Told::Known);
         }

@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use super::background::CopyKind;
 use super::detach::Leaving;
-use super::peer::{Gate, Peer, Told};
+use super::peer::{Peer, Told};
 use super::request::{PeerMask, Phase, bit};
 use super::{Admission, Mirror};
 use crate::config::{COPY_BYTES_MIN, OnDisconnect, OnIoError};
@@ -43,8 +43,9 @@ pub(super) struct Leg {
     pub(super) awaited: Option<usize>,
     /// Mutations that wait for a peer have lent their ranges.
     pub(super) lent: bool,
-    /// The name the data got when the image was given up, as long as it may have to be taken back.
-    pub(super) proposed: Option<Generation>,
+    /// What the data were called when a peer that has everything last had their name durably, while a later name, under
+    /// which nothing is answered yet, may have to be taken back.
+    pub(super) confirmed: Option<Generation>,
     /// It was: the data needs another one when somebody has it again.
     pub(super) taken_back: bool,
     /// An operator's detach that waits for a peer.
@@ -217,22 +218,23 @@ impl Mirror {
         *self.leg.awaited.get_or_insert(peer) == peer
     }
 
-    /// The peer that had everything is lost before it had the new name durably, and nothing was answered under that: the
-    /// data here is called as before. (It has the new name, or it has not; in both cases it has the newer data.)
+    /// The last peer that had everything is lost, and none had the new name durably, so that nothing was answered under it:
+    /// the data here is called as before. (It has the new name, or it has not; in both cases it has the newer data.)
     pub(super) fn take_back_name(&mut self, peer: usize) {
-        let unused = self.leg.proposed == Some(self.superblock.generation) && self.leg_gate != Gate::Open;
-        if !unused || self.peers[peer].told == Told::Known || self.superblock.history.is_empty() {
+        let unused = self.leg.confirmed.filter(|_| self.peers[peer].told != Told::Known);
+        let place = |name| self.superblock.history.iter().position(|&earlier| earlier == name);
+        let Some((name, place)) = unused.and_then(|name| Some((name, place(name)?))) else {
             return;
-        }
-        let previous = self.superblock.history.remove(0);
-        self.superblock.generation = previous;
+        };
+        self.superblock.history.drain(..=place);
+        self.superblock.generation = name;
         let link = &mut self.peers[peer];
-        if link.record.generation == previous {
+        if link.record.generation == name {
             link.record.generation = 0;
         }
         link.told = Told::Known;
-        self.leg.proposed = None;
-        self.leg.taken_back = true;
+        self.forget_other_lines();
+        (self.leg.confirmed, self.leg.taken_back) = (None, true);
         self.persisting.superblock_wanted = true;
     }
 
@@ -242,7 +244,6 @@ impl Mirror {
         self.leg.gave_up = false;
         if core::mem::take(&mut self.leg.taken_back) && !self.leg_is_complete() {
             self.renew_generation();
-            self.leg.proposed = Some(self.superblock.generation);
         }
         let Some(awaited) = self.leg.awaited.take().filter(|&awaited| awaited != peer) else {
             return;

@@ -102,9 +102,9 @@ impl Mirror {
                 since,
                 local,
             } if self.is_quiet() && (self.local.reached(local) || !self.keeps(Sabotage::Handover)) => {
+                self.promotion = Promotion::Naming { ticket, durable: false };
                 self.become_primary(generation, &doubtful);
                 self.superblock.primary_since = since;
-                self.promotion = Promotion::Naming { ticket, durable: false };
                 self.when_durable(Then::Named);
                 self.promotion_step();
             }

@@ -37,6 +37,42 @@ fn who_is_left_behind_by_the_primary_is_met_anew_before_the_primary_goes_on() {
 }
 
 #[test]
+fn a_name_that_nobody_who_has_the_data_is_known_to_have_is_taken_back() {
+    let mut cluster = three();
+    cluster.cut(A, C);
+    cluster.write(A, 9, 1);
+    cluster.ordered(A, Order::Detach);
+    cluster.cut(A, B);
+    let called = cluster.generation(A);
+    assert_eq!(cluster.generation(B), called);
+    // It is back, and may have given the data to C: what C misses from here on needs another name.
+    cluster.stalled.push((B, A));
+    cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    assert_ne!(cluster.generation(A), called);
+    let write = cluster.write(A, 10, 1);
+    cluster.cut(A, B);
+    assert_eq!((cluster.generation(A), cluster.record(A, B)), (called, 0));
+    assert!(!cluster.answered(A, write));
+}
+
+#[test]
+fn a_name_is_taken_back_to_what_one_who_has_the_data_has_durably() {
+    let mut cluster = three();
+    cluster.stalled.push((C, A));
+    cluster.ordered(A, Order::Detach);
+    assert_eq!(cluster.state(A, C), PeerState::SyncTarget);
+    let called = cluster.generation(B);
+    assert_eq!(cluster.generation(A), called);
+    cluster.cut(A, B);
+    let write = cluster.write(A, 10, 1);
+    assert_ne!(cluster.generation(A), called);
+    cluster.cut(A, C);
+    assert!(!cluster.answered(A, write));
+    assert_eq!(cluster.generation(A), called);
+    assert!(![cluster.record(A, B), cluster.record(A, C)].contains(&cluster.generation(C)));
+}
+
+#[test]
 fn whoever_was_told_that_the_leg_is_gone_hears_that_it_is_back() {
     let mut cluster = Cluster::new(3, AckMode::Sync);
     cluster.connect(A, SyncPlan::InStep, B, SyncPlan::InStep);
