@@ -103,7 +103,7 @@ impl Resource {
         }
     }
 
-    pub(super) fn step_demotion(&mut self) {
+    pub(super) fn step_demotion(&mut self, world: &dyn Volumes) {
         let Some(Change::Demotion(demotion)) = &self.change else {
             return;
         };
@@ -113,6 +113,9 @@ impl Resource {
         let late = self.now >= demotion.until;
         match demotion.stage {
             Stage::Draining { .. } if gone => self.call_demotion_off("the node that asked for the role is gone"),
+            Stage::Draining { drained: true } if self.has_lost_asker(world) => {
+                self.call_demotion_off("the node that asked for the role does not have everything any more");
+            }
             Stage::Draining { drained } if drained || !self.keeps(Sabotage::DrainedBeforeDemotion) => {
                 let left = self.order_all(&Order::Demote, Purpose::Role);
                 let until = self.now + COMMAND_MAX;
@@ -126,10 +129,18 @@ impl Resource {
                     "requests of hosts that are in flight do not end (a peer with on_disconnect = \"suspend\" may hold them)",
                 );
             }
-            Stage::Ordering { left: 0 } => self.end_demotion(gone),
+            Stage::Ordering { left: 0 } => self.end_demotion(gone, world),
             Stage::Ordering { .. } if late => self.answer_late(),
             Stage::Draining { .. } | Stage::Ordering { .. } => {}
         }
+    }
+
+    /// What asked to be Primary was in step then; what hosts wrote since may have left it behind (`async`).
+    fn has_lost_asker(&self, world: &dyn Volumes) -> bool {
+        let Some(Change::Demotion(demotion)) = &self.change else {
+            return false;
+        };
+        demotion.asker.is_some_and(|(peer, _)| !self.is_in_step(peer, world))
     }
 
     /// Hosts come again.
@@ -154,7 +165,8 @@ impl Resource {
     }
 
     /// Every mirror has answered.
-    fn end_demotion(&mut self, asker_gone: bool) {
+    fn end_demotion(&mut self, asker_gone: bool, world: &dyn Volumes) {
+        let lost_asker = self.has_lost_asker(world);
         let Some(Change::Demotion(demotion)) = self.change.take() else {
             return;
         };
@@ -176,7 +188,11 @@ impl Resource {
         let Some((peer, _)) = demotion.asker else {
             return;
         };
-        if !asker_gone {
+        if lost_asker && !asker_gone {
+            // Nobody is Primary now; it may be, but for what it lacks.
+            let why = format!("{} does not have everything any more", self.peers[peer].name);
+            self.tell_asker(&demotion, Control::DemoteRefused(why));
+        } else if !asker_gone {
             self.tell_asker(&demotion, Control::Demoted);
             // From here on it may be Primary, whether or not it gets to say so.
             self.peers[peer].consented = Some(self.now);

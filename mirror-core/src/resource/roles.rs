@@ -65,7 +65,7 @@ impl Resource {
     pub(super) fn step_change(&mut self, world: &dyn Volumes) {
         match &self.change {
             Some(Change::Promotion(_)) => self.step_promotion(world),
-            Some(Change::Demotion(_)) => self.step_demotion(),
+            Some(Change::Demotion(_)) => self.step_demotion(world),
             None => self.step_idle(world),
         }
     }

@@ -9,7 +9,7 @@ use crate::event::{OrderRefusal, PeerIndex};
 use crate::identity::Role;
 use crate::resource::LinkState;
 use crate::resource::config::{DRAIN_MAX, HANDBACK, ResourcePeer};
-use crate::resource::event::{Answer, Command, HostAccess};
+use crate::resource::event::{Answer, Command, HostAccess, Input};
 use crate::state::LocalDisk;
 use crate::stream::Control;
 
@@ -119,6 +119,34 @@ fn a_primary_whose_asker_goes_away_while_it_drains_goes_on() {
     world.part(0, 1);
     assert!(matches!(world.nodes[1].answers[&id], Answer::NeedsAccept { loss, .. } if loss.unknown));
     assert_eq!(world.role(0), Role::Primary);
+    assert_eq!(world.nodes[0].hosts, HostAccess::ReadWrite);
+}
+
+/// What hosts wrote last may leave an `async` peer behind, in another generation, after it has asked for the role.
+#[test]
+fn a_primary_whose_asker_falls_behind_while_it_drains_does_not_hand_over() {
+    let mut world = World::working(2, 1);
+    world.copies = false;
+    world.nodes[0].stuck = true;
+    let promote = Command::Promote {
+        force: false,
+        accept: None,
+    };
+    let id = world.give(1, promote);
+    world.run();
+    let behind = world.nodes[0].volumes[0].current;
+    world.nodes[0].volumes[0].new_generation(77);
+    world.nodes[0].volumes[0].records[0] = behind;
+    world.nodes[0].volumes[0].dirty[0].insert(1);
+    world.nodes[0].stuck = false;
+    world.give_input(0, Input::HostsDrained);
+    world.run();
+    let answer = world.nodes[1].answers.get(&id);
+    assert!(
+        matches!(answer, Some(Answer::Refused(why)) if why.contains("have everything")),
+        "{answer:?}"
+    );
+    assert_eq!((world.role(0), world.role(1)), (Role::Primary, Role::Secondary));
     assert_eq!(world.nodes[0].hosts, HostAccess::ReadWrite);
 }
 
