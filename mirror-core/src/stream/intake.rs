@@ -24,15 +24,16 @@ pub const VOLUMES_MAX: usize = 64;
 /// ```
 /// - **I11** A request of an older connection, or of an older Primary, never lands after a newer one: the shell tells a
 ///   resource of a new connection only when every intake of the resource is quiet.
-/// - The barrier keeps the order of epochs: what is behind it is not applied before everything in front is durable.
+/// - The barrier keeps the order of epochs: what is behind it is not applied before everything in front is durable; never
+///   on this connection, if something in front has failed (its sender gives the connection up when it hears of it).
 #[derive(Debug)]
 pub struct Intake<R> {
     connection: Option<ConnectionId>,
     window: Credit,
     next: Sequence,
     waiting: VecDeque<Waiting<R>>,
-    /// Costs of what was started on this connection, by sequence from `first` on; `None`: finished, or a barrier.
-    started: VecDeque<Option<u64>>,
+    /// What was started on this connection, by sequence from `first` on; `None`: finished, or a barrier.
+    started: VecDeque<Option<Need>>,
     first: Sequence,
     in_progress: usize,
     /// Started on an older connection, and not finished.
@@ -44,6 +45,8 @@ pub struct Intake<R> {
     touched: Vec<Touched>,
     /// A barrier is at the front and flushes are under way.
     flushing: bool,
+    /// A change has failed: no barrier behind it is passed on this connection.
+    failed: bool,
     done: Vec<Sequence>,
     grant: Credit,
     kept: Kept,
@@ -149,6 +152,7 @@ impl<R> Intake<R> {
             requests: 0,
             touched: vec![Touched::Clean; volumes],
             flushing: false,
+            failed: false,
             done: Vec::new(),
             grant: Credit::default(),
             kept: Kept::default(),
@@ -180,7 +184,7 @@ impl<R> Intake<R> {
         self.started.clear();
         self.cost = 0;
         self.requests = 0;
-        self.flushing = false;
+        (self.flushing, self.failed) = (false, false);
         for touched in self.touched.iter_mut().filter(|touched| **touched == Touched::Flushing) {
             *touched = Touched::Written;
         }
@@ -251,7 +255,7 @@ impl<R> Intake<R> {
             if let Some(step) = self.at_barrier(connection) {
                 return Some(step);
             }
-            let held = self.flushing || self.in_progress > 0;
+            let held = self.flushing || self.failed || self.in_progress > 0;
             if held && self.kept.keeps(Sabotage::BarrierHeld) {
                 return None;
             }
@@ -265,7 +269,7 @@ impl<R> Intake<R> {
             *touched = Touched::Written;
         }
         let sequence = self.first + self.started.len() as u64;
-        self.started.push_back(Some(waiting.need.cost));
+        self.started.push_back(Some(waiting.need));
         self.in_progress += 1;
         Some(Step::Start {
             started: Started { connection, sequence },
@@ -275,7 +279,7 @@ impl<R> Intake<R> {
     }
 
     /// A started request has ended. With `done` it is answered by the next batch of [`take_done`](Self::take_done);
-    /// else the shell answers it itself. Returns false when its connection is gone: do not answer.
+    /// else the shell answers it itself: one that changes the volume has failed then. Returns false when its connection is gone: do not answer.
     pub fn finished(&mut self, started: Started, done: bool) -> bool {
         if self.connection != Some(started.connection) {
             assert!(self.old_in_progress > 0, "I11: a request ends once");
@@ -286,10 +290,11 @@ impl<R> Intake<R> {
         let slot = index
             .and_then(|index| usize::try_from(index).ok())
             .and_then(|index| self.started.get_mut(index));
-        let cost = slot.and_then(Option::take);
-        assert!(cost.is_some(), "a request ends once, after it was started");
+        let need = slot.and_then(Option::take);
+        assert!(need.is_some(), "a request ends once, after it was started");
         self.in_progress -= 1;
-        self.give_back(cost.unwrap_or(0));
+        self.give_back(need.map_or(0, |need| need.cost));
+        self.failed |= !done && need.is_some_and(|need| need.mutates);
         if done {
             self.done.push(started.sequence);
         }

@@ -62,6 +62,31 @@ fn one_epoch_starts_at_once() {
     assert_eq!(intake.take_done(9), None);
 }
 
+/// What is behind it would be there without what was in front.
+#[test]
+fn a_barrier_is_not_passed_once_a_change_in_front_of_it_has_failed() {
+    for (mutates, passes) in [(true, false), (false, true)] {
+        let mut intake = intake();
+        let first = Need { mutates, ..need(1) };
+        intake.arrive(1, 0, first, 1).unwrap();
+        intake.arrive(2, 0, BARRIER, 2).unwrap();
+        intake.arrive(3, 1, need(1), 3).unwrap();
+        assert_eq!(steps(&mut intake).0, [1]);
+        // A read is answered with what was read; a change that the shell answers itself was not made.
+        intake.finished(started(1), false);
+        let (starts, flushes) = steps(&mut intake);
+        flushes.iter().for_each(|&volume| intake.flushed(FIRST, volume));
+        assert_eq!([starts, steps(&mut intake).0].concat().contains(&3), passes);
+        assert_eq!(intake.disconnect().count(), usize::from(!passes));
+        if !passes {
+            intake.connect(SECOND);
+            intake.arrive(1, 0, BARRIER, 1).unwrap();
+            intake.arrive(2, 0, need(1), 2).unwrap();
+            assert_eq!(steps(&mut intake).0, [2], "another connection is another matter");
+        }
+    }
+}
+
 #[test]
 fn a_barrier_waits_for_all_in_front_and_flushes_what_was_written() {
     let mut intake = intake();
