@@ -13,7 +13,8 @@ use crate::state::LocalDisk;
 /// both have the same policy.
 ///
 /// Diverged data are given up by the operator's word (`discard_my_data` on one side), else by the policy: only where
-/// both recorded the common ancestor. The node that gives up must not be Primary, and the other's data must be
+/// both recorded the common ancestor (and not where volumes disagree: what is newer may be of one and the same Primary,
+/// and then nobody has gone on from the ancestor alone). The node that gives up must not be Primary, and the other's data must be
 /// complete. What is given up is to be saved to a branch first: rules [`Rule::DiscardMyData`] and [`Rule::Policy`].
 pub fn decide_together(policy: SplitBrainPolicy, pairs: &[(Side<'_>, Side<'_>)]) -> Vec<Decision> {
     together(policy, pairs, Skip::NONE)
@@ -39,10 +40,11 @@ fn together(policy: SplitBrainPolicy, pairs: &[(Side<'_>, Side<'_>)], skip: Skip
     let discarded = || surrender(&found, pairs, discarder(pairs)?, Rule::DiscardMyData);
     let by_policy = || {
         let ancestors_known = found.iter().filter(|found| is_diverged(found)).all(|found| {
-            matches!(
+            let known = matches!(
                 found.verdict,
                 Verdict::SplitBrain { ancestor: true } | Verdict::OlderPrimary { .. }
-            )
+            );
+            known && found.rule != Rule::VolumesDisagree
         });
         let loser = loser_is_first(policy, pairs).filter(|_| ancestors_known)?;
         surrender(&found, pairs, loser, Rule::Policy)

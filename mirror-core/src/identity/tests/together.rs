@@ -109,6 +109,30 @@ fn volumes_that_one_primary_kept_on_different_nodes_have_not_parted() {
     assert_eq!(found, [(SOURCE, Rule::BitmapForPeer), (TARGET_FULL, Rule::History)]);
 }
 
+/// A Primary whose metadata could not be written any more died: by what it had written it was whole, and is not.
+#[test]
+fn no_policy_decides_where_volumes_disagree() {
+    let alpha = [Node::new("a", 2).for_peer(1).dirty(9), Node::new("a", 11).dirty(9)].map(|node| node.since(9));
+    let bravo = [Node::new("b", 1), Node::new("b", 13).for_peer(11).dirty(5)].map(|node| node.since(5));
+    for policy in [
+        SplitBrainPolicy::Manual,
+        SplitBrainPolicy::DiscardYounger,
+        SplitBrainPolicy::DiscardLeastChanges,
+        SplitBrainPolicy::DiscardZeroChanges,
+    ] {
+        let found = both(policy, alpha.each_ref(), bravo.each_ref());
+        let rule = Rule::VolumesDisagree;
+        assert_eq!(found, [(SPLIT, rule), (SPLIT, rule)], "{policy:?}");
+    }
+    let alpha = alpha.map(Node::discards);
+    let found = both(MANUAL, alpha.each_ref(), bravo.each_ref());
+    assert_eq!(
+        found,
+        [(TARGET, Rule::DiscardMyData), (TARGET, Rule::DiscardMyData)],
+        "an operator does"
+    );
+}
+
 #[test]
 fn without_a_policys_rule_it_decides_nothing() {
     let (a, b) = (Node::new("a", 2).for_peer(1), Node::new("b", 3).for_peer(1).dirty(9));
