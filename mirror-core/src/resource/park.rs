@@ -17,14 +17,15 @@ pub(super) fn waits_for_primary(ruling: &Ruling, mine: &NodeIdentity, theirs: &N
     both_secondary && matches!(ruling.decision.rule, Rule::BitsOneSide | Rule::BitsBothSides)
 }
 
-/// All volumes of a node are of one time: where one waits for the next Primary, nothing newer is copied to another.
+/// All volumes of a node are of one time: where one waits for the next Primary, nothing is copied to another, either way.
+/// (What a node has that the other lacks it may have in its cache only.)
 pub(super) fn park_beside_waiting(lanes: &mut [Lane], mine: &NodeIdentity, theirs: &NodeIdentity) {
-    let is_target = |lane: &Lane| matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
-    let is_source = |lane: &Lane| matches!(lane.ruling.decision.verdict, Verdict::Source { .. });
-    for copies in [&is_target as &dyn Fn(&Lane) -> bool, &is_source] {
-        let waits = |lane: &Lane| copies(lane) && waits_for_primary(&lane.ruling, mine, theirs);
-        if lanes.iter().any(waits) {
-            lanes.iter_mut().filter(|lane| copies(lane)).for_each(Lane::park);
-        }
+    let waits = |lane: &Lane| waits_for_primary(&lane.ruling, mine, theirs);
+    if lanes.iter().any(waits) {
+        let copies = |lane: &&mut Lane| {
+            let verdict = lane.ruling.decision.verdict;
+            matches!(verdict, Verdict::Target { .. } | Verdict::Source { .. })
+        };
+        lanes.iter_mut().filter(copies).for_each(Lane::park);
     }
 }
