@@ -192,6 +192,11 @@ impl World {
                     return Ok(());
                 }
                 self.keep_detached(node, volume);
+                let mirror = self.nodes[node].volumes[volume].mirror.as_ref();
+                if self.nodes[node].reign.is_some() && mirror.is_some_and(|mirror| mirror.served_by().is_empty()) {
+                    // Nobody else is known to have everything: a Secondary takes it again.
+                    return self.carry_out(Action::Demote(node));
+                }
                 self.nodes[node]
                     .volumes
                     .iter_mut()

@@ -136,8 +136,11 @@ impl Superblock {
     /// The node is no longer Primary, and its image was left behind: the image is all the data there is here, and what
     /// was written without it is not in it.
     pub(crate) fn fall_back(&mut self) {
-        let left_at = core::mem::replace(&mut self.left_at, 0);
-        self.whole &= left_at == 0;
+        let left_at = self.left_at;
+        if !self.is_withheld() {
+            self.left_at = 0;
+            self.whole &= left_at == 0;
+        }
         if left_at == 0 || left_at == self.generation {
             return;
         }
@@ -154,12 +157,17 @@ impl Superblock {
         }
     }
 
-    /// What an image is when it is there again. One that a Primary gave up, and died before any peer was known to have
-    /// everything durably, is all that is left of what it had answered.
+    /// The image is not there, and may be all that is left of what was answered: a Primary gave it up, and ended before
+    /// any peer was known to have everything durably.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.disk == LocalDisk::Diskless && self.whole && self.primary && self.left_at != 0
+    }
+
+    /// What an image is when it is there again. That of a Primary which did not end in order is what it was then.
     pub(crate) fn taken_again(&self) -> LocalDisk {
         match (self.whole, self.left_at) {
-            (true, 0) => LocalDisk::Outdated,
             (true, _) if self.primary => LocalDisk::UpToDate,
+            (true, 0) => LocalDisk::Outdated,
             _ => LocalDisk::Inconsistent,
         }
     }

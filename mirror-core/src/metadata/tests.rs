@@ -101,7 +101,7 @@ fn overwrite(bytes: &mut [u8], writes: &[MetadataWrite]) {
 }
 
 #[test]
-fn a_volume_whose_image_is_gone_begins_diskless_and_is_outdated_when_it_is_back() {
+fn a_volume_whose_image_is_gone_begins_diskless_and_is_as_at_the_crash_when_it_is_back() {
     let wanted = partners(&["bravo"]);
     let (mut crashed, writes) = Restored::create(IMAGE, &wanted, 7).unwrap();
     let mut bytes = file(&writes);
@@ -125,7 +125,7 @@ fn a_volume_whose_image_is_gone_begins_diskless_and_is_outdated_when_it_is_back(
     }
     let back = Restored::open(&bytes[..HEADER_BYTES], &IMAGE, false).unwrap();
     let (back, _) = back.finish(&wanted, 6).unwrap();
-    assert_eq!(back.disk(), LocalDisk::Outdated);
+    assert_eq!(back.disk(), LocalDisk::UpToDate, "it may have what nobody else has");
     let other = ImageIdentity { inode: 1, ..IMAGE };
     assert!(matches!(
         Restored::open(&bytes[..HEADER_BYTES], &other, false),
@@ -367,10 +367,24 @@ fn an_image_that_was_given_up_in_memory_only_is_whole_after_a_crash() {
         (superblock.primary, superblock.whole) = (primary, whole);
         assert_eq!(superblock.taken_again(), then, "{primary} {whole}");
     }
-    superblock.whole = true;
-    superblock.fall_back();
-    assert!(
-        !superblock.whole,
-        "a Secondary: what was written without the image is not in it"
-    );
+    for primary in [true, false] {
+        let mut ended = superblock.clone();
+        (ended.generation, ended.history) = (5, vec![4]);
+        (ended.primary, ended.whole) = (primary, true);
+        for _ in 0..2 {
+            ended.fall_back();
+            assert_eq!(
+                (ended.generation, ended.whole),
+                (4, primary),
+                "ended in order: {}",
+                !primary
+            );
+        }
+        assert_eq!(ended.taken_again() == LocalDisk::UpToDate, primary);
+    }
+    (superblock.whole, superblock.left_at) = (true, 0);
+    for (primary, then) in [(true, LocalDisk::UpToDate), (false, LocalDisk::Outdated)] {
+        superblock.primary = primary;
+        assert_eq!(superblock.taken_again(), then, "it was not there at the start");
+    }
 }

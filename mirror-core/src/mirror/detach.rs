@@ -178,10 +178,36 @@ impl Mirror {
         link.is_stream() && (in_step || link.state == PeerState::SyncTarget)
     }
 
+    /// The image may be the only one with what was answered, and this node would fetch over it.
+    fn is_all_there_is(&self) -> bool {
+        self.is_primary() && self.superblock.is_withheld()
+    }
+
+    /// A peer has everything durably, and the image is taken again; or none will, and it counts after a demotion.
+    pub(super) fn attaching_step(&mut self) {
+        let Some(ticket) = self.leg.attaching else {
+            return;
+        };
+        let waits = self.is_all_there_is();
+        if waits && !self.nobody_has_data() && self.closed().is_none() {
+            return;
+        }
+        self.leg.attaching = None;
+        if waits {
+            self.order_done(ticket, Err(OrderRefusal::WrongState));
+        } else {
+            self.order_attach(ticket, false);
+        }
+    }
+
     pub(super) fn order_attach(&mut self, ticket: Ticket, replaced: bool) {
         let here = self.superblock.disk == LocalDisk::Diskless;
-        if !here || self.leg.metadata_dead || self.is_image_busy() {
+        if !here || self.leg.attaching.is_some() || self.leg.metadata_dead || self.is_image_busy() {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+        if self.is_all_there_is() && !replaced {
+            self.leg.attaching = Some(ticket);
+            return;
         }
         if replaced {
             for peer in 0..self.peers.len() {

@@ -24,7 +24,7 @@ impl Mirror {
             return;
         }
         if self.nobody_has_data() {
-            return self.take_back_name(peer);
+            return self.withdraw_name(peer);
         }
         let current = self.superblock.generation;
         let link = &mut self.peers[peer];
@@ -221,7 +221,7 @@ impl Mirror {
     /// A peer has everything durably, by the new name. Before anything is answered without the image here, the metadata
     /// says that it is not whole any more.
     fn open_leg_gate(&mut self) {
-        if self.superblock.whole && !self.leg.taken_back {
+        if self.superblock.whole && !self.leg.withdrawn {
             self.superblock.whole = false;
             self.persisting.superblock_wanted = true;
             self.leg_gate = Gate::Wanted;
@@ -244,14 +244,14 @@ impl Mirror {
         }
         ReplyGates {
             peers: self.closed_gates(),
-            leg: self.leg_gate != Gate::Open || self.leg.taken_back,
+            leg: self.leg_gate != Gate::Open || self.leg.withdrawn,
         }
     }
 
     /// Nothing waits any more for a partner to hear of a name: this node is not Primary now.
     pub(super) fn forget_gates(&mut self) {
         self.leg_gate = Gate::Open;
-        (self.leg.confirmed, self.leg.taken_back) = (None, false);
+        (self.leg.confirmed, self.leg.withdrawn) = (None, false);
         for link in &mut self.peers {
             (link.gate, link.told) = (Gate::Open, Told::Known);
         }

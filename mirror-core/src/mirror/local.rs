@@ -16,7 +16,7 @@ use super::peer::{Peer, Told};
 use super::request::{PeerMask, Phase, bit};
 use super::{Admission, Mirror};
 use crate::config::{COPY_BYTES_MIN, OnDisconnect, OnIoError};
-use crate::event::{Failure, Mutation, Output, PeerIndex, Refusal, RequestId};
+use crate::event::{Failure, Mutation, Output, PeerIndex, Refusal, RequestId, Ticket};
 use crate::identity::{Generation, Role};
 use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::sabotage::Sabotage;
@@ -44,12 +44,14 @@ pub(super) struct Leg {
     /// Mutations that wait for a peer have lent their ranges.
     pub(super) lent: bool,
     /// What the data were called when a peer that has everything last had their name durably, while a later name, under
-    /// which nothing is answered yet, may have to be taken back.
+    /// which nothing is answered yet, may have to be withdrawn.
     pub(super) confirmed: Option<Generation>,
     /// It was: the data needs another one when somebody has it again.
-    pub(super) taken_back: bool,
+    pub(super) withdrawn: bool,
     /// An operator's detach that waits for a peer.
     pub(super) leaving: Option<Leaving>,
+    /// An operator's attach that does.
+    pub(super) attaching: Option<Ticket>,
     /// Nothing can be written down any more.
     pub(super) metadata_dead: bool,
     /// A flush was put out before the image was given up: its answer means nothing.
@@ -219,30 +221,37 @@ impl Mirror {
     }
 
     /// The last peer that had everything is lost, and none had the new name durably, so that nothing was answered under it:
-    /// the data here is called as before. (It has the new name, or it has not; in both cases it has the newer data.)
-    pub(super) fn take_back_name(&mut self, peer: usize) {
+    /// the data here is called as before. Whichever name it has, it has the newer data.
+    ///
+    /// Not so when one that would count by the old name may have lost what it had answered and not flushed: only the new
+    /// name tells that it has everything.
+    pub(super) fn withdraw_name(&mut self, peer: usize) {
         let unused = self.leg.confirmed.filter(|_| self.peers[peer].told != Told::Known);
         let place = |name| self.superblock.history.iter().position(|&earlier| earlier == name);
         let Some((name, place)) = unused.and_then(|name| Some((name, place(name)?))) else {
             return;
         };
+        (self.leg.confirmed, self.leg.withdrawn) = (None, true);
+        self.peers[peer].told = Told::Known;
+        self.persisting.superblock_wanted = true;
+        let lacks = |link: &Peer| link.may_forget && !link.removed && [0, name].contains(&link.record.generation);
+        if self.peers.iter().any(|link| link.connection.is_none() && lacks(link)) {
+            return;
+        }
         self.superblock.history.drain(..=place);
         self.superblock.generation = name;
         let link = &mut self.peers[peer];
         if link.record.generation == name {
             link.record.generation = 0;
         }
-        link.told = Told::Known;
         self.forget_other_lines();
-        (self.leg.confirmed, self.leg.taken_back) = (None, true);
-        self.persisting.superblock_wanted = true;
     }
 
     /// A peer that has everything is there (again): what waited for another one goes to it.
     pub(super) fn data_is_back(&mut self, peer: usize) {
         self.leg.without_data = None;
         self.leg.gave_up = false;
-        if core::mem::take(&mut self.leg.taken_back) && !self.leg_is_complete() {
+        if core::mem::take(&mut self.leg.withdrawn) && !self.leg_is_complete() {
             self.renew_generation();
         }
         let Some(awaited) = self.leg.awaited.take().filter(|&awaited| awaited != peer) else {

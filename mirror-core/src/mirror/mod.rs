@@ -196,6 +196,7 @@ impl Mirror {
             self.advance_meetings();
             self.leg_watch();
             self.leaving_step();
+            self.attaching_step();
             self.return_lent();
             self.persist();
             self.stop_step();

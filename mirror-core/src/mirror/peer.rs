@@ -111,6 +111,8 @@ pub(crate) struct Peer {
     pub(crate) unstable: Bitmap,
     /// Blocks the flush in flight makes durable.
     pub(crate) flushing: Bitmap,
+    /// When its connection was lost it had answered what it had not flushed.
+    pub(crate) may_forget: bool,
     pub(crate) flush: FlushLine,
     /// Not sent yet.
     pub(crate) queue: VecDeque<Entry>,
@@ -156,6 +158,7 @@ impl Peer {
             dirty: restored.dirty,
             unstable: Bitmap::new(blocks),
             flushing: Bitmap::new(blocks),
+            may_forget: false,
             flush: FlushLine::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -206,6 +209,7 @@ impl Peer {
 
     /// What would be lost if the connection went now is dirty: everything that was answered but not flushed.
     pub(crate) fn distrust_unflushed(&mut self) {
+        self.may_forget = !(self.unstable.is_empty() && self.flushing.is_empty());
         self.dirty.merge(&self.unstable);
         self.dirty.merge(&self.flushing);
         self.unstable.reset();

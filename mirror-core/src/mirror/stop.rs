@@ -106,13 +106,15 @@ impl Mirror {
 
     /// Nothing is in flight and every leg is durable: the metadata may say so.
     fn persist_end(&mut self) {
+        // What is in an image that is not here has not been made durable anywhere else: that is no end in order.
+        let withheld = self.superblock.is_withheld();
         match self.ending {
             Ending::Life => {
                 self.superblock.clean = true;
                 // A crash of an earlier life stays to be told until a handshake has dealt with it.
-                self.superblock.primary &= self.role == Role::Secondary;
+                self.superblock.primary &= self.role == Role::Secondary || withheld;
             }
-            Ending::Primary(_) => (self.superblock.primary, self.superblock.resume) = (false, false),
+            Ending::Primary(_) => (self.superblock.primary, self.superblock.resume) = (withheld, false),
         }
         self.persist_clean();
     }

@@ -1,8 +1,8 @@
 //! What a Secondary has to have durably before others may build on it.
 
 use super::cluster::{Cluster, pair};
-use crate::config::AckMode;
-use crate::event::{Failure, Order, SyncPlan};
+use crate::config::{AckMode, OnIoError};
+use crate::event::{Failure, Order, OrderRefusal, SyncPlan};
 use crate::state::LocalDisk;
 
 const A: usize = 0;
@@ -56,4 +56,49 @@ fn a_later_name_that_covers_nothing_is_noticed() {
     use crate::sabotage::Sabotage;
     let broken = |cluster: &mut Cluster| cluster.nodes[B].mirror.set_sabotage(Some(Sabotage::NameCoversData));
     assert!(is_whole_under_a_later_name(broken));
+}
+
+/// The Primary's image is gone, and so is its partner before it had the new name. If the partner may have forgotten what it
+/// had answered, only the new name would tell that it has everything; and the image may be all there is.
+#[test]
+fn a_partner_that_may_forget_what_it_answered_does_not_stand_in_under_the_old_name() {
+    for covered in [false, true] {
+        let mut cluster = pair(AckMode::Sync);
+        cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+        cluster.write(A, 1, 1);
+        cluster.nodes[B].holds_metadata = true;
+        if covered {
+            cluster.order(A, Order::Detach);
+        } else {
+            cluster.nodes[A].broken = Some(Failure::Io);
+            cluster.write(A, 3, 5);
+        }
+        assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Diskless);
+        assert_ne!(
+            cluster.generation(A),
+            100,
+            "what is answered from here on has another name"
+        );
+        cluster.cut(A, B);
+        assert_eq!(cluster.generation(A) == 100, covered);
+        assert_eq!(cluster.record(A, B), if covered { 0 } else { 100 });
+
+        let attach = Order::Attach { replaced: false };
+        let early = cluster.order(A, attach.clone());
+        assert_eq!(
+            cluster.nodes[A].outcome(early),
+            Some(Err(OrderRefusal::WrongState)),
+            "nothing is fetched over it"
+        );
+        cluster.ordered(A, Order::Demote);
+        let said = cluster.nodes[A].mirror.identity(Cluster::index(A, B));
+        assert_eq!((said.current, said.crashed_primary), (100, true));
+        assert_eq!(said.withholds(), !covered);
+        cluster.ordered(A, attach);
+        assert_eq!(
+            cluster.nodes[A].mirror.disk(),
+            LocalDisk::UpToDate,
+            "all that was answered is in it"
+        );
+    }
 }
