@@ -296,10 +296,21 @@ impl World {
                     self.came_into_step(node, other, volume)?;
                 }
                 PeerState::SyncSource => self.becomes_partial(other, volume, Some(node)),
+                // The image here failed during the promotion: what is served is the other's.
+                PeerState::SyncTarget => self.is_served_by(node, other, volume),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// As a peer whose Primary has lost its image later: it follows, and its Primary may go on without it.
+    fn is_served_by(&mut self, node: usize, other: usize, volume: usize) {
+        let Some(reign) = self.nodes[node].reign else { return };
+        self.admit(reign, other, volume);
+        let it = &mut self.nodes[other].volumes[volume];
+        (it.follows, it.left_at) = (Some(reign), 0);
+        self.left(node, other, volume);
     }
 
     /// The reign on a node is over.

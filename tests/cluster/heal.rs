@@ -16,6 +16,10 @@ impl World {
         if self.operator.waits() || self.nodes.iter().any(|node| !node.is_up()) {
             return Ok(());
         }
+        let failed = |node: &Node| node.volumes.iter().any(|it| it.failed);
+        if let Some(node) = self.nodes.iter().position(failed) {
+            return self.carry_out(Action::Restart(node));
+        }
         for node in 0..self.nodes.len() {
             for volume in 0..self.plan.layouts.len() {
                 if self.lacks_image(node, volume) {

@@ -293,6 +293,7 @@ impl World {
             || stamp >= ROT
             || it.word == Word::Worthless
             || it.disk.rotten.contains(&slot)
+            || self.nodes[source].volumes[volume].disk.rotten.contains(&slot)
         {
             return Ok(());
         }

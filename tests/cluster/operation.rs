@@ -136,7 +136,13 @@ impl World {
                 let outcome = operation.fate;
                 self.feed_mirror(node, volume, Input::LocalDone { id, outcome })?;
             }
-            Work::Flush(_) => self.feed_mirror(node, volume, Input::LocalFlushDone(operation.fate))?,
+            Work::Flush(_) => {
+                if !whole && self.nodes[node].volumes[volume].attached {
+                    // What the image had in its cache may be gone.
+                    self.truth.last_power_loss = self.truth.tick();
+                }
+                self.feed_mirror(node, volume, Input::LocalFlushDone(operation.fate))?;
+            }
             Work::Read { range, purpose } => self.read_ends(node, volume, range, purpose, operation.fate)?,
             Work::Store { fetch, sectors } => {
                 let shipped = if sectors.is_empty() { 0 } else { fetch.range.length };
@@ -199,6 +205,10 @@ impl World {
             Work::Store { fetch, .. } => (false, Some(node_of(node, fetch.peer)), true),
         };
         let sectors = self.sectors_of(node, operation);
+        let copies_rot: Vec<usize> = match source {
+            Some(source) if is_copy => self.nodes[source].volumes[volume].disk.rotten.clone(),
+            _ => Vec::new(),
+        };
         let (mut done, mut misdirected) = (0, false);
         for &(slot, stamp) in &sectors {
             if !whole && self.rng.chance(50) {
@@ -223,7 +233,7 @@ impl World {
                 misdirected = true;
             } else {
                 disk.write(slot, stamp, name, durable);
-                if stamp >= ROT {
+                if stamp >= ROT || copies_rot.contains(&slot) {
                     disk.rotten.push(slot);
                 }
             }

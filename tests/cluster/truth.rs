@@ -53,7 +53,7 @@ pub struct Write {
 pub struct Truth {
     clock: Moment,
     writes: Vec<Write>,
-    /// When any node last lost its volatile caches.
+    /// When any node last lost its volatile caches, by a power loss or a flush that failed.
     pub last_power_loss: Moment,
 }
 

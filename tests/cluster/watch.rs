@@ -55,7 +55,9 @@ impl World {
         for (at, volume) in it.iter().enumerate() {
             let lineage = &self.reigns[reign].volumes[at];
             for slot in 0..volume.disk.slots().min(lineage.slots()) {
-                if volume.disk.rotten.contains(&slot) {
+                // An image may be larger than the volume: one that had grown when another node refused to.
+                let outside = self.plan.layouts[at].offset(slot) >= volume.offered;
+                if outside || volume.disk.rotten.contains(&slot) {
                     continue;
                 }
                 for stamp in volume.disk.survivors(slot) {
@@ -139,7 +141,9 @@ impl World {
     pub fn whole(&self) -> Option<usize> {
         let mut serving = (0..self.nodes.len()).filter(|&node| self.nodes[node].access == HostAccess::ReadWrite);
         let primary = serving.next()?;
-        let one = serving.next().is_none() && self.nodes.iter().all(crate::node::Node::is_up);
+        let failed = |node: &crate::node::Node| node.volumes.iter().any(|it| it.failed);
+        let up = |node: &crate::node::Node| node.is_up() && !failed(node);
+        let one = serving.next().is_none() && self.nodes.iter().all(up);
         let quiet = self.hosts.is_idle() && self.nodes.iter().all(is_quiet);
         let used = |conn: &crate::net::Conn| !conn.is_quiet() || conn.is_broken();
         let silent = one && quiet && !self.conns.iter().any(|conn| conn.open != [false; 2] && used(conn));
