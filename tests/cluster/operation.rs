@@ -231,11 +231,10 @@ impl World {
                     disk.miss(slot);
                 }
                 misdirected = true;
+            } else if stamp >= ROT || copies_rot.contains(&slot) {
+                disk.rot(slot, stamp);
             } else {
                 disk.write(slot, stamp, name, durable);
-                if stamp >= ROT || copies_rot.contains(&slot) {
-                    disk.rotten.push(slot);
-                }
             }
         }
         self.tally.misdirected += u64::from(misdirected);

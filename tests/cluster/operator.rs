@@ -251,8 +251,9 @@ impl World {
 
     /// The image a volume is to be given: the one of before, or a new one full of something else.
     fn prepare_image(&mut self, node: usize, volume: usize, replaced: bool) {
-        // A failed volume refuses it; a new image would be recognised when the daemon starts again.
-        let refused = !self.nodes[node].is_up() || self.nodes[node].volumes[volume].failed;
+        // A failed volume and a daemon that stops refuse it; a new image would be recognised when the daemon starts again.
+        let own = &self.nodes[node];
+        let refused = !own.is_up() || own.stopping || own.volumes[volume].failed;
         if refused || !self.lacks_image(node, volume) {
             return;
         }
