@@ -125,21 +125,26 @@ impl Resource {
         if now == Some(size) {
             return Some(format!("the volume has {size} bytes already"));
         }
-        self.why_apart(volume, size)
+        // After a change that was cut short each node without it follows, though the sizes keep them apart.
+        let is_begun = self.partners().any(|at| self.has_size(at, volume, size));
+        if is_begun { None } else { self.why_apart(volume, size) }
+    }
+
+    /// The peer's volume had this size when it was met last.
+    fn has_size(&self, peer: usize, volume: usize, size: u64) -> bool {
+        let name = &self.volumes[volume].name;
+        self.peers[peer].record.as_ref().is_some_and(|record| {
+            let mut volumes = record.theirs.volumes.iter();
+            volumes.any(|other| other.name == *name && other.size == size)
+        })
     }
 
     /// Who could not follow.
     pub(super) fn why_apart(&self, volume: usize, size: u64) -> Option<String> {
-        let name = &self.volumes[volume].name;
         for at in self.partners() {
             let peer = &self.peers[at];
             let joined = peer.joined().is_some_and(Joined::is_ready);
-            // After a change that was cut short the node without it follows, though the sizes keep the two apart.
-            let has_size = peer.record.as_ref().is_some_and(|record| {
-                let volumes = &record.theirs.volumes;
-                volumes.iter().any(|other| other.name == *name && other.size == size)
-            });
-            if !joined && !has_size {
+            if !joined && !self.has_size(at, volume, size) {
                 return Some(format!("{} is not connected: it would have another size", peer.name));
             }
         }

@@ -129,6 +129,26 @@ fn a_growth_that_was_cut_short_can_be_completed() {
 }
 
 #[test]
+fn nodes_that_stayed_behind_a_growth_follow_one_by_one() {
+    let mut world = World::working(3, 1);
+    world.part(0, 1);
+    world.part(0, 2);
+    world.part(1, 2);
+    world.nodes[2].volumes[0].size = 2 * SIZE;
+    world.heal(0, 2);
+    world.heal(1, 2);
+    world.settle();
+    assert_eq!(world.link(0, 2), LinkState::Connecting, "the sizes differ");
+    assert!(matches!(resize(&mut world, 0, 3 * SIZE), Answer::Refused(why) if why.contains("berta")));
+    for node in [0, 1] {
+        assert_eq!(resize(&mut world, node, 2 * SIZE), Answer::Done);
+        world.settle();
+        assert_eq!(world.link(node, 2), LinkState::Connected, "{}", world.describe());
+    }
+    assert_eq!(sizes(&world), [2 * SIZE; 3]);
+}
+
+#[test]
 fn a_peer_comes_and_goes() {
     let mut world = World::working(2, 1);
     let config = PeerConfig {
