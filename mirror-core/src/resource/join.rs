@@ -178,11 +178,14 @@ impl Resource {
             lane.orders -= 1;
         }
         if let Err(refusal) = outcome {
-            let text = format!(
-                "volume {} could not be prepared: {refusal:?}",
-                self.volumes[volume].name
-            );
-            self.close(peer, &text);
+            let name = &self.volumes[volume].name;
+            let text = format!("volume {name} could not be prepared: {refusal:?}");
+            if refusal == OrderRefusal::Closed {
+                // The mirror stops, or has failed: the next try would end in the same way.
+                self.say_goodbye(peer, false, text);
+            } else {
+                self.close(peer, &text);
+            }
         }
     }
 

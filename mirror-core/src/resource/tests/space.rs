@@ -1,9 +1,9 @@
-//! A peer whose image is full.
+//! Nodes that cannot take part for now: a peer whose image is full, a mirror that stops.
 
 use core::time::Duration;
 
 use super::world::World;
-use crate::event::PeerIndex;
+use crate::event::{OrderRefusal, PeerIndex};
 use crate::resource::LinkState;
 use crate::resource::config::SPACE_RETRY;
 use crate::resource::event::{Answer, Command, Input};
@@ -47,6 +47,25 @@ fn an_operator_who_has_made_room_does_not_wait() {
         discard_my_data: false,
     };
     assert_eq!(world.ask_long(0, connect), Answer::Done);
+    world.advance(3 * MOMENT);
+    assert_eq!(world.link(0, 1), LinkState::Connected, "{}", world.describe());
+}
+
+#[test]
+fn a_mirror_that_stops_is_not_asked_again_at_once() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    world.nodes[0].volumes[0].refuses = Some(OrderRefusal::Closed);
+    let connections = world.connection;
+    world.heal(0, 1);
+    assert_eq!(world.connection, connections + 1);
+    world.advance(3 * MOMENT);
+    assert!(
+        world.connection <= connections + 6,
+        "{}",
+        world.connection - connections
+    );
+    world.nodes[0].volumes[0].refuses = None;
     world.advance(3 * MOMENT);
     assert_eq!(world.link(0, 1), LinkState::Connected, "{}", world.describe());
 }
