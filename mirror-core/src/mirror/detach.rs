@@ -171,6 +171,38 @@ impl Mirror {
         }
     }
 
+    /// Peers whose resync had ended as the leg here was lost stand in for it, or are in step if it is back.
+    pub(super) fn stand_in_step(&mut self) {
+        for peer in 0..self.peers.len() {
+            let link = &self.peers[peer];
+            let Some(flush) = link.stand_in_after else { continue };
+            let (durable, state) = (link.flush.reached(flush), link.state);
+            let complete = self.leg_is_complete();
+            if self.failed || (!complete && !durable && self.is_primary()) {
+                continue;
+            }
+            self.peers[peer].stand_in_after = None;
+            match state {
+                PeerState::SyncSource if !self.is_primary() => self.ask_handshake(peer),
+                PeerState::SyncSource if complete => self.after_sync_end(peer),
+                PeerState::SyncSource => self.stand_in(peer),
+                _ => {}
+            }
+        }
+    }
+
+    fn stand_in(&mut self, peer: usize) {
+        self.close_progress(peer);
+        self.set_peer_state(peer, PeerState::SyncTarget);
+        self.refresh_modes();
+        self.rely_on(bit(peer));
+        self.tell_generation(peer);
+        self.start_fetch(peer);
+        self.resend_held(peer);
+        self.resume_flushes(peer);
+        self.resume_suspended();
+    }
+
     /// The peer has everything that is here, and sees our requests in order.
     fn stands_in(&self, peer: usize) -> bool {
         let link = &self.peers[peer];

@@ -107,7 +107,7 @@ impl Mirror {
     }
 
     /// Mutations lost on the way to the peer go again; they hold their range, so nothing newer is there yet.
-    fn resend_held(&mut self, peer: usize) {
+    pub(super) fn resend_held(&mut self, peer: usize) {
         let mut held = self.ids(|request| request.held & bit(peer) != 0 && !request.lent);
         held.sort_by_key(|id| self.requests[id.0 as usize].as_ref().map(|request| request.number));
         for id in held {
@@ -207,7 +207,7 @@ impl Mirror {
         let link = &mut self.peers[peer];
         link.connection = None;
         (link.begun, link.ended, link.passive) = (Begun::No, None, false);
-        link.misses_leg = false;
+        (link.misses_leg, link.stand_in_after) = (false, None);
         link.queue.clear();
         link.queue_bytes = 0;
         link.barrier = None;

@@ -246,19 +246,35 @@ impl Mirror {
         (link.record.synced, link.record.sync) = (true, 0);
         self.persisting.superblock_wanted = true;
         if self.peers[peer].state == PeerState::SyncSource && self.peers[peer].begun == Begun::No {
-            if self.peers[peer].dirty.is_empty() {
-                self.resync_finished(peer);
-            } else {
-                // Found meanwhile: another resync, and another end.
-                self.start_resync(peer);
-            }
+            self.after_sync_end(peer);
+        } else {
+            self.settle_name(peer);
         }
-        if is_newest {
+    }
+
+    /// Its resync has ended, under some name.
+    fn settle_name(&mut self, peer: usize) {
+        if self.peers[peer].record.generation == 0 {
             self.announce_in_step(peer);
             self.open_gates();
         } else if self.peers[peer].state == PeerState::Established {
             self.tell_generation(peer);
         }
+    }
+
+    /// Whatever is dirty now was found, or written, since the end was told.
+    pub(super) fn after_sync_end(&mut self, peer: usize) {
+        if self.is_primary() && !self.leg_is_complete() {
+            // It has all that was here then, and got all that was written since: it is the leg here that lacks something.
+            self.peers[peer].stand_in_after = Some(self.peers[peer].flush.request());
+            self.issue_flushes();
+        } else if self.peers[peer].dirty.is_empty() {
+            self.resync_finished(peer);
+        } else {
+            // Another resync, and another end.
+            self.start_resync(peer);
+        }
+        self.settle_name(peer);
     }
 
     /// The Primary was a target, and has fetched everything.

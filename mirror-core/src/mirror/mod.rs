@@ -197,6 +197,7 @@ impl Mirror {
             self.leg_watch();
             self.leaving_step();
             self.attaching_step();
+            self.stand_in_step();
             self.return_lent();
             self.persist();
             self.stop_step();

@@ -96,6 +96,8 @@ pub(crate) struct Peer {
     pub(crate) told: Told,
     /// Told that the leg here is gone: it takes every block of it for different until it hears that none is.
     pub(crate) misses_leg: bool,
+    /// Its resync has ended while the leg here lacks something: it stands in for that once this flush has completed.
+    pub(crate) stand_in_after: Option<u64>,
     /// The last two meetings, as far as they are durable.
     pub(crate) met: [Meeting; 2],
     /// The same, once the superblock in flight is durable.
@@ -149,6 +151,7 @@ impl Peer {
             ended: None,
             told: Told::Known,
             misses_leg: false,
+            stand_in_after: None,
             met: record.met,
             saving_met: record.met,
             slot: restored.slot,

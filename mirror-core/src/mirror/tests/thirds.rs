@@ -72,25 +72,54 @@ fn a_name_is_taken_back_to_what_one_who_has_the_data_has_durably() {
     assert!(![cluster.record(A, B), cluster.record(A, C)].contains(&cluster.generation(C)));
 }
 
-#[test]
-fn whoever_was_told_that_the_leg_is_gone_hears_that_it_is_back() {
+/// The resync to C has ended there, and A does not know it yet, when A gives its image up: only B stands in for it.
+fn ended_unknown() -> Cluster {
     let mut cluster = Cluster::new(3, AckMode::Sync);
     cluster.connect(A, SyncPlan::InStep, B, SyncPlan::InStep);
     cluster.promote(A, 100);
     cluster.ordered(C, Order::BeginTarget { source: PeerIndex(0) });
     cluster.nodes[C].holds_metadata = true;
     cluster.connect(C, SyncPlan::Target, A, SyncPlan::Source);
-    // The resync to C has ended there, and A does not know it yet: C does not stand in for the image.
     cluster.ordered(A, Order::Detach);
     assert_eq!(cluster.state(A, C), PeerState::SyncSource);
+    cluster
+}
+
+/// A hears of the end.
+fn let_end(cluster: &mut Cluster) {
     while !cluster.nodes[C].transactions.is_empty() {
         cluster.save(C);
     }
-    assert_eq!(cluster.state(A, C), PeerState::Established);
-    assert_ne!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
     cluster.nodes[C].holds_metadata = false;
+}
+
+#[test]
+fn whose_resync_ends_when_the_leg_is_gone_stands_in_for_it() {
+    let mut cluster = ended_unknown();
+    let write = cluster.write(A, 7, 3);
+    let_end(&mut cluster);
+    assert_eq!(cluster.state(A, C), PeerState::SyncTarget);
+    assert!(cluster.answered(A, write));
+    assert_eq!(cluster.nodes[C].mirror.disk(), LocalDisk::UpToDate);
+    cluster.cut(A, B);
+    let write = cluster.write(A, 8, 3);
+    assert!(cluster.answered(A, write));
     cluster.ordered(A, Order::Attach { replaced: false });
     assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::UpToDate);
+    assert_eq!(cluster.nodes[A].image, cluster.nodes[C].image);
+    assert_eq!(cluster.state(A, C), PeerState::Established);
+    assert_eq!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
+}
+
+#[test]
+fn whoever_was_told_that_the_leg_is_gone_hears_that_it_is_back() {
+    let mut cluster = ended_unknown();
+    assert_ne!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
+    // It is back before the resync to C is known to have ended.
+    cluster.ordered(A, Order::Attach { replaced: false });
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::UpToDate);
+    let_end(&mut cluster);
+    assert_eq!(cluster.state(A, C), PeerState::Established);
     assert_eq!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
     assert_eq!((cluster.record(C, B), cluster.dirty(C, B)), (0, 0));
     assert_eq!((cluster.record(B, C), cluster.dirty(B, C)), (0, 0));
