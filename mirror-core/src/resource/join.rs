@@ -51,6 +51,7 @@ impl Resource {
                 self.past.last_primary = None;
             }
         }
+        self.joins_primary(peer, theirs.role);
         park_beside_waiting(&mut lanes, &mine, &theirs);
         self.peers[peer].split_brain = None;
         self.give_up_others(peer, &lanes);

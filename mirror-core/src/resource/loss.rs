@@ -26,6 +26,7 @@ impl Resource {
         if self.past.mine && self.past.this_life {
             return loss;
         }
+        loss.unknown |= self.partners().any(|at| self.may_serve(at));
         match self.past.last_primary {
             Some(primary) => self.add_missed(primary, &mut loss),
             None => {
@@ -34,6 +35,25 @@ impl Resource {
             }
         }
         loss
+    }
+
+    /// It was Primary when it was lost, as far as was known here, and may be still, whoever else was since.
+    fn may_serve(&self, at: usize) -> bool {
+        let peer = &self.peers[at];
+        let here = peer.removed || peer.joined().is_some_and(Joined::is_ready);
+        let end = peer.end.as_ref().filter(|_| !here);
+        end.is_some_and(|end| end.role == Role::Primary && !end.is_known())
+    }
+
+    /// What this node has from here on is a Primary's: what became of others that had the role before is no matter.
+    pub(super) fn joins_primary(&mut self, peer: usize, role: Role) {
+        if role != Role::Primary {
+            return;
+        }
+        let others = self.peers.iter_mut().enumerate().filter(|(at, _)| *at != peer);
+        for (_, other) in others {
+            other.end.take_if(|end| end.role == Role::Primary);
+        }
     }
 
     /// What the last Primary had and this node did not get.
@@ -51,12 +71,10 @@ impl Resource {
             loss.bytes = missed.bytes;
             loss.flushes = missed.flushes;
         }
-        // It had become Secondary in order, when everybody had everything; or its process is gone, and what it had sent
-        // is known: it acknowledges nothing any more.
+        // It had become Secondary in order, when everybody had everything.
         let in_order = end.role == Role::Secondary;
-        let died = end.died && end.loss.is_some_and(|missed| !missed.unknown);
         let back = !matches!(peer.link, Link::Down);
-        loss.unknown |= back || !(in_order || died);
+        loss.unknown |= back || !(in_order || end.is_known());
     }
 
     fn missing_bytes(&self, volume: usize, world: &dyn Volumes) -> u64 {

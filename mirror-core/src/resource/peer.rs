@@ -60,6 +60,13 @@ pub(super) struct End {
     pub loss: Option<Loss>,
 }
 
+impl End {
+    /// Its process is gone, and what it had sent is known: it acknowledges nothing any more.
+    pub fn is_known(&self) -> bool {
+        self.died && self.loss.is_some_and(|missed| !missed.unknown)
+    }
+}
+
 /// The connection to a peer.
 ///
 /// ```text

@@ -338,6 +338,24 @@ fn data_of_an_unseen_primary_tells_that_the_one_that_was_seen_is_not_the_last() 
 }
 
 #[test]
+fn a_primary_that_was_lost_counts_though_another_one_has_left_in_order_since() {
+    let mut world = World::working(3, 1);
+    world.part(0, 1);
+    world.part(1, 2);
+    assert_eq!(world.promote_by_force(1), Answer::Done);
+    // Clara, with anna, hears of the other Primary, which stops. Then anna falls silent.
+    world.heal(1, 2);
+    world.settle();
+    world.stop(1);
+    world.part(0, 2);
+    let answer = world.promote(2);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "anna may be Primary still: {answer:?}"
+    );
+}
+
+#[test]
 fn no_volume_is_copied_beside_one_that_waits_for_the_next_primary() {
     // Whichever way it would be copied: what was written to the waiting one last may be in a cache only.
     for (late, other) in [(2, 1), (1, 2)] {
