@@ -353,10 +353,13 @@ impl World {
         let Some(write) = self.truth.get(present) else {
             return false;
         };
+        // What it had in its cache only nobody had promised of it.
+        let asynchronous = self.plan.mode == AckMode::Async;
+        let forgotten = asynchronous && self.truth.last_power_loss > write.submitted;
         let mut at = self.nodes[source].reign.or(self.nodes[source].volumes[volume].follows);
         while let Some(reign) = at {
             let it = &self.reigns[reign];
-            let lacked = !matches!(write.promised[it.node], Promise::Has | Promise::Lacks);
+            let lacked = forgotten || !matches!(write.promised[it.node], Promise::Has | Promise::Lacks);
             if it.forced && lacked {
                 return true;
             }
