@@ -214,6 +214,7 @@ impl Mirror {
         link.window = 0;
         link.order = RangeOrder::new();
         link.distrust_unflushed();
+        link.lacks = false;
         let outdated = !link.dirty.is_empty();
         self.set_peer_state(peer, to);
         self.drop_copies(peer);

@@ -117,6 +117,7 @@ impl Mirror {
             request.local = Some(outcome);
         }
         if !self.is_primary() {
+            self.missed_change();
             return self.advance(id);
         }
         for link in &mut self.peers {

@@ -39,6 +39,9 @@ impl Mirror {
         if self.peers[at].connection != Some(connection) {
             return;
         }
+        if self.peers[at].lacks {
+            return self.ask_handshake(at);
+        }
         match message {
             VolumeMessage::Generation {
                 current,
@@ -53,6 +56,15 @@ impl Mirror {
             VolumeMessage::InStep { current } => self.hear_in_step(at, current),
             VolumeMessage::AlsoInStep { node, current } => self.hear_also_in_step(at, &node, current),
             VolumeMessage::Leg { disk } => self.hear_leg(at, disk),
+        }
+    }
+
+    /// A change that came from a peer is not made here. Its sender will hear of it, and may have said already that this leg
+    /// has everything, or has the data under a new name: such a word does not count any more.
+    pub(super) fn missed_change(&mut self) {
+        if self.role == Role::Secondary {
+            let connected = self.peers.iter_mut().filter(|link| link.connection.is_some());
+            connected.for_each(|link| link.lacks = true);
         }
     }
 

@@ -113,6 +113,9 @@ pub(crate) struct Peer {
     pub(crate) unstable: Bitmap,
     /// Blocks the flush in flight makes durable.
     pub(crate) flushing: Bitmap,
+    /// Something that came while it was connected could not be applied here: no word of it on this connection makes the leg
+    /// one that has everything.
+    pub(crate) lacks: bool,
     /// When its connection was lost it had answered what it had not flushed.
     pub(crate) may_forget: bool,
     pub(crate) flush: FlushLine,
@@ -162,6 +165,7 @@ impl Peer {
             unstable: Bitmap::new(blocks),
             flushing: Bitmap::new(blocks),
             may_forget: false,
+            lacks: false,
             flush: FlushLine::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,

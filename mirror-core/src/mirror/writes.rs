@@ -21,6 +21,7 @@ impl Mirror {
         );
         assert!((id.0 as usize) < REQUESTS_MAX, "I8: request ids are dense and bounded");
         if let Some(refusal) = self.closed() {
+            self.missed_change();
             return self.refuse(id, refusal);
         }
         if self.promotion != Promotion::No {
@@ -28,6 +29,7 @@ impl Mirror {
             return self.refuse(id, Refusal::Stopping);
         }
         if let Admission::Refused(refusal) = self.admission() {
+            self.missed_change();
             return self.refuse(id, refusal);
         }
         let at = id.0 as usize;
@@ -122,6 +124,7 @@ impl Mirror {
                 return self.let_range_go(id);
             }
             Admission::Refused(refusal) => {
+                self.missed_change();
                 self.emit(Output::Reply {
                     id,
                     outcome: Err(refusal),
@@ -209,6 +212,9 @@ impl Mirror {
         assert!(request.local.is_none(), "the local leg answers once");
         request.local = Some(outcome);
         let range = request.mutation.range;
+        if outcome.is_err() {
+            self.missed_change();
+        }
         match outcome {
             Ok(()) if !self.leg.bad.is_empty() => self.wrote_here(range),
             Ok(()) => {}

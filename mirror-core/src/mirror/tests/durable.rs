@@ -102,3 +102,21 @@ fn a_partner_that_may_forget_what_it_answered_does_not_stand_in_under_the_old_na
         );
     }
 }
+
+/// B could not apply what the Primary sent, and hears, before the Primary hears of that, that the data has a new name: with
+/// it B would count as newer than C, which has all that was sent under the old one.
+#[test]
+fn who_has_missed_a_change_takes_no_later_name() {
+    let mut cluster = Cluster::new(3, AckMode::Async);
+    cluster.connect(A, SyncPlan::InStep, B, SyncPlan::InStep);
+    cluster.connect(A, SyncPlan::InStep, C, SyncPlan::InStep);
+    cluster.promote(A, 100);
+    cluster.stalled.push((B, A));
+    cluster.nodes[B].broken = Some(Failure::NoSpace);
+    cluster.write(A, 5, 5);
+    cluster.nodes[B].broken = None;
+    cluster.cut(A, C);
+    assert_ne!(cluster.generation(A), 100);
+    assert_eq!(cluster.generation(B), 100);
+    assert_eq!(cluster.nodes[B].disconnects, [Cluster::index(B, A)]);
+}
