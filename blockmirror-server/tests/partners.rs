@@ -11,6 +11,9 @@ use blockmirror_client::admin::{
 use blockmirror_client::client::{Access, Client, FailoverClient, Patience};
 use common::pair::{Pair, config, config_with, refused};
 use common::{PATIENCE, start};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixListener;
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_pair_waits_for_a_word_and_then_mirrors() {
@@ -73,7 +76,7 @@ async fn a_read_only_secondary_lets_hosts_read() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, arrived).await.unwrap();
+    timeout(PATIENCE, arrived).await.unwrap();
     assert!(reader.write(0, b"x", false).await.is_err());
     drop((reader, writer));
     pair.stop().await;
@@ -177,9 +180,12 @@ async fn a_volume_comes_and_goes_by_reloading() {
         std::fs::write(dir.join(format!("{node}.toml")), config(dir, node, volumes, more)).unwrap();
     };
     assert_eq!(pair.admin("alpha").reload().await.unwrap(), Default::default());
-    for node in ["bravo", "alpha"] {
+    for node in ["alpha", "bravo"] {
         rewrite(node, &["db", "log"], "verify = \"weekly\"");
-        let report = pair.admin(node).reload().await.unwrap();
+    }
+    let (alpha, bravo) = (pair.admin("alpha"), pair.admin("bravo"));
+    let (alpha, bravo) = tokio::join!(alpha.reload(), bravo.reload());
+    for report in [alpha.unwrap(), bravo.unwrap()] {
         let applied = ["resource db: verify schedule", "resource db: volume log added"];
         assert_eq!(
             (&report.applied[..], report.failed.len()),
@@ -204,22 +210,41 @@ async fn a_volume_comes_and_goes_by_reloading() {
     pair.stop().await;
 }
 
+async fn reload(pair: &Pair, node: &str, others: &[&str], said: &str) {
+    let dir = pair.dir.path();
+    let text = config_with(dir, node, others, &["db"]);
+    std::fs::write(dir.join(format!("{node}.toml")), text).unwrap();
+    let report = pair.admin(node).reload().await.unwrap();
+    assert_eq!((&report.applied[..], report.failed.len()), (&[said.to_owned()][..], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_removed_while_it_is_being_connected_to() {
+    let pair = Pair::established(&["db"], "").await;
+    let listener = UnixListener::bind(pair.dir.path().join("charlie.nbd")).unwrap();
+    reload(&pair, "alpha", &["bravo", "charlie"], "resource db: peer charlie added").await;
+    let (mut silent, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    reload(&pair, "alpha", &["bravo"], "resource db: peer charlie removed").await;
+    let mut said = Vec::new();
+    timeout(PATIENCE, silent.read_to_end(&mut said)).await.unwrap().unwrap();
+    pair.until("alpha", |db| db.volumes[0].peers.len() == 1).await;
+    let client = Client::connect(&pair.uri("alpha", "db")).await.unwrap();
+    client.write(0, &[5; 4096], true).await.unwrap();
+    client.disconnect().await.unwrap();
+    pair.in_step("alpha").await;
+    pair.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_comes_and_goes_by_reloading_and_brings_itself_up_to_date() {
     let pair = Pair::established(&["db"], "").await;
     let dir = pair.dir.path();
     let client = Client::connect(&pair.uri("alpha", "db")).await.unwrap();
     client.write(0, &[5; 65536], true).await.unwrap();
-    let reload = async |node: &str, others: &[&str], said: &str| {
-        let text = config_with(dir, node, others, &["db"]);
-        std::fs::write(dir.join(format!("{node}.toml")), text).unwrap();
-        let report = pair.admin(node).reload().await.unwrap();
-        assert_eq!((&report.applied[..], report.failed.len()), (&[said.to_owned()][..], 0));
-    };
     std::fs::create_dir(dir.join("charlie-branches")).unwrap();
     let charlie = start(dir, &config_with(dir, "charlie", &["alpha", "bravo"], &["db"])).await;
     for (node, other) in [("alpha", "bravo"), ("bravo", "alpha")] {
-        reload(node, &[other, "charlie"], "resource db: peer charlie added").await;
+        reload(&pair, node, &[other, "charlie"], "resource db: peer charlie added").await;
     }
     let both = pair
         .until("alpha", |db| {
@@ -232,7 +257,7 @@ async fn a_peer_comes_and_goes_by_reloading_and_brings_itself_up_to_date() {
     client.write(4096, &[6; 4096], true).await.unwrap();
     assert!(pair.image("alpha", "db") == pair.image("charlie", "db"));
     for (node, other) in [("bravo", "alpha"), ("alpha", "bravo")] {
-        reload(node, &[other], "resource db: peer charlie removed").await;
+        reload(&pair, node, &[other], "resource db: peer charlie removed").await;
     }
     pair.until("alpha", |db| db.volumes[0].peers.len() == 1).await;
     // Nobody waits for it any more.

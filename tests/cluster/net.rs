@@ -346,7 +346,7 @@ impl World {
         }
         let used = |conn: &&mut Conn| conn.ends.contains(&one) && conn.ends.contains(&other);
         let mut planned = Vec::new();
-        for (at, conn) in self.conns.iter_mut().enumerate().rev().take(8) {
+        for (at, conn) in self.conns.iter_mut().enumerate() {
             if !used(&conn) || conn.open == [false; 2] {
                 continue;
             }

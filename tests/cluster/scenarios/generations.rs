@@ -1,6 +1,9 @@
 //! Generations: split brain, older data restored, replaced images, a Primary without an image.
 
+use mirror_core::state::PeerState;
+
 use crate::faults::Action;
+use crate::node::peer_of;
 use crate::stage::{Row, Stage, Step};
 
 /// Names and scripts.
@@ -11,9 +14,11 @@ pub const ALL: &[Row] = &[
     ("resync-snapshot", resync_snapshot),
     ("pre-existing-data", pre_existing_data),
     ("recreate-node-day0", recreate_node),
+    ("recreate-node-day0-diskless", recreate_node_diskless),
     ("storage-migration-uuid", recreate_node),
     ("diskless-primary-uuid-bump", diskless_primary_bump),
     ("diskless-primary-lost-peer-same-uuid", diskless_primary_lost_peer),
+    ("diskless-primary-split-brain", diskless_primary_split_brain),
     ("uuid-detach-resync", uuid_detach_resync),
     ("uuid-disconnect-resync", uuid_disconnect_resync),
     ("diskless-connect-older", diskless_connect_older),
@@ -116,6 +121,50 @@ fn recreate_node(seed: u64) -> Step {
     stage.start(1)?;
     stage.until_whole()?;
     stage.expect("equal", stage.same(0, 1))
+}
+
+/// The same beside a Primary without an image: a third node has everything.
+fn recreate_node_diskless(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 3, 1).ready()?;
+    stage.write(0, 0, 1)?;
+    stage.does(Action::Detach { node: 0, volume: 0 })?;
+    stage.kill(2)?;
+    stage.write(0, 0, 2)?;
+    stage.replace_node(2, false);
+    stage.start(2)?;
+    stage.until("it is back", |world| world.linked(0, 2))?;
+    stage.write(0, 0, 3)?;
+    stage.read(0, 0, 2)?;
+    stage.attach_all()?;
+    stage.until_whole()?;
+    stage.expect("equal", stage.same(0, 2) && stage.same(1, 2))
+}
+
+/// Two Primaries write without images of their own, each with a partner that stands in: the partners see that they differ.
+fn diskless_primary_split_brain(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 4, 1).ready()?;
+    let between = [(0, 1), (0, 3), (1, 2), (2, 3)];
+    for (one, other) in between {
+        stage.cut(one, other)?;
+    }
+    stage.does(Action::Detach { node: 0, volume: 0 })?;
+    stage.promote(1, true)?;
+    stage.until("3 has everything", |world| {
+        let theirs = world.nodes[1].volumes[0].states[peer_of(1, 3)];
+        theirs == PeerState::Established
+    })?;
+    stage.does(Action::Detach { node: 1, volume: 0 })?;
+    stage.write_fua(0, 0, 1)?;
+    stage.write_fua(1, 0, 1)?;
+    let held = (stage.holds(2, 0, 1), stage.holds(3, 0, 1));
+    stage.expect("each has its Primary's write", held.0 != held.1)?;
+    stage.does(Action::Demote(1))?;
+    for (one, other) in between {
+        stage.join(one, other);
+    }
+    stage.until_split(2, 3)?;
+    let now = (stage.holds(2, 0, 1), stage.holds(3, 0, 1));
+    stage.expect("nobody's data is touched", now == held)
 }
 
 /// A Primary without an image writes while a peer is away: that peer is behind, and the one that is there is not.

@@ -24,6 +24,7 @@ pub const ALL: &[Row] = &[
     ("ahead-behind", ahead_behind),
     ("checksum-resync", checksum_resync),
     ("double-power-cut", double_power_cut),
+    ("resync-chain-close", chain_close),
 ];
 
 /// The role moves to another node in the middle of a resync.
@@ -286,4 +287,19 @@ fn double_power_cut(seed: u64) -> Step {
     }
     stage.until("it takes its role back", |world| world.serves_hosts(0))?;
     stage.until_whole()
+}
+
+/// Two Secondaries that never met meanwhile, one of which was filled again by the Primary, are connected: the ring is closed.
+fn chain_close(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 3, 1).ready()?;
+    stage.cut(1, 2)?;
+    stage.write(0, 0, 1)?;
+    stage.kill(2)?;
+    stage.write(0, 0, 2)?;
+    stage.start(2)?;
+    stage.until("it is filled again", |world| world.linked(0, 2))?;
+    stage.write(0, 0, 3)?;
+    stage.join(1, 2);
+    stage.until_whole()?;
+    stage.expect("equal", stage.same(0, 1) && stage.same(1, 2))
 }

@@ -1,6 +1,6 @@
 //! Blockmirrors with each other under load, in trouble, and while they are changed.
 
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -204,6 +204,24 @@ fn a_replaced_image_of_the_secondary_is_filled() {
     drop(host);
     assert!(cluster.stop(0) && cluster.stop(1));
     cluster.assert_same(0, 1);
+}
+
+#[test]
+fn a_replaced_image_gets_the_holes_of_the_other() {
+    let mut cluster = start(EngineChoice::Auto, 2, AckMode::Sync);
+    let mut host = cluster.host(0, 0);
+    host.write(MIB, &vec![5; 1 << 20]);
+    host.flush();
+    assert_eq!(cluster.command(1, Command::Detach(0)), Answer::Done);
+    std::fs::write(cluster.image(1, VOLUMES[0]), vec![7; SIZE as usize]).unwrap();
+    cluster.attach(1, 0, true);
+    cluster.wait_in_step(0, 1);
+    drop(host);
+    assert!(cluster.stop(0) && cluster.stop(1));
+    cluster.assert_same(0, 1);
+    let allocated = |at| std::fs::metadata(cluster.image(at, VOLUMES[0])).unwrap().blocks() * 512;
+    assert!(allocated(0) < 2 * MIB, "{}", allocated(0));
+    assert!(allocated(1) < 2 * MIB, "{}", allocated(1));
 }
 
 #[test]
