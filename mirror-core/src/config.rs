@@ -23,7 +23,9 @@ pub const HOT_EXTENTS_DEFAULT: usize = 1024;
 /// Requests (mutations and resync requests) in flight to one peer at most.
 pub const PEER_WINDOW: usize = 256;
 /// Resync requests in flight to one peer at most.
-pub const RESYNC_WINDOW: usize = 32;
+pub const RESYNC_WINDOW: usize = 128;
+/// The same while the application writes.
+pub const RESYNC_WINDOW_SLOW: usize = 32;
 /// Bytes of the resync requests in flight to one peer at most, holes apart.
 pub const RESYNC_FLIGHT_BYTES: u64 = 32 << 20;
 /// Bytes of one resync request while the application would feel larger ones.
@@ -32,8 +34,9 @@ pub const COPY_BYTES_SLOW: u64 = 128 << 10;
 pub const COPY_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of one resync request over holes: the size doubles up to this while nothing has to be copied.
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
-/// Copied ranges that wait for the peer's flush before their dirty bits are cleared.
-pub const COPIED_MAX: usize = 64;
+/// Copied ranges that are flushed together before their dirty bits are cleared. A long one counts several times: as
+/// many as it has `COPY_BYTES_SLOW`, up to those of `COPY_BYTES_MIN`.
+pub const COPIED_MAX: usize = 512;
 /// Bitmap pages in one transaction beyond those an eviction needs.
 pub const PROGRESS_PAGES_MAX: usize = 256;
 

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::rate::Rate;
 use super::rate::eta::Eta;
 use super::status::ResyncStatus;
-use crate::config::{COPY_BYTES_MIN, ResyncRate};
+use crate::config::{COPIED_MAX, COPY_BYTES_MIN, COPY_BYTES_SLOW, ResyncRate};
 use crate::event::CopyId;
 use crate::range::ByteRange;
 
@@ -24,13 +24,13 @@ pub(crate) struct Resync {
     /// What is left of requests that failed: asked for before the cursor goes on, the last first.
     pub(crate) halves: Vec<ByteRange>,
     /// Copied, not covered by a flush yet.
-    pub(crate) copied: Vec<ByteRange>,
+    pub(crate) copied: Unsettled,
     /// Copied, the flush in flight covers them.
-    pub(crate) flushing: Vec<ByteRange>,
+    pub(crate) flushing: Unsettled,
     /// Fetched and written here, not covered by a flush of the local leg yet.
-    pub(crate) fetched: Vec<ByteRange>,
+    pub(crate) fetched: Unsettled,
     /// Fetched, the local flush in flight covers them.
-    pub(crate) settling: Vec<ByteRange>,
+    pub(crate) settling: Unsettled,
     pub(crate) rate: Rate,
     pub(crate) eta: Eta,
     /// The rate lets the next request out then.
@@ -42,6 +42,55 @@ pub(crate) struct Resync {
     pub(crate) progress: Option<ResyncStatus>,
     pub(crate) started_at: Duration,
     pub(crate) last: Option<ResyncStatus>,
+}
+
+/// Ranges that were copied and are not durable yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unsettled {
+    ranges: Vec<ByteRange>,
+    weight: usize,
+}
+
+impl Unsettled {
+    /// Enough to be flushed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.weight >= COPIED_MAX
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, range: ByteRange) {
+        self.weight += weight(range);
+        self.ranges.push(range);
+    }
+
+    /// Take over all of the other.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        self.weight += core::mem::take(&mut other.weight);
+        self.ranges.append(&mut other.ranges);
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&ByteRange) -> bool) {
+        self.ranges.retain(keep);
+        self.weight = self.ranges.iter().copied().map(weight).sum();
+    }
+
+    /// They are durable, or do not count.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = ByteRange> + '_ {
+        self.weight = 0;
+        self.ranges.drain(..)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// How much a range counts: what it keeps dirty, and the work of one more flush, both matter.
+fn weight(range: ByteRange) -> usize {
+    range.length.min(COPY_BYTES_MIN).div_ceil(COPY_BYTES_SLOW) as usize
 }
 
 /// A resync request from the moment its range is asked for.
@@ -90,10 +139,10 @@ impl Resync {
             step: COPY_BYTES_MIN,
             copies: Vec::new(),
             halves: Vec::new(),
-            copied: Vec::new(),
-            flushing: Vec::new(),
-            fetched: Vec::new(),
-            settling: Vec::new(),
+            copied: Unsettled::default(),
+            flushing: Unsettled::default(),
+            fetched: Unsettled::default(),
+            settling: Unsettled::default(),
             rate: Rate::new(ResyncRate::default()),
             eta: Eta::default(),
             wake_at: None,
@@ -140,9 +189,12 @@ impl Resync {
         self.waits_for_flush() == 0
     }
 
-    /// Ranges that were copied or fetched and are not durable yet.
+    /// The weight of the ranges that were copied or fetched and are not durable yet.
     pub(crate) fn waits_for_flush(&self) -> usize {
-        self.copied.len() + self.flushing.len() + self.fetched.len() + self.settling.len()
+        [&self.copied, &self.flushing, &self.fetched, &self.settling]
+            .iter()
+            .map(|ranges| ranges.weight)
+            .sum()
     }
 
     /// Requests of this kind are asked for.

@@ -10,7 +10,6 @@ use alloc::vec::Vec;
 use super::background::{CopyKind, CopyPhase, CopyRequest};
 use super::peer::{Entry, Peer};
 use super::{COPY_ID, Mirror};
-use crate::config::RESYNC_WINDOW;
 use crate::event::{ConnectionId, CopyId, Output, PeerIndex};
 use crate::range::ByteRange;
 use crate::state::{LocalDisk, PeerState};
@@ -21,7 +20,7 @@ impl Mirror {
         let now = self.now;
         let resync = &mut self.peers[peer].resync;
         resync.wake_at = None;
-        if resync.copies.len() >= RESYNC_WINDOW {
+        if resync.copies.len() >= resync.rate.requests() {
             return false;
         }
         let in_flight = resync.in_flight_bytes();

@@ -8,7 +8,6 @@ use super::Mirror;
 use super::background::{CopyKind, CopyPhase, CopyRequest};
 use super::peer::Peer;
 use super::request::{Request, bit};
-use crate::config::COPIED_MAX;
 use crate::event::{
     ConnectionId, Copied, CopyFailure, CopyId, DisconnectReason, Event, Failure, PeerIndex, ReadFrom, VolumeMessage,
 };
@@ -41,7 +40,7 @@ impl Mirror {
         self.ask_copies(peer, CopyKind::Fetch);
         let link = &self.peers[peer];
         let pass_over = link.is_pass_asked() && !link.resync.has(CopyKind::Fetch);
-        if (pass_over && !link.resync.fetched.is_empty()) || link.resync.fetched.len() >= COPIED_MAX {
+        if (pass_over && !link.resync.fetched.is_empty()) || link.resync.fetched.is_full() {
             self.local.request();
             self.issue_flushes();
         } else if pass_over && link.resync.is_settled() {
@@ -163,7 +162,7 @@ impl Mirror {
     pub(super) fn finish_local_flush(&mut self) {
         for link in &mut self.peers {
             let Peer { dirty, resync, .. } = link;
-            for range in resync.settling.drain(..) {
+            for range in resync.settling.drain() {
                 dirty.clear(range.blocks());
             }
         }

@@ -259,7 +259,7 @@ impl Peer {
     pub(crate) fn finish_flush(&mut self) {
         self.flush.completed();
         self.flushing.reset();
-        for copied in self.resync.flushing.drain(..) {
+        for copied in self.resync.flushing.drain() {
             self.dirty.clear(copied.blocks());
         }
     }

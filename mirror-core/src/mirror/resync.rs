@@ -78,7 +78,7 @@ impl Mirror {
         self.ask_copies(peer, CopyKind::Copy);
         let link = &self.peers[peer];
         let pass_over = link.is_pass_asked() && !link.resync.has(CopyKind::Copy);
-        if (pass_over && !link.resync.copied.is_empty()) || link.resync.copied.len() >= COPIED_MAX {
+        if (pass_over && !link.resync.copied.is_empty()) || link.resync.copied.is_full() {
             self.peers[peer].flush.request();
             self.issue_flushes();
         } else if pass_over && link.resync.is_settled() {

@@ -41,6 +41,7 @@ impl Mirror {
             "an id is not used again before its release"
         );
         self.requests[at] = Some(Request::new(mutation, self.now));
+        self.latency.stir(self.now);
         self.mutations += 1;
         if !self.keeps(Sabotage::I2) {
             return self.heat(id);

@@ -26,6 +26,8 @@ const FAST: u64 = 64;
 pub(crate) enum Pressure {
     /// It does not write.
     Idle,
+    /// It has begun to write, and nothing can be told yet.
+    Stirring,
     /// It writes, and what it is used to is not known yet.
     Unknown,
     /// As without background traffic, nearly.
@@ -43,6 +45,8 @@ pub(crate) struct Latency {
     background: bool,
     /// When the present window of `busy` began.
     since: Duration,
+    /// When it wrote last.
+    wrote_at: Option<Duration>,
     /// Background traffic was faster than its floor somewhere in the present window.
     tainted: bool,
     judgements: u64,
@@ -56,6 +60,7 @@ impl Latency {
             busy: Histogram::new(),
             background: false,
             since: Duration::ZERO,
+            wrote_at: None,
             tainted: false,
             judgements: 0,
             pressure: Pressure::Idle,
@@ -73,6 +78,16 @@ impl Latency {
         }
     }
 
+    /// A host write has come.
+    pub(crate) fn stir(&mut self, now: Duration) {
+        self.wrote_at = Some(now);
+    }
+
+    /// Nothing has been written lately.
+    pub(crate) fn is_idle(&self, now: Duration) -> bool {
+        self.wrote_at.is_none_or(|at| now.saturating_sub(at) >= IDLE)
+    }
+
     /// A host write was answered after `took`.
     pub(crate) fn note(&mut self, took: Duration) {
         if self.background {
@@ -88,7 +103,8 @@ impl Latency {
         self.tainted |= !at_floor;
         let (elapsed, samples) = (now.saturating_sub(self.since), self.busy.total);
         let full = samples >= SAMPLES || (elapsed >= PATIENCE && samples >= SAMPLES_MIN);
-        let idle = elapsed >= IDLE && samples == 0 || elapsed >= 2 * PATIENCE && samples < SAMPLES_MIN;
+        let silent = samples == 0 && self.wrote_at.is_none_or(|at| at < self.since);
+        let idle = elapsed >= IDLE && silent || elapsed >= 2 * PATIENCE && samples < SAMPLES_MIN;
         if !full && !idle {
             return;
         }
@@ -110,9 +126,15 @@ impl Latency {
         self.tainted = !at_floor;
     }
 
-    /// The number of the last judgement, and what it says.
+    /// The number of the last judgement, and what it says. The first write after a pause counts at once: what is in
+    /// flight when the others come is what they wait for.
     pub(crate) fn judgement(&self) -> (u64, Pressure) {
-        (self.judgements, self.pressure)
+        let stirs = self.background && self.wrote_at.is_some_and(|at| at >= self.since);
+        let pressure = match self.pressure {
+            Pressure::Idle if stirs => Pressure::Stirring,
+            judged => judged,
+        };
+        (self.judgements, pressure)
     }
 
     /// The upper quantile has grown by more than a half.

@@ -4,10 +4,12 @@
 //!
 //! ```text
 //!  nobody writes          x2      the link or a disk ends it: then it stays near what was delivered
+//!  somebody begins to             what was delivered, with no more in flight than that takes, until it is known
 //!  the application: fine  x5/4 up to near where it last hurt, x33/32 beyond, so that the place is found again gently
 //!  the application: hurt  x1/2 of what was delivered, and no growth for a while
 //! ```
-//! Never below the floor, never above the cap. All integers, time only as an argument: the same story every time.
+//! Never below the floor, never above the cap. Where nobody writes when it begins, it begins with as much as comes back:
+//! there is nobody to be careful for. All integers, time only as an argument: the same story every time.
 
 pub(crate) mod eta;
 pub(crate) mod latency;
@@ -17,13 +19,18 @@ mod tests;
 
 use core::time::Duration;
 
-use crate::config::{COPY_BYTES_MIN, COPY_BYTES_SLOW, RESYNC_FLIGHT_BYTES, ResyncRate};
+use crate::config::{
+    COPY_BYTES_MIN, COPY_BYTES_SLOW, RESYNC_FLIGHT_BYTES, RESYNC_WINDOW, RESYNC_WINDOW_SLOW, ResyncRate,
+};
 use latency::{Latency, Pressure};
 
 /// The rate is looked at this often.
 const TICK: Duration = Duration::from_millis(100);
 /// Bytes that may be asked for at once at the start: a short resync is over before there is anything to tune.
 const BURST: u64 = 4 << 20;
+/// What is asked for per second at first while nobody writes: what is in flight is the bound then, and the first look at
+/// what was delivered.
+const EAGER: u64 = 2 << 30;
 /// Ticks without growth after the application was hurt.
 const HOLD_TICKS: u32 = 5;
 /// After so many ticks it is forgotten where it hurt: the application may be another by then.
@@ -97,7 +104,13 @@ impl Rate {
     /// A pass begins. What was learned in an earlier one does not count: link and application may be others.
     pub(crate) fn start(&mut self, now: Duration, latency: &Latency) {
         let burst = BURST.max(self.limits.floor / 10);
+        let slow = Self::new(self.limits);
         *self = Self {
+            allowed: if latency.is_idle(now) {
+                slow.allowed.max(EAGER)
+            } else {
+                slow.allowed
+            },
             tokens: if self.limits.cap > 0 {
                 burst.min(self.limits.cap)
             } else {
@@ -106,8 +119,9 @@ impl Rate {
             filled_at: now,
             ticked_at: now,
             judged: latency.judgement().0,
-            ..Self::new(self.limits)
+            ..slow
         };
+        self.clamp();
     }
 
     /// May a request be asked for, while `in_flight` bytes are? True: `length` bytes are taken out of the bucket.
@@ -132,14 +146,20 @@ impl Rate {
         self.tokens = self.tokens.saturating_add(free as i64);
         self.ended += moved;
         if free == 0 {
-            // Slowly up, so that a link that has become longer is noticed.
-            let known = self.round_trip.map_or(took, |known| known + known / 64);
+            // Slowly up, so that a link that has become longer is noticed; but not by what waits behind our own.
+            let slack = if self.pressure == Pressure::Idle { 0 } else { 64 };
+            let known = self
+                .round_trip
+                .map_or(took, |known| known + known.checked_div(slack).unwrap_or_default());
             self.round_trip = Some(known.min(took).max(Duration::from_micros(1)));
         }
     }
 
     /// Look at the rate again, if it is time to.
     pub(crate) fn tick(&mut self, now: Duration, latency: &Latency) {
+        if self.pressure == Pressure::Idle && latency.judgement().1 == Pressure::Stirring {
+            self.make_room();
+        }
         let elapsed = now.saturating_sub(self.ticked_at);
         if elapsed < TICK {
             return;
@@ -162,7 +182,7 @@ impl Rate {
         self.hold = self.hold.saturating_sub(1);
         match pressure {
             Pressure::Hurt if news => self.back_off(),
-            Pressure::Hurt => {}
+            Pressure::Hurt | Pressure::Stirring => {}
             Pressure::Unknown => {
                 // What it is used to shows at the floor.
                 self.allowed = self.limits.floor;
@@ -183,6 +203,15 @@ impl Rate {
             COPY_BYTES_SLOW
         } else {
             COPY_BYTES_MIN
+        }
+    }
+
+    /// Requests in flight at most.
+    pub(crate) fn requests(&self) -> usize {
+        if self.pressure == Pressure::Idle {
+            RESYNC_WINDOW
+        } else {
+            RESYNC_WINDOW_SLOW
         }
     }
 
@@ -241,6 +270,14 @@ impl Rate {
         self.limit = Limit::Application;
     }
 
+    /// Somebody begins to write: no more than what comes back, so that nothing piles up in front of them.
+    fn make_room(&mut self) {
+        self.pressure = Pressure::Stirring;
+        self.allowed = self.allowed.min(self.delivered);
+        self.limit = Limit::Probing;
+        self.clamp();
+    }
+
     /// Link or disks are the limit: stay in reach of what they deliver, so that backing off bites at once.
     fn follow(&mut self) {
         self.allowed = self.allowed.min((self.delivered * 2).max(BURST * 8));
@@ -268,6 +305,8 @@ impl Rate {
             self.limit = Limit::Cap;
         }
         self.allowed = self.allowed.clamp(self.limits.floor.clamp(1, cap), cap);
+        // What was saved up at a higher rate does not count.
+        self.tokens = self.tokens.min((self.allowed / 10).max(BURST) as i64);
     }
 }
 

@@ -27,6 +27,9 @@ impl Model {
             latency.note(Duration::from_micros(500));
         }
         let mut rate = Rate::new(limits);
+        if writes > 0 {
+            latency.stir(Duration::ZERO);
+        }
         latency.set_background(Duration::ZERO, true);
         rate.start(Duration::ZERO, &latency);
         Self {
@@ -63,7 +66,7 @@ impl Model {
             }
             self.latency.look(self.now, self.rate.is_at_floor(self.in_flight()));
             self.rate.tick(self.now, &self.latency);
-            loop {
+            while self.queue.len() < self.rate.requests() {
                 let (in_flight, step) = (self.in_flight(), self.rate.step());
                 if !self.rate.take(self.now, in_flight, step) {
                     break;
@@ -72,6 +75,7 @@ impl Model {
             }
             let wait = self.own + self.in_flight() * 1_000_000 / self.capacity / 4;
             for _ in 0..self.writes {
+                self.latency.stir(self.now);
                 self.latency.note(Duration::from_micros(wait));
                 self.slowest.push(wait);
             }
@@ -100,6 +104,48 @@ fn alone_it_takes_nine_tenths_of_the_link_whatever_the_link() {
         assert!(speed * 10 >= capacity * 9, "{speed} of {capacity}");
         assert_eq!(model.rate.limit(), Limit::Transport);
     }
+}
+
+#[test]
+fn where_nobody_writes_the_link_is_full_from_the_beginning() {
+    for capacity in [25 << 20, 125 << 20, 1 << 30] {
+        let mut model = Model::new(FREE, capacity, 0);
+        let speed = model.run(500);
+        assert!(speed * 10 >= capacity * 9, "{speed} of {capacity}");
+    }
+    let cap = 20 << 20;
+    let mut model = Model::new(ResyncRate { floor: 1 << 20, cap }, 1 << 30, 0);
+    let speed = model.run(1000);
+    assert!(speed * 10 <= cap * 13 && speed * 10 >= cap * 9, "{speed}");
+}
+
+#[test]
+fn where_somebody_writes_it_begins_at_the_floor() {
+    let mut model = Model::new(FREE, 400 << 20, 2);
+    assert!(model.run(100) <= 2 * BURST * 10);
+    assert!(model.rate.allowed() <= 2 * FREE.floor);
+    model.run(5000);
+    assert!(model.p99() <= 2 * model.own, "{} us", model.p99());
+}
+
+#[test]
+fn the_first_write_takes_the_place_of_what_would_pile_up() {
+    let capacity = 100 << 20;
+    let mut model = Model::new(FREE, capacity, 0);
+    model.run(2000);
+    assert!(model.in_flight() > 8 << 20);
+    model.writes = 1;
+    model.run(1);
+    model.writes = 0;
+    model.run(1);
+    let delivered = model.rate.allowed();
+    assert!(delivered * 10 <= capacity * 11, "{delivered}");
+    // What is on its way has to arrive; nothing comes behind it before that.
+    model.run(330);
+    assert!(model.in_flight() <= 4 << 20, "{}", model.in_flight());
+    // One write is no application: soon all of the link is used again.
+    model.run(2000);
+    assert!(model.run(2000) * 10 >= capacity * 9);
 }
 
 #[test]
