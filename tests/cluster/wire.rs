@@ -75,8 +75,8 @@ impl World {
 /// The payload itself stays beside the packet; only its length is real.
 fn stand_in(bytes: u64) -> Length {
     let length = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let crc = if length == 0 { 0 } else { 0x5eed };
-    Length { length, crc }
+    let check = if length == 0 { 0 } else { 0x5eed };
+    Length { length, check }
 }
 
 /// As many digests as the range has blocks; what they are compared with travels beside.

@@ -127,6 +127,7 @@ pub(super) mod tests {
                     resource: resource.name.clone(),
                     version: mirror_core::stream::frame::VERSION,
                     digest_seed: 0,
+                    checksum: mirror_core::stream::codec::Checksum::default(),
                     volumes: volumes.collect(),
                     credit_bytes: 1 << 20,
                     credit_requests: 16,

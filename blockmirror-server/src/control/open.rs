@@ -11,6 +11,7 @@ use mirror_core::event::LinkKind;
 use mirror_core::identity::Role;
 use mirror_core::metadata::{ImageIdentity, Restored};
 use mirror_core::resource::{HostAccess, ResourceConfig, ResourcePeer};
+use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::frame::VERSION;
 
 use super::{branches, words};
@@ -135,6 +136,7 @@ pub(super) fn resource(
         resource: resource.name.clone(),
         version: VERSION,
         digest_seed: 0,
+        checksum: Checksum::default(),
         volumes: sizes.collect(),
         credit_bytes: STREAM_CREDIT_BYTES,
         credit_requests: STREAM_CREDIT_REQUESTS,

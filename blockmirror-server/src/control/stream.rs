@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use mirror_core::stream::Credit;
+use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::hello::{self, Agreed, Hello, HelloVolume};
 use nbd_proto::server::Exports;
 use nbd_proto::{ExportInfo, OptionError};
@@ -220,6 +221,7 @@ fn told(hello: Hello, agreed: Agreed) -> StreamHello {
         resource: hello.resource,
         version: agreed.version,
         digest_seed: agreed.digest_seed,
+        checksum: Checksum::of_features(agreed.features),
         volumes: hello
             .volumes
             .into_iter()
@@ -273,9 +275,20 @@ mod tests {
         let answer = question("alpha").check(&accepted.reply).unwrap();
         assert_eq!((answer.node.as_str(), answer.incarnation), ("alpha", 7));
         assert_eq!(answer.digest_seed, told.digest_seed, "both digest alike");
+        assert_eq!((answer.checksum, told.checksum), (Checksum::Xxh3, Checksum::Xxh3));
         let other = question("charlie").check(&accepted.reply).unwrap_err();
         assert!(other.contains("calls itself alpha, not charlie"), "{other}");
         assert!(question("alpha").check(b"").is_err());
+    }
+
+    #[test]
+    fn with_an_older_release_payloads_are_checked_as_it_can() {
+        let older = Hello {
+            features: 0,
+            ..hello("bravo", "db")
+        };
+        let accepted = asked("", BRAVO, &older).unwrap();
+        assert_eq!(accepted.hello.checksum, Checksum::Crc32);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::frame::DIGEST_BLOCK_BYTES;
 use crate::range::BLOCK_BYTES;
@@ -17,7 +17,7 @@ const _: () = assert!(
 
 /// The digest of one block, or of the shorter last one of a volume.
 pub fn digest_block(seed: u64, block: &[u8]) -> u64 {
-    xxh3_64_with_seed(block, seed)
+    XxHash3_64::oneshot_with_seed(seed, block)
 }
 
 /// One digest per block; the last one may be of a shorter block.

@@ -20,7 +20,9 @@ use super::intake::VOLUMES_MAX;
 /// Longest HELLO, with room for what newer releases add.
 pub const HELLO_BYTES_MAX: usize = 32 << 10;
 /// Features this build has.
-pub const FEATURES: u64 = 0;
+pub const FEATURES: u64 = FEATURE_XXH3;
+/// Payloads are checked by XXH3 instead of CRC-32. (Bit 0 is reserved: docs/STREAM.md.)
+pub const FEATURE_XXH3: u64 = 1 << 1;
 
 const MAGIC: &[u8; 8] = b"BMSTREAM";
 const CRC_BYTES: usize = 4;

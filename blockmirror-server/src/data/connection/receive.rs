@@ -7,6 +7,7 @@ use nbd_proto::{Command, Request, validate};
 
 use super::{Connection, HangUp, Phase};
 use crate::data::staging::STAGING_BYTES;
+use crate::data::stream::CHECKSUM;
 use crate::data::token::Kind;
 use crate::data::turn::Turn;
 use crate::data::volume::{Body, Origin, Volume};
@@ -257,7 +258,7 @@ impl Connection {
         let mut buffer = turn.driver.pool().take(request.length as usize);
         let filled = self.staging.len().min(buffer.len());
         let there = &self.staging.bytes()[..filled];
-        let mut check = checks.then(PayloadHasher::default);
+        let mut check = checks.then(|| PayloadHasher::new(CHECKSUM));
         if let Some(check) = &mut check {
             check.update(there);
         }

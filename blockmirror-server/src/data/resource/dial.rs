@@ -56,6 +56,7 @@ impl DataThread {
             unread: handover.unread,
             dialled: handover.dialled_by_us,
             incarnation: hello.incarnation,
+            checksum: hello.checksum,
             credit: Credit {
                 bytes: hello.credit_bytes,
                 requests: hello.credit_requests,

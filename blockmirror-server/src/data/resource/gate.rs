@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use mirror_core::resource::event::HostAccess;
+use mirror_core::stream::codec::Checksum;
 
 /// What a node tells of a resource when a stream begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct StreamHello {
     pub version: u16,
     /// Seed of the digests on this connection, as it was agreed on (in a HELLO of ours: 0).
     pub digest_seed: u64,
+    /// How payloads are checked on this connection, as it was agreed on.
+    pub checksum: Checksum,
     /// Its volumes by name order: name and bytes.
     pub volumes: Vec<(String, u64)>,
     /// Payload bytes that may be sent to this node before it grants more.

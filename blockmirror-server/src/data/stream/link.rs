@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mirror_core::event::ConnectionId;
 use mirror_core::resource::event::Loss;
+use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::frame::Sequence;
 use mirror_core::stream::outflow::Sent as Allowed;
 use mirror_core::stream::{Control, Credit, Outflow, Request};
@@ -34,6 +35,8 @@ pub(crate) struct StreamSetup {
     pub(crate) dialled: bool,
     /// The peer's random number of its life.
     pub(crate) incarnation: u64,
+    /// How payloads are checked.
+    pub(crate) checksum: Checksum,
     /// What the peer's HELLO grants us.
     pub(crate) credit: Credit,
     /// A heartbeat this often.
@@ -103,8 +106,8 @@ impl StreamLink {
             receive_token: tokens.0,
             send_token: tokens.1,
             receiving: false,
-            inbound: Inbound::new(turn.driver.pool(), &setup.unread),
-            outbound: Outbound::default(),
+            inbound: Inbound::new(turn.driver.pool(), setup.checksum, &setup.unread),
+            outbound: Outbound::new(setup.checksum),
             outflow: Outflow::new(setup.credit),
             in_flight: 0,
             patience: Patience::new(setup.request_timeout),

@@ -9,7 +9,7 @@
 //!              ask ──▶ outflow (numbers, credits, FIFO) ──┐
 //!  finished, control ──▶ answers of this turn, gathered ──┴▶ outbox ──▶ one send per turn
 //!
-//!  one receive ──▶ staging ──▶ frame ──▶ payload (copied out when short, else received in place) ──▶ CRC ──┐
+//!  one receive ──▶ staging ──▶ frame ──▶ payload (copied out when short, else received in place) ──▶ check ┐
 //!                                      events ◀── intake (epochs; nothing before the last connection's end) ┘
 //! ```
 //!
@@ -35,7 +35,7 @@ use mirror_core::stream::Credit;
 pub(crate) use self::crossing::{Standing, supersedes};
 pub(crate) use self::link::StreamSetup;
 pub(crate) use self::port::StreamPort;
-pub(crate) use self::work::{Checked, StreamEvent, StreamLost, StreamOutcome, StreamReply, StreamWork};
+pub(crate) use self::work::{CHECKSUM, Checked, StreamEvent, StreamLost, StreamOutcome, StreamReply, StreamWork};
 
 /// What our HELLO grants a peer: so much it may have sent us without an answer.
 pub const WINDOW: Credit = Credit {

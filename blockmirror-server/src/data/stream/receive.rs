@@ -1,9 +1,9 @@
-//! From received bytes to whole frames: header and body, then the payload, then its CRC.
+//! From received bytes to whole frames: header and body, then the payload, then its checksum.
 
 use std::mem;
 
 use mirror_core::stream::Frame;
-use mirror_core::stream::codec::{self, DecodeError, FRAME_BYTES_MAX, PayloadHasher, Progress};
+use mirror_core::stream::codec::{self, Checksum, DecodeError, FRAME_BYTES_MAX, PayloadHasher, Progress};
 
 use super::ledger::protocol;
 use super::work::StreamLost;
@@ -17,6 +17,8 @@ const _: () = assert!(STAGED_BYTES <= STAGING_BYTES, "a staged payload fits the 
 
 /// What was received and is not yet a whole frame.
 pub(super) struct Inbound {
+    /// What payloads are checked by on this connection.
+    checksum: Checksum,
     staging: Staging,
     incoming: Incoming,
 }
@@ -50,8 +52,9 @@ impl Expected {
 
 impl Inbound {
     /// Holds the bytes that came with the handshake.
-    pub(super) fn new(pool: &BufferPool, unread: &[u8]) -> Self {
+    pub(super) fn new(pool: &BufferPool, checksum: Checksum, unread: &[u8]) -> Self {
         Self {
+            checksum,
             staging: Staging::new(pool, unread),
             incoming: Incoming::Frame,
         }
@@ -134,7 +137,7 @@ impl Inbound {
         self.staging.holds_large_payload();
         let mut buffer = pool.take(expected.length());
         let filled = self.staging.len().min(buffer.len());
-        let mut check = PayloadHasher::default();
+        let mut check = PayloadHasher::new(self.checksum);
         let there = &self.staging.bytes()[..filled];
         check.update(there);
         buffer.as_mut_slice()[..filled].copy_from_slice(there);
@@ -156,7 +159,7 @@ impl Inbound {
         let Some(bytes) = self.staging.bytes().get(..length) else {
             return Ok(None);
         };
-        let (payload, found) = (pool.payload_of(bytes), codec::Payload::of(bytes));
+        let (payload, found) = (pool.payload_of(bytes), codec::Payload::of(self.checksum, bytes));
         self.staging.consume(length);
         compare(expected, found)?;
         Ok(Some(payload))

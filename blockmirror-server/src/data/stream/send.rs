@@ -1,5 +1,6 @@
 //! From requests, answers and control frames to the bytes of one send per turn.
 
+use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::frame::Sequence;
 use mirror_core::stream::{Answer, Control, Request, codec};
 
@@ -14,8 +15,9 @@ use crate::ring::{InlineBytes, Segment, Socket};
 const AHEAD_BYTES: u64 = 1 << 20;
 
 /// What is given to the peer, in order.
-#[derive(Default)]
 pub(super) struct Outbound {
+    /// What payloads are checked by on this connection.
+    checksum: Checksum,
     pub(super) outbox: Outbox,
     /// Where frames are put together.
     scratch: Vec<u8>,
@@ -24,6 +26,15 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
+    pub(super) fn new(checksum: Checksum) -> Self {
+        Self {
+            checksum,
+            outbox: Outbox::default(),
+            scratch: Vec::new(),
+            ahead: 0,
+        }
+    }
+
     /// There is room for another request.
     pub(super) fn has_room(&self) -> bool {
         self.ahead < AHEAD_BYTES
@@ -37,7 +48,9 @@ impl Outbound {
     }
 
     pub(super) fn request(&mut self, sequence: Sequence, volume: u16, request: &Request, payload: Option<Checked>) {
-        let check = payload.as_ref().map_or(codec::Payload::NONE, |payload| payload.check);
+        let check = payload
+            .as_ref()
+            .map_or(codec::Payload::NONE, |payload| payload.check(self.checksum));
         match codec::small_request(sequence, volume, request, check) {
             Some(small) => self.outbox.push_header(small.as_slice()),
             None => self.frame(|frame| codec::encode_request(sequence, volume, request, check, frame)),
@@ -67,7 +80,7 @@ impl Outbound {
                 parts,
             ),
         };
-        let mut check = codec::PayloadHasher::default();
+        let mut check = codec::PayloadHasher::new(self.checksum);
         for part in &parts {
             check.update(part.as_slice());
         }

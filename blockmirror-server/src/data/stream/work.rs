@@ -3,6 +3,7 @@
 use mirror_core::ByteRange;
 use mirror_core::event::{ConnectionId, CopyId, Failure, RequestId};
 use mirror_core::resource::event::Loss;
+use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::intake::Started;
 use mirror_core::stream::{Control, Request, codec};
 
@@ -30,22 +31,34 @@ pub(crate) enum StreamWork {
     Message,
 }
 
-/// A payload and its CRC, computed once: clones go to every peer.
+/// What a payload is checked by before it is known which peers get it.
+pub(crate) const CHECKSUM: Checksum = Checksum::Xxh3;
+
+/// A payload and its checksum, computed once: clones go to every peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
     pub(super) payload: Payload,
-    pub(super) check: codec::Payload,
+    check: codec::Payload,
 }
 
 impl Checked {
     pub(crate) fn new(payload: Payload) -> Self {
-        let check = codec::Payload::of(payload.as_slice());
+        let check = codec::Payload::of(CHECKSUM, payload.as_slice());
         Self { payload, check }
     }
 
-    /// Its CRC is known already.
+    /// Its checksum, [`CHECKSUM`], is known already.
     pub(crate) fn known(payload: Payload, check: codec::Payload) -> Self {
         Self { payload, check }
+    }
+
+    /// Length and checksum on a connection. A peer of an older release has its own: that is computed for it alone.
+    pub(super) fn check(&self, checksum: Checksum) -> codec::Payload {
+        if checksum == CHECKSUM {
+            self.check
+        } else {
+            codec::Payload::of(checksum, self.payload.as_slice())
+        }
     }
 }
 
@@ -53,7 +66,7 @@ impl Checked {
 #[derive(Debug)]
 pub(crate) enum StreamEvent {
     /// The peer asks something that is to be started now. Its number follows that of the request before, it keeps to the
-    /// credit granted, its payload has the length its range says, and the CRC is right. Its range may reach beyond the
+    /// credit granted, its payload has the length its range says, and the checksum is right. Its range may reach beyond the
     /// volume: the stream does not know how large that is. Never a barrier.
     Request {
         /// Its name until [`finished`](super::StreamPort::finished).

@@ -121,6 +121,7 @@ impl Net {
         let said = |gate: &Gate| StreamHello {
             version: 1,
             digest_seed: self.made,
+            checksum: mirror_core::stream::codec::Checksum::Xxh3,
             ..gate.hello()
         };
         let (near, far) = UnixStream::pair().unwrap();

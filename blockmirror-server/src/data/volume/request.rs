@@ -7,7 +7,7 @@ use mirror_core::stream::codec;
 use mirror_core::stream::intake::Started;
 use nbd_proto::{Command, NbdError, Refusal};
 
-use crate::data::stream::Checked;
+use crate::data::stream::{CHECKSUM, Checked};
 use crate::image::ImageError;
 use crate::ring::Payload;
 
@@ -37,7 +37,7 @@ pub(crate) enum Origin {
 pub(crate) struct Body {
     /// The bytes.
     pub(crate) payload: Payload,
-    /// Their length and CRC, when they were computed on arrival.
+    /// Their length and [`CHECKSUM`], when they were computed on arrival.
     pub(crate) check: Option<codec::Payload>,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct HostRequest {
     pub(super) offset: u64,
     pub(super) length: u32,
     pub(super) payload: Option<Payload>,
-    /// Length and CRC of the payload, once they are known.
+    /// Length and [`CHECKSUM`] of the payload, once they are known.
     pub(super) check: Option<codec::Payload>,
     /// Its connection has been told, or is no longer to be told.
     pub(super) answered: bool,
@@ -92,7 +92,9 @@ impl HostRequest {
     /// The payload for a stream: its checksum is computed once for all peers.
     pub(super) fn checked(&mut self) -> Option<Checked> {
         let payload = self.payload.clone()?;
-        let check = *self.check.get_or_insert_with(|| codec::Payload::of(payload.as_slice()));
+        let check = *self
+            .check
+            .get_or_insert_with(|| codec::Payload::of(CHECKSUM, payload.as_slice()));
         Some(Checked::known(payload, check))
     }
 

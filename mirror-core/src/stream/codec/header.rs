@@ -70,7 +70,7 @@ impl Header {
             sequence: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
             payload: Payload {
                 length: u32::from_le_bytes([p0, p1, p2, p3]),
-                crc: u32::from_le_bytes([c0, c1, c2, c3]),
+                check: u32::from_le_bytes([c0, c1, c2, c3]),
             },
             crc: u32::from_le_bytes([h0, h1, h2, h3]),
         }
@@ -81,7 +81,7 @@ impl Header {
         let words = [
             u64::from(length) | u64::from(self.kind) << 32 | u64::from(self.flags) << 40 | u64::from(self.volume) << 48,
             self.sequence,
-            u64::from(self.payload.length) | u64::from(self.payload.crc) << 32,
+            u64::from(self.payload.length) | u64::from(self.payload.check) << 32,
         ];
         for (place, word) in head.as_chunks_mut().0.iter_mut().zip(words) {
             *place = word.to_le_bytes();

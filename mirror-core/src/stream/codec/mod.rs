@@ -4,11 +4,11 @@
 //!  header, 28 bytes, little-endian                                        body            payload
 //!  ┌────────┬──────┬───────┬────────┬──────────┬─────────┬─────────┬─────┬───────────────┬──────────────────┐
 //!  │ body   │ type │ flags │ volume │ sequence │ payload │ payload │ CRC │ by type       │ by its length    │
-//!  │ length │ u8   │ u8    │ u16    │ u64      │ length  │ CRC     │ u32 │               │ in the header    │
+//!  │ length │ u8   │ u8    │ u16    │ u64      │ length  │ check   │ u32 │               │ in the header    │
 //!  │ u32    │      │       │        │          │ u32     │ u32     │     │               │                  │
 //!  └────────┴──────┴───────┴────────┴──────────┴─────────┴─────────┴─────┴───────────────┴──────────────────┘
 //! ```
-//! The header's CRC covers the 24 bytes before it and the body. The payload has its own, so that it is read once where it
+//! The header's CRC covers the 24 bytes before it and the body. The payload has a [`Checksum`] of its own, so that it is read once where it
 //! is received, and once where it is sent however many peers get it.
 //!
 //! No input makes the decoder panic, or allocate more than has arrived.
@@ -23,7 +23,7 @@ pub(super) mod wire;
 
 use alloc::vec::Vec;
 
-pub use payload::{Payload, PayloadHasher};
+pub use payload::{Checksum, Payload, PayloadHasher};
 
 use self::header::{Header, frame_crc};
 use self::wire::{Malformed, Reader, Sink};
@@ -147,7 +147,7 @@ pub fn decode(bytes: &[u8]) -> Result<Progress, DecodeError> {
     let frame = header.frame(&mut reader).map_err(malformed)?;
     reader.end().map_err(malformed)?;
     let payload = header.payload;
-    if u64::from(payload.length) != payload_bytes(&frame) || payload.length == 0 && payload.crc != 0 {
+    if u64::from(payload.length) != payload_bytes(&frame) || payload.length == 0 && payload.check != 0 {
         return Err(malformed(Malformed("its payload has not the length it needs")));
     }
     Ok(Progress::Frame {

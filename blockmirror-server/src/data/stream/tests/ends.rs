@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use mirror_core::event::ConnectionId;
+use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::intake::Started;
 use mirror_core::stream::{Control, Credit, Request};
 use tokio::sync::mpsc::unbounded_channel;
@@ -36,6 +37,7 @@ pub(super) struct Setting {
     pub(super) engine: EngineChoice,
     pub(super) inline: InlinePolicy,
     pub(super) window: Credit,
+    pub(super) checksum: Checksum,
     pub(super) unread: Vec<u8>,
 }
 
@@ -45,17 +47,22 @@ impl Default for Setting {
             engine: EngineChoice::Threads,
             inline: InlinePolicy::Adaptive,
             window: WINDOW,
+            checksum: Checksum::Xxh3,
             unread: Vec::new(),
         }
     }
 }
 
-/// Both engines, and operations that never end at once.
+/// Both engines, operations that never end at once, and a peer of an older release.
 pub(super) fn settings() -> Vec<Setting> {
     let mut settings = vec![
         Setting::default(),
         Setting {
             inline: InlinePolicy::Never,
+            ..Setting::default()
+        },
+        Setting {
+            checksum: Checksum::Crc32,
             ..Setting::default()
         },
     ];
@@ -99,6 +106,7 @@ impl End {
             unread: setting.unread.clone(),
             dialled,
             incarnation: 7,
+            checksum: setting.checksum,
             credit: setting.window,
             heartbeat: Duration::from_millis(500),
             dead_after: Duration::from_secs(3),

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use mirror_core::ByteRange;
 use mirror_core::event::RequestId;
+use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::{Answer, Control, Credit, Request, codec};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::super::{StreamLost, StreamWork};
+use super::super::{CHECKSUM, StreamLost, StreamWork};
 use super::ends::{End, Setting, run_one, settings, tapped};
 
 const RANGE: ByteRange = ByteRange {
@@ -19,12 +20,13 @@ const RANGE: ByteRange = ByteRange {
 };
 
 fn request(sequence: u64, request: &Request, payload: &[u8]) -> Vec<u8> {
-    request_of(1, sequence, request, payload)
+    request_of(1, CHECKSUM, sequence, request, payload)
 }
 
-fn request_of(volume: u16, sequence: u64, request: &Request, payload: &[u8]) -> Vec<u8> {
+fn request_of(volume: u16, checksum: Checksum, sequence: u64, request: &Request, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    codec::encode_request(sequence, volume, request, codec::Payload::of(payload), &mut bytes);
+    let check = codec::Payload::of(checksum, payload);
+    codec::encode_request(sequence, volume, request, check, &mut bytes);
     bytes.extend(payload);
     bytes
 }
@@ -36,7 +38,7 @@ fn write(sequence: u64) -> Vec<u8> {
 
 fn answer(answer: &Answer, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    codec::encode_answer(answer, codec::Payload::of(payload), &mut bytes);
+    codec::encode_answer(answer, codec::Payload::of(CHECKSUM, payload), &mut bytes);
     bytes.extend(payload);
     bytes
 }
@@ -72,7 +74,8 @@ fn a_damaged_payload_ends_the_link_before_anything_is_done_with_it() {
     for setting in settings() {
         for length in [1, 4096, 16 << 10, 100_000] {
             let range = ByteRange::new(0, length);
-            let good = request(1, &Request::Write { range, fua: false }, &vec![9; length as usize]);
+            let write = Request::Write { range, fua: false };
+            let good = request_of(1, setting.checksum, 1, &write, &vec![9; length as usize]);
             let (mut peer, mut end) = tapped(&setting);
             let mut bad = good.clone();
             let last = bad.len() - 1;
@@ -118,7 +121,10 @@ fn requests_out_of_order_of_no_volume_or_with_another_payload_than_they_say_end_
         ("a gap", [write(1), write(3)].concat()),
         ("a number used twice", [write(1), write(1)].concat()),
         ("not the first number", write(2)),
-        ("a volume there is not", request_of(2, 1, &Request::Flush, &[])),
+        (
+            "a volume there is not",
+            request_of(2, CHECKSUM, 1, &Request::Flush, &[]),
+        ),
         ("an answer to nothing", answer(&Answer::Done(vec![77]), &[])),
         ("an answer given twice", answer(&Answer::Done(vec![1, 1]), &[])),
         ("an answer that does not fit", answer(&Answer::Done(vec![2]), &[])),

@@ -24,7 +24,7 @@ fn only(bytes: &[u8]) -> (Frame, Payload) {
 fn payload(length: u64) -> Payload {
     Payload {
         length: u32::try_from(length).unwrap(),
-        crc: if length == 0 { 0 } else { 0xd00d_f00d },
+        check: if length == 0 { 0 } else { 0xd00d_f00d },
     }
 }
 

@@ -62,18 +62,24 @@ proptest! {
     }
 
     #[test]
-    fn a_payload_is_known_by_its_crc(bytes in vec(any::<u8>(), 1..5000), cut: prop::sample::Index, flip: prop::sample::Index) {
-        let whole = Payload::of(&bytes);
+    fn a_payload_is_known_by_its_checksum(
+        bytes in vec(any::<u8>(), 1..5000),
+        cut: prop::sample::Index,
+        flip: prop::sample::Index,
+        xxh3: bool,
+    ) {
+        let checksum = if xxh3 { Checksum::Xxh3 } else { Checksum::Crc32 };
+        let whole = Payload::of(checksum, &bytes);
         let (a, b) = bytes.split_at(cut.index(bytes.len()));
-        let mut pieces = PayloadHasher::default();
+        let mut pieces = PayloadHasher::new(checksum);
         pieces.update(a);
         pieces.update(b);
         prop_assert_eq!(pieces.finish(), whole);
-        prop_assert!(whole.matches(&bytes));
+        prop_assert!(whole.matches(checksum, &bytes));
         let mut damaged = bytes.clone();
         damaged[flip.index(bytes.len())] ^= 0x10;
-        prop_assert!(!whole.matches(&damaged));
-        prop_assert!(!whole.matches(&bytes[1..]));
+        prop_assert!(!whole.matches(checksum, &damaged));
+        prop_assert!(!whole.matches(checksum, &bytes[1..]));
     }
 }
 
