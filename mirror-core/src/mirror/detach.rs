@@ -178,7 +178,8 @@ impl Mirror {
             let Some(flush) = link.stand_in_after else { continue };
             let (durable, state) = (link.flush.reached(flush), link.state);
             let complete = self.leg_is_complete();
-            if self.failed || (!complete && !durable && self.is_primary()) {
+            let ready = complete || !self.is_primary() || (durable && !self.is_sent_and_held(peer));
+            if self.failed || !ready {
                 continue;
             }
             self.peers[peer].stand_in_after = None;
@@ -189,6 +190,12 @@ impl Mirror {
                 _ => {}
             }
         }
+    }
+
+    /// The peer has not answered yet what is held for another one, and would go to it (again, and durably) instead.
+    fn is_sent_and_held(&self, peer: usize) -> bool {
+        let mut requests = self.requests.iter().flatten();
+        requests.any(|request| request.held != 0 && (request.queued | request.in_flight) & bit(peer) != 0)
     }
 
     fn stand_in(&mut self, peer: usize) {

@@ -112,6 +112,21 @@ fn whose_resync_ends_when_the_leg_is_gone_stands_in_for_it() {
 }
 
 #[test]
+fn what_is_on_its_way_to_who_stands_in_goes_there_again_only_after_its_answer() {
+    let mut cluster = ended_unknown();
+    cluster.stalled.push((A, C));
+    let_end(&mut cluster);
+    let write = cluster.write(A, 7, 3);
+    cluster.cut(A, B);
+    assert_eq!(cluster.state(A, C), PeerState::SyncSource);
+    assert!(!cluster.answered(A, write));
+    cluster.stalled.clear();
+    cluster.settle();
+    assert_eq!(cluster.state(A, C), PeerState::SyncTarget);
+    assert!(cluster.answered(A, write));
+}
+
+#[test]
 fn whoever_was_told_that_the_leg_is_gone_hears_that_it_is_back() {
     let mut cluster = ended_unknown();
     assert_ne!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
