@@ -251,6 +251,8 @@ impl World {
 }
 
 fn is_quiet(node: &crate::node::Node) -> bool {
-    let still = |it: &crate::node::Volume| it.persisting.is_none() && it.requests.len == 0 && it.held.is_empty();
+    // (A volume that has failed refuses everything until its daemon is started again.)
+    let rests = |it: &crate::node::Volume| it.persisting.is_none() && !it.failed;
+    let still = |it: &crate::node::Volume| rests(it) && it.requests.len == 0 && it.held.is_empty();
     node.operations.is_empty() && node.said.is_empty() && !node.turning && node.volumes.iter().all(still)
 }
