@@ -30,9 +30,6 @@ const UNIT_TESTS: [(Sabotage, &str, &str); 2] = [
         "an image that could not be made durable counts as whole",
     ),
 ];
-/// What the short run of the test suite leaves to `--mutants`: seeds meet it once in some thousands.
-#[cfg(test)]
-pub const SELDOM: [&str; 3] = ["ForcedSync", "MetDurable", "BeginBeforeBits"];
 /// Letters of what was seen that a table shows.
 const SHOWN: usize = 70;
 

@@ -2,8 +2,8 @@
 
 use mirror_core::event::Failure;
 
-use crate::faults::{Action, DiskFault, Fault};
-use crate::stage::{Row, Stage, Step};
+use crate::faults::{Action, Cut, DiskFault, Fault};
+use crate::stage::{LONG_US, Row, Stage, Step};
 
 /// Names and scripts.
 pub const ALL: &[Row] = &[
@@ -14,6 +14,7 @@ pub const ALL: &[Row] = &[
     ("stress-al", stress_al),
     ("allow-remote-read", remote_read),
     ("protocol-a-io", protocol_a),
+    ("detach-asynchronous", detach_asynchronous),
     ("diskless", diskless),
     ("resize", resize),
     ("resize-one", resize_refused),
@@ -89,7 +90,7 @@ fn unusual_bios(seed: u64) -> Step {
     let mut stage = stage.ready()?;
     stage.world.at(stage.world.now + 1, crate::world::Event::HostRequest);
     stage.until("half of it", |world| world.hosts.submitted >= 60)?;
-    stage.break_link(0, 1, crate::faults::Cut::Both, (0, 0), 10_000)?;
+    stage.break_link(0, 1, Cut::Both, (0, 0), 10_000)?;
     stage.until("hosts are done", |world| {
         world.hosts.submitted >= 120 && world.hosts.is_idle()
     })?;
@@ -185,5 +186,23 @@ fn resize_after_new_current(seed: u64) -> Step {
     stage.until_whole()?;
     stage.does(Action::Resize { node: 0, volume: 0 })?;
     stage.write(0, 0, 2)?;
+    stage.until_whole()
+}
+
+/// Nothing is asynchronous any more from the moment at which the Primary's image is to be given up.
+fn detach_asynchronous(seed: u64) -> Step {
+    let mut stage = Stage::asynchronous(seed, 2).ready()?;
+    stage.break_link(0, 1, Cut::Stall, (LONG_US, LONG_US), 100_000)?;
+    let action = Action::Detach { node: 0, volume: 0 };
+    stage.world.act(action).map_err(|violation| violation.to_string())?;
+    stage.pass(10_000)?;
+    stage.write_only(0, 0, 1, false)?;
+    stage.pass(50_000)?;
+    stage.expect("the partner is waited for", stage.world.hosts.unanswered[0] == 1)?;
+    stage.until("answers", |world| {
+        world.hosts.unanswered[0] == 0 && !world.operator.waits()
+    })?;
+    stage.expect("the partner has it", stage.holds(1, 0, 1) != 0)?;
+    stage.attach_all()?;
     stage.until_whole()
 }

@@ -1,6 +1,10 @@
 //! Resync: roles that change under it, crashes, forced and repeated resyncs, images that come while it runs.
 
+use mirror_core::event::PeerIndex;
+use mirror_core::state::{LocalDisk, PeerState};
+
 use crate::faults::{Action, Cut, Fault};
+use crate::operation::Work;
 use crate::stage::{LONG_US, Row, Stage, Step};
 
 /// Names and scripts.
@@ -25,6 +29,7 @@ pub const ALL: &[Row] = &[
     ("checksum-resync", checksum_resync),
     ("double-power-cut", double_power_cut),
     ("resync-chain-close", chain_close),
+    ("power-cut-after-resync", power_cut_after_resync),
 ];
 
 /// The role moves to another node in the middle of a resync.
@@ -302,4 +307,42 @@ fn chain_close(seed: u64) -> Step {
     stage.join(1, 2);
     stage.until_whole()?;
     stage.expect("equal", stage.same(0, 1) && stage.same(1, 2))
+}
+
+/// The Primary loses its power and gets back from a partner what it had answered, then both lose theirs: what the partner
+/// gave is on its own stable storage, however long that took. (Without the third nobody becomes Primary in between.)
+fn power_cut_after_resync(seed: u64) -> Step {
+    for slow in [1, 1_000] {
+        let mut stage = Stage::new(seed, 3, 1).ready()?;
+        stage.kill(2)?;
+        stage.until("its end is seen", |world| !world.linked(0, 2) && !world.linked(1, 2))?;
+        for block in 0..8 {
+            stage.write(0, 0, block)?;
+        }
+        let node = Some(0);
+        stage.strike(Fault::Power { node, down_us: 200 })?;
+        stage.world.nodes[1].slow = slow;
+        stage.until("a flush is under way", |world| {
+            let mut operations = world.nodes[1].operations.values();
+            operations.any(|operation| matches!(operation.work, Work::Flush(_)))
+        })?;
+        stage.world.nodes[1].slow = 1;
+        stage.until("0 has it again", |world| {
+            let in_step = |node: usize| {
+                let mirror = world.nodes[node].volumes[0].mirror.as_ref();
+                mirror.is_some_and(|it| {
+                    it.disk() == LocalDisk::UpToDate && it.peer_state(PeerIndex(0)) == PeerState::Established
+                })
+            };
+            world.is_connected(0, 1) && in_step(0) && in_step(1)
+        })?;
+        for node in [Some(0), Some(1)] {
+            stage.strike(Fault::Power { node, down_us: 200 })?;
+        }
+        stage.until("both are back", |world| world.is_connected(0, 1))?;
+        stage.start(2)?;
+        stage.promote(1, true)?;
+        stage.until_whole()?;
+    }
+    Ok(())
 }
