@@ -219,7 +219,8 @@ impl Mirror {
 
     /// The image may be the only one with what was answered, and this node would fetch over it.
     fn is_all_there_is(&self) -> bool {
-        self.is_primary() && self.superblock.is_withheld()
+        let unconfirmed = self.leg.confirmed.is_some() || self.leg.withdrawn;
+        self.is_primary() && self.superblock.is_withheld() && unconfirmed
     }
 
     /// A peer has everything durably, and the image is taken again; or none will, and it counts after a demotion.
