@@ -69,8 +69,8 @@ impl Mirror {
         }
         self.refresh_modes();
         self.tell_leg();
-        if self.superblock.left_at == 0 {
-            self.superblock.left_at = self.superblock.generation;
+        if self.superblock.left_at == 0 && self.leg.left.is_none() {
+            self.leave_behind();
         }
         self.renew_generation();
         for id in self.suspended.clone() {
@@ -78,6 +78,16 @@ impl Mirror {
         }
         self.rely_on(complete);
         true
+    }
+
+    /// The image is left behind with what the data is called now. Not before a peer has everything if it may lack what it
+    /// had, and a peer what was answered: as long as they have the earlier name only, neither is taken for the data.
+    fn leave_behind(&mut self) {
+        if self.leg.flush_failed && !self.every_partner_is_sync() {
+            self.leg.left = Some(self.superblock.generation);
+        } else {
+            self.superblock.left_at = self.superblock.generation;
+        }
     }
 
     /// Blocks that the image may lack: everything written since its last flush, and what is in flight.

@@ -221,8 +221,10 @@ impl Mirror {
     /// A peer has everything durably, by the new name. Before anything is answered without the image here, the metadata
     /// says that it is not whole any more.
     fn open_leg_gate(&mut self) {
-        if self.superblock.whole && !self.leg.withdrawn {
+        let left = self.leg.left.take_if(|_| !self.leg.withdrawn);
+        if left.is_some() || (self.superblock.whole && !self.leg.withdrawn) {
             self.superblock.whole = false;
+            self.superblock.left_at = left.unwrap_or(self.superblock.left_at);
             self.persisting.superblock_wanted = true;
             self.leg_gate = Gate::Wanted;
         } else {
@@ -251,7 +253,7 @@ impl Mirror {
     /// Nothing waits any more for a partner to hear of a name: this node is not Primary now.
     pub(super) fn forget_gates(&mut self) {
         self.leg_gate = Gate::Open;
-        (self.leg.confirmed, self.leg.withdrawn) = (None, false);
+        (self.leg.confirmed, self.leg.left, self.leg.withdrawn) = (None, None, false);
         for link in &mut self.peers {
             (link.gate, link.told) = (Gate::Open, Told::Known);
         }
@@ -327,6 +329,7 @@ impl Mirror {
             self.superblock.disk = disk;
             if disk == LocalDisk::UpToDate {
                 self.superblock.left_at = 0;
+                self.leg.left = None;
             }
             self.persisting.superblock_wanted = true;
             self.event(Event::Disk(disk));

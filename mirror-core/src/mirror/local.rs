@@ -48,6 +48,8 @@ pub(super) struct Leg {
     pub(super) confirmed: Option<Generation>,
     /// It was: the data needs another one when somebody has it again.
     pub(super) withdrawn: bool,
+    /// What the image is left behind with once a peer has everything by the name of now.
+    pub(super) left: Option<Generation>,
     /// An operator's detach that waits for a peer.
     pub(super) leaving: Option<Leaving>,
     /// An operator's attach that does.
@@ -236,7 +238,7 @@ impl Mirror {
         self.peers[peer].told = Told::Known;
         self.persisting.superblock_wanted = true;
         let lacks = |link: &Peer| link.may_forget && !link.removed && [0, name].contains(&link.record.generation);
-        if self.peers.iter().any(|link| link.connection.is_none() && lacks(link)) {
+        if self.leg.left.is_some() || self.peers.iter().any(|link| link.connection.is_none() && lacks(link)) {
             return;
         }
         self.superblock.history.drain(..=place);

@@ -188,7 +188,7 @@ fn an_image_that_fails_is_given_up_for_good_only_when_a_partner_has_everything()
             cluster.save(B);
         }
         assert!(!whole(&cluster));
-        assert_eq!(cluster.answered(A, id), flush_fails, "not before the metadata says so");
+        assert!(!cluster.answered(A, id), "not before the metadata says so");
         while !cluster.nodes[A].transactions.is_empty() {
             cluster.save(A);
         }

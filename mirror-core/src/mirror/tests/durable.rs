@@ -120,3 +120,22 @@ fn who_has_missed_a_change_takes_no_later_name() {
     assert_eq!(cluster.generation(B), 100);
     assert_eq!(cluster.nodes[B].disconnects, [Cluster::index(B, A)]);
 }
+
+/// A flush has failed on the Primary, and its partner is gone before it had got what was answered: neither is the data.
+#[test]
+fn an_image_that_may_have_lost_something_is_not_overwritten_by_a_partner_that_lacks_something() {
+    let mut cluster = pair(AckMode::Async);
+    cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+    cluster.stalled.push((A, B));
+    cluster.write(A, 1, 1);
+    cluster.nodes[A].broken = Some(Failure::Io);
+    cluster.flush(A);
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Diskless);
+    cluster.cut(A, B);
+    cluster.ordered(A, Order::Demote);
+    cluster.nodes[A].broken = None;
+    cluster.ordered(A, Order::Attach { replaced: false });
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Inconsistent);
+    assert_ne!(cluster.generation(A), cluster.generation(B));
+    assert_eq!(cluster.record(A, B), cluster.generation(B), "A has more, or had");
+}
