@@ -70,14 +70,16 @@ impl World {
             return Ok(());
         }
         self.trace(|| format!("{node} starts"));
-        let (mut was_primary, mut primary_since) = (false, 0);
+        let mut opened = Vec::new();
         for volume in 0..self.nodes[node].volumes.len() {
             if std::mem::take(&mut self.nodes[node].volumes[volume].renewed) {
                 self.renew(node, volume);
             }
-            let restored = self.open_metadata(node, volume)?;
-            was_primary |= restored.was_primary();
-            primary_since = restored.primary_since().max(primary_since);
+            opened.push(self.open_metadata(node, volume)?);
+        }
+        let was_primary = Restored::were_primary(&opened);
+        let primary_since = opened.iter().map(Restored::primary_since).max().unwrap_or(0);
+        for (volume, restored) in opened.into_iter().enumerate() {
             self.copy_noted(node, volume, restored.disk());
             self.nodes[node].volumes[volume].copied = None;
             let flush = !restored.was_clean();

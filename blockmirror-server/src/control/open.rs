@@ -325,7 +325,7 @@ fn resource_config(
         entropy: entropy()?,
         volumes: opened.iter().map(|opened| opened.volume.export.clone()).collect(),
         peers: resource.peers.iter().zip(kinds).map(peer).collect(),
-        was_primary: restored.iter().any(|restored| restored.was_primary()),
+        was_primary: Restored::were_primary(restored.iter().copied()),
         primary_since: restored
             .iter()
             .map(|restored| restored.primary_since())

@@ -57,6 +57,13 @@ impl Restored {
         self.superblock.resume
     }
 
+    /// The same of a resource with these volumes. One without data does not count; and a change of the role that a crash cut
+    /// short, so that it is in some volumes only, has not made this node the Primary whose log covers all of them.
+    pub fn were_primary<'a>(volumes: impl IntoIterator<Item = &'a Self>) -> bool {
+        let mut volumes = volumes.into_iter().filter(|volume| !volume.is_fresh()).peekable();
+        volumes.peek().is_some() && volumes.all(Self::was_primary)
+    }
+
     /// When this node last became Primary, in seconds since 1970 by its own clock; 0: not known.
     pub fn primary_since(&self) -> u64 {
         self.superblock.primary_since
@@ -95,5 +102,30 @@ impl Restored {
 
     fn record(&self, peer: usize) -> Option<&PeerRecord> {
         self.superblock.peers[self.peers[peer].slot as usize].as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::ImageIdentity;
+
+    const IMAGE: ImageIdentity = ImageIdentity {
+        size: 1 << 20,
+        device: 1,
+        inode: 2,
+        born_ns: 0,
+    };
+
+    #[test]
+    fn a_role_that_is_in_some_volumes_only_was_not_the_resources() {
+        let [new, with, without] = [(true, false), (false, true), (false, false)].map(|state| {
+            let (mut restored, _) = Restored::create(IMAGE, &[], 7).unwrap();
+            (restored.superblock.fresh, restored.superblock.resume) = state;
+            restored
+        });
+        assert!(Restored::were_primary([&with, &with]) && Restored::were_primary([&new, &with]));
+        assert!(!Restored::were_primary([&with, &without]) && !Restored::were_primary([&without, &with]));
+        assert!(!Restored::were_primary([&new]) && !Restored::were_primary([]));
     }
 }

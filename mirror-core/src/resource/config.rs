@@ -62,7 +62,8 @@ pub struct ResourceConfig {
     pub volumes: Vec<String>,
     /// Its peers, by peer index.
     pub peers: Vec<ResourcePeer>,
-    /// The metadata of some volume says that this node was Primary when it last stopped.
+    /// The metadata of the volumes say that this node was Primary when it last stopped: see
+    /// [`Restored::were_primary`](crate::metadata::Restored::were_primary).
     pub was_primary: bool,
     /// When this node last became Primary, in seconds since 1970, if that is known from before; else 0.
     pub primary_since: u64,

@@ -5,7 +5,7 @@ use mirror_core::identity::Role;
 use mirror_core::resource::event::{Answer, HostAccess};
 use mirror_core::state::PeerState;
 
-use crate::faults::{Action, Cut};
+use crate::faults::{Action, Cut, Fault};
 use crate::stage::{LONG_US, Row, Stage, Step};
 
 /// Names and scripts.
@@ -22,6 +22,7 @@ pub const ALL: &[Row] = &[
     ("twopc-conflict-one-initiator", both_promote),
     ("takeover-after-kill", takeover_after_kill),
     ("switchover-under-load", switchover_under_load),
+    ("promotion-cut-short", promotion_cut_short),
 ];
 
 /// A node in the middle of a resync is not promoted without force; a complete one is told what it may lack.
@@ -211,5 +212,39 @@ fn switchover_under_load(seed: u64) -> Step {
         stage.promote(to, false)?;
         stage.expect("nothing is left behind", stage.world.hosts.unanswered[from] == 0)?;
     }
+    stage.until_whole()
+}
+
+/// All lose their power, and again when one has become Primary by force in one volume, but not in the other: what the cut
+/// left different between the two Secondaries is not taken for known.
+fn promotion_cut_short(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 3, 2).ready()?;
+    for block in 0..8 {
+        stage.write(0, 0, block)?;
+        stage.write(0, 1, block)?;
+    }
+    let power = |node, down_us| Fault::Power { node, down_us };
+    stage.strike(power(Some(0), LONG_US))?;
+    for node in [1, 2] {
+        stage.strike(power(Some(node), 200))?;
+    }
+    stage.until("the two are back", |world| world.is_connected(1, 2))?;
+    let before = [stage.durable(2, 0)?, stage.durable(2, 1)?];
+    let promote = Action::Promote { node: 2, force: true };
+    stage.world.act(promote).map_err(|violation| violation.to_string())?;
+    while [stage.durable(2, 0)?, stage.durable(2, 1)?] == before {
+        stage.tick()?;
+    }
+    let named = [stage.durable(2, 0)?, stage.durable(2, 1)?];
+    stage.expect(
+        "one of two has the name",
+        named[0] == before[0] || named[1] == before[1],
+    )?;
+    for node in [1, 2] {
+        stage.strike(power(Some(node), 200))?;
+    }
+    stage.until("the two are back again", |world| world.is_connected(1, 2))?;
+    stage.promote(2, true)?;
+    stage.start(0)?;
     stage.until_whole()
 }

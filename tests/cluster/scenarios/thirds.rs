@@ -19,6 +19,7 @@ pub const ALL: &[Row] = &[
     ("chain-of-copies", chain_of_copies),
     ("one-source-at-a-time", one_source_at_a_time),
     ("told-and-lost", told_and_lost),
+    ("first-meetings", first_meetings),
 ];
 
 /// Two Secondaries are in step when the Primary goes on without one of them: they take note of it, so that the one left
@@ -231,4 +232,14 @@ fn told_and_lost(seed: u64) -> Step {
     stage.join(0, 1);
     stage.join(0, 2);
     stage.until_whole()
+}
+
+/// Three nodes meet for the first time while one of them becomes Primary and copies to the others, in a dozen orders of events:
+/// what each says of itself changes in the middle of handshakes. Then one is left behind, and what it knows of the others is
+/// put to the test.
+fn first_meetings(seed: u64) -> Step {
+    for order in 0..12 {
+        left_behind_unnoticed(seed * 12 + order)?;
+    }
+    Ok(())
 }

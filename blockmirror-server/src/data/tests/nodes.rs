@@ -7,7 +7,7 @@ use std::time::Duration;
 use mirror_core::config::{HOT_EXTENTS_MIN, PeerKind, ResyncRate};
 use mirror_core::event::LinkKind;
 use mirror_core::identity::Role;
-use mirror_core::metadata::PeerSlotConfig;
+use mirror_core::metadata::{PeerSlotConfig, Restored};
 use mirror_core::resource::config::{ResourceConfig, ResourcePeer};
 use mirror_core::{MirrorConfig, OnDisconnect, PeerConfig};
 
@@ -24,9 +24,8 @@ impl Cluster {
     /// The data thread of a node, with its peers.
     pub(super) fn plan(&self, at: usize, peers: &[usize]) -> (DataPlan, Arc<Gate>) {
         let volumes: Vec<VolumePlan> = VOLUMES.iter().map(|name| self.volume(at, name)).collect();
-        let was_primary = volumes
-            .iter()
-            .any(|volume| volume.mirror.as_ref().unwrap().restored.was_primary());
+        let restored = volumes.iter().map(|volume| &volume.mirror.as_ref().unwrap().restored);
+        let was_primary = Restored::were_primary(restored);
         let plain = volumes
             .iter()
             .all(|volume| volume.mirror.as_ref().unwrap().restored.kind(0) == Some(LinkKind::Nbd));

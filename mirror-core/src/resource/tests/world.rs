@@ -335,7 +335,7 @@ impl World {
     pub fn start(&mut self, at: usize) {
         let mut volumes = self.nodes[at].volumes.clone();
         let mut config = self.nodes[at].config.clone();
-        config.was_primary = volumes.iter().any(|volume| volume.primary);
+        config.was_primary = volumes.iter().all(|volume| volume.primary);
         config.primary_since = volumes.iter().map(|volume| volume.primary_since).max().unwrap_or(0);
         config.incarnation += 100;
         config.entropy += self.now.as_nanos() as u64 + 1;
