@@ -14,8 +14,8 @@ use crate::state::LocalDisk;
 ///
 /// Diverged data are given up by the operator's word (`discard_my_data` on one side), else by the policy: only where
 /// both recorded the common ancestor (and not where volumes disagree: what is newer may be of one and the same Primary,
-/// and then nobody has gone on from the ancestor alone). The node that gives up must not be Primary, and the other's data must be
-/// complete. What is given up is to be saved to a branch first: rules [`Rule::DiscardMyData`] and [`Rule::Policy`].
+/// and then nobody has gone on from the ancestor alone). The node that gives up must not be Primary, and the other's data
+/// must be complete. What is given up is to be saved to a branch first: rules [`Rule::DiscardMyData`] and [`Rule::Policy`].
 pub fn decide_together(policy: SplitBrainPolicy, pairs: &[(Side<'_>, Side<'_>)]) -> Vec<Decision> {
     together(policy, pairs, Skip::NONE)
 }

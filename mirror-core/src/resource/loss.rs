@@ -102,8 +102,8 @@ impl Resource {
 
     /// Partners that may differ from this node in blocks that no bit here tells of.
     ///
-    /// The last Primary, if it is known for sure, is none of them: its own activity log knows what it had in flight. Nor is anybody if this node
-    /// was the last Primary. But another Secondary may have got writes of it that this one has not, or the other way;
+    /// The last Primary, if it is known for sure, is none of them: its own activity log knows what it had in flight. Nor is
+    /// anybody if this node was the last Primary. But another Secondary may have got writes of it that this one has not, or the other way;
     /// unless the old Primary gave the role away in order, when everybody in step had everything.
     pub(super) fn doubtful(&self, handed_over: bool, world: &dyn Volumes) -> Vec<PeerIndex> {
         let partners: Vec<usize> = self.partners().collect();

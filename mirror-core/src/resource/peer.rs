@@ -31,7 +31,8 @@ pub(super) struct Peer {
     pub stand_alone: Option<String>,
     /// Its data and ours have diverged: what was seen, until a handshake has succeeded.
     pub split_brain: Option<String>,
-    /// It has (or may have, without its image) newer data than this node, as the last handshake found, and this node has not got it since.
+    /// It has (or may have, without its image) newer data than this node, as the last handshake found, and this node has not
+    /// got it since.
     pub newer: bool,
     /// Its role as it said last, in this connection or an earlier one.
     pub role: Role,

@@ -279,7 +279,8 @@ impl<R> Intake<R> {
     }
 
     /// A started request has ended. With `done` it is answered by the next batch of [`take_done`](Self::take_done);
-    /// else the shell answers it itself: one that changes the volume has failed then. Returns false when its connection is gone: do not answer.
+    /// else the shell answers it itself: one that changes the volume has failed then. Returns false when its connection is
+    /// gone: do not answer.
     pub fn finished(&mut self, started: Started, done: bool) -> bool {
         if self.connection != Some(started.connection) {
             assert!(self.old_in_progress > 0, "I11: a request ends once");

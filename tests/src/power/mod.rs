@@ -1,7 +1,7 @@
 //! Power cuts of both nodes at once, under a verifying load on two volumes.
 //!
-//! The daemons (`tests/power_daemon`) run over a layer around their I/O engine: of images and metadata files, only what was made durable outlives a kill -9. Each
-//! round lets the load run, kills both nodes (mostly right after an acknowledged flush, else at any moment), takes away
+//! The daemons (`tests/power_daemon`) run over a layer around their I/O engine: of images and metadata files, only what
+//! was made durable outlives a kill -9. Each round lets the load run, kills both nodes (mostly right after an acknowledged flush, else at any moment), takes away
 //! what was not durable, and looks into the images of *both* sides: every write that was acknowledged and then covered by
 //! an acknowledged flush has to be there. Then both start again, have to come to terms, and to be identical.
 

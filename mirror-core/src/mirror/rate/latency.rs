@@ -104,7 +104,9 @@ impl Latency {
         let (elapsed, samples) = (now.saturating_sub(self.since), self.busy.total);
         let full = samples >= SAMPLES || (elapsed >= PATIENCE && samples >= SAMPLES_MIN);
         let silent = samples == 0 && self.wrote_at.is_none_or(|at| at < self.since);
-        let idle = elapsed >= IDLE && silent || elapsed >= 2 * PATIENCE && samples < SAMPLES_MIN;
+        // One that has not been answered waits, behind the background traffic perhaps: that is no idleness.
+        let few = 1..SAMPLES_MIN;
+        let idle = elapsed >= IDLE && silent || elapsed >= 2 * PATIENCE && few.contains(&samples);
         if !full && !idle {
             return;
         }
@@ -253,6 +255,22 @@ mod tests {
         assert_eq!(latency.judgement(), (2, Pressure::Hurt));
         latency.look(Duration::from_millis(1200), false);
         assert_eq!(latency.judgement(), (3, Pressure::Idle));
+    }
+
+    #[test]
+    fn a_write_that_waits_for_its_answer_is_no_idleness() {
+        let mut latency = Latency::new();
+        latency.set_background(Duration::ZERO, true);
+        latency.look(Duration::from_millis(200), false);
+        assert_eq!(latency.judgement(), (1, Pressure::Idle));
+        latency.stir(Duration::from_millis(300));
+        for ms in [400, 1300, 5000, 30_000] {
+            latency.look(Duration::from_millis(ms), false);
+            assert_eq!(latency.judgement(), (1, Pressure::Stirring), "{ms} ms");
+        }
+        latency.note(Duration::from_secs(30));
+        latency.look(Duration::from_millis(30_300), false);
+        assert_eq!(latency.judgement(), (2, Pressure::Idle));
     }
 
     #[test]

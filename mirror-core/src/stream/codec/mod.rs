@@ -8,8 +8,8 @@
 //!  │ u32    │      │       │        │          │ u32     │ u32     │     │               │                  │
 //!  └────────┴──────┴───────┴────────┴──────────┴─────────┴─────────┴─────┴───────────────┴──────────────────┘
 //! ```
-//! The header's CRC covers the 24 bytes before it and the body. The payload has a [`Checksum`] of its own, so that it is read once where it
-//! is received, and once where it is sent however many peers get it.
+//! The header's CRC covers the 24 bytes before it and the body. The payload has a [`Checksum`] of its own, so that it is read
+//! once where it is received, and once where it is sent however many peers get it.
 //!
 //! No input makes the decoder panic, or allocate more than has arrived.
 
