@@ -1,7 +1,7 @@
 //! What a scenario does to nodes behind their backs.
 
 use crate::disk::Disk;
-use crate::faults::{Action, Fault};
+use crate::faults::{Action, DiskFault, Fault};
 use crate::node::Word;
 use crate::plan::garbage;
 use crate::stage::{LONG_US, Stage, Step};
@@ -50,6 +50,12 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// The image of a node's first volume fails.
+    pub fn disk_fails(&mut self, node: usize, what: DiskFault) -> Step {
+        let volume = 0;
+        self.strike(Fault::DiskFails { node, volume, what })
     }
 
     /// Attach what is not.

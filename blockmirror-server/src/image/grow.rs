@@ -51,8 +51,8 @@ impl Image {
         Ok(())
     }
 
-    /// Whether the image holds anything at and beyond `size`: no data there, not even zeroes that were written. Of a device, or where the
-    /// file system cannot tell, there always is.
+    /// Whether the image holds anything at and beyond `size`: no data there, not even zeroes that were written. Of a
+    /// device, or where the file system cannot tell, there always is.
     pub fn is_unused_from(&self, size: u64) -> bool {
         let extent = self.next_data(size);
         size < self.size && extent.kind == ExtentKind::Hole && extent.end == self.size

@@ -2,7 +2,7 @@
 
 use mirror_core::event::Failure;
 
-use crate::faults::{Action, Cut, DiskFault, Fault};
+use crate::faults::{Action, Cut, DiskFault};
 use crate::stage::{LONG_US, Row, Stage, Step};
 
 /// Names and scripts.
@@ -31,7 +31,7 @@ fn io_errors(seed: u64) -> Step {
     ] {
         for node in 0..2 {
             let mut stage = Stage::new(seed, 2, 1).ready()?;
-            stage.strike(Fault::DiskFails { node, volume: 0, what })?;
+            stage.disk_fails(node, what)?;
             stage.write(0, 0, 1)?;
             stage.flush(0, 0)?;
             stage.read(0, 0, 1)?;
@@ -52,12 +52,7 @@ fn io_errors_diskless(seed: u64) -> Step {
     for block in 0..8 {
         stage.write_only(0, 0, block, false)?;
     }
-    let what = DiskFault::Write(Failure::Io);
-    stage.strike(Fault::DiskFails {
-        node: 0,
-        volume: 0,
-        what,
-    })?;
+    stage.disk_fails(0, DiskFault::Write(Failure::Io))?;
     for block in 0..8 {
         stage.write_only(0, 0, block + 3, false)?;
     }
@@ -111,11 +106,7 @@ fn stress_al(seed: u64) -> Step {
 fn remote_read(seed: u64) -> Step {
     let mut stage = Stage::new(seed, 2, 1).ready()?;
     stage.write(0, 0, 1)?;
-    stage.strike(Fault::DiskFails {
-        node: 0,
-        volume: 0,
-        what: DiskFault::Read,
-    })?;
+    stage.disk_fails(0, DiskFault::Read)?;
     stage.read(0, 0, 1)?;
     stage.until_whole()
 }

@@ -196,12 +196,7 @@ fn target_in_the_stream(seed: u64) -> Step {
 fn async_without_image(seed: u64) -> Step {
     let mut stage = Stage::asynchronous(seed, 2).ready()?;
     stage.break_link(0, 1, Cut::Stall, (LONG_US, LONG_US), LONG_US)?;
-    let what = DiskFault::Write(Failure::Io);
-    stage.strike(Fault::DiskFails {
-        node: 0,
-        volume: 0,
-        what,
-    })?;
+    stage.disk_fails(0, DiskFault::Write(Failure::Io))?;
     stage.write_only(0, 0, 1, false)?;
     stage.until("the image is given up", |world| !world.nodes[0].volumes[0].attached)?;
     stage.cut(0, 1)?;
@@ -219,12 +214,7 @@ fn async_image_and_peer_lost(seed: u64) -> Step {
     for block in 0..6 {
         stage.write(0, 0, block)?;
     }
-    let what = DiskFault::Write(Failure::Io);
-    stage.strike(Fault::DiskFails {
-        node: 0,
-        volume: 0,
-        what,
-    })?;
+    stage.disk_fails(0, DiskFault::Write(Failure::Io))?;
     for block in 6..9 {
         stage.write_only(0, 0, block, false)?;
     }
