@@ -71,6 +71,8 @@ rules! {
     PassedOn,
     /// Data that were given up still count as an earlier state of those that replaced them.
     OtherLine,
+    /// An image that was declared to be the data before it was whole counts as a later state of what others have.
+    LineOfItsOwn,
     /// Peers whose differences nobody knows keep the dirty bits they have.
     Doubt,
     /// An `async` peer is not waited for while the leg here is not complete.

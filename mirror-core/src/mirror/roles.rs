@@ -144,6 +144,7 @@ impl Mirror {
     fn become_primary(&mut self, generation: Generation, doubtful: &[PeerIndex]) {
         self.role = Role::Primary;
         let (previous, complete) = (self.superblock.generation, self.leg_is_complete());
+        let served = self.peers.iter().any(|link| link.state == PeerState::SyncTarget);
         for at in 0..self.peers.len() {
             let serves = self.peers[at].state == PeerState::SyncTarget;
             let doubted = doubtful.contains(&PeerIndex(at as u8));
@@ -168,14 +169,30 @@ impl Mirror {
         if self.keeps(Sabotage::I7) {
             self.name_data(generation);
         }
+        if !served && self.superblock.disk == LocalDisk::Inconsistent {
+            self.begin_line();
+        }
         let superblock = &mut self.superblock;
         (superblock.primary, superblock.resume, superblock.fresh) = (true, true, false);
         superblock.acks_wait = acks_wait;
         self.persisting.superblock_wanted = true;
-        let served = self.peers.iter().any(|link| link.state == PeerState::SyncTarget);
         if !served && self.superblock.disk != LocalDisk::Diskless {
             // Nobody is there who has more: the operator has declared what is here to be the data.
             self.set_disk(LocalDisk::UpToDate);
+        }
+    }
+
+    /// What is declared to be the data is of no one time, and part of it was never anybody's: it is no later state of
+    /// what any node has, even of the same name. Whoever meets it takes it for unrelated, and an operator says which
+    /// of the two is given up.
+    fn begin_line(&mut self) {
+        if !self.keeps(Sabotage::LineOfItsOwn) {
+            return;
+        }
+        self.superblock.history.clear();
+        for link in self.peers.iter_mut().filter(|link| link.link == LinkKind::Stream) {
+            // It has none of this, whatever it calls its own.
+            link.record.generation = self.rng.identifier();
         }
     }
 

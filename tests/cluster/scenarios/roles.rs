@@ -23,6 +23,7 @@ pub const ALL: &[Row] = &[
     ("takeover-after-kill", takeover_after_kill),
     ("switchover-under-load", switchover_under_load),
     ("promotion-cut-short", promotion_cut_short),
+    ("declared-in-part", declared_in_part),
 ];
 
 /// A node in the middle of a resync is not promoted without force; a complete one is told what it may lack.
@@ -246,5 +247,26 @@ fn promotion_cut_short(seed: u64) -> Step {
     stage.until("the two are back again", |world| world.is_connected(1, 2))?;
     stage.promote(2, true)?;
     stage.start(0)?;
+    stage.until_whole()
+}
+
+/// A new image that nothing has been copied to yet is declared to be the data, as nobody else is there: it is no later state
+/// of what the other has, and that is overwritten by word only.
+fn declared_in_part(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    stage.write_fua(0, 0, 1)?;
+    stage.does(Action::Demote(0))?;
+    stage.cut(0, 1)?;
+    let kept = stage.holds(0, 0, 1);
+    let (node, volume) = (1, 0);
+    stage.does(Action::Detach { node, volume })?;
+    let replaced = true;
+    stage.does(Action::Attach { node, volume, replaced })?;
+    stage.promote(1, true)?;
+    stage.write_fua(1, 0, 2)?;
+    stage.join(0, 1);
+    stage.until_split(0, 1)?;
+    stage.expect("the other's data is not touched", stage.holds(0, 0, 1) == kept)?;
+    stage.gives_up(0, 1)?;
     stage.until_whole()
 }

@@ -8,7 +8,7 @@ use super::node::{Packet, peer_config};
 use crate::config::AckMode;
 use crate::event::{LinkKind, Order, OrderRefusal, PeerIndex, SyncPlan};
 use crate::identity::Meeting;
-use crate::state::PeerState;
+use crate::state::{LocalDisk, PeerState};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -188,6 +188,29 @@ fn data_that_were_given_up_are_no_ancestor_of_those_that_replaced_them() {
         (0, 2048),
         "nothing is known of it any more"
     );
+}
+
+/// One that is not whole, with nobody there who has more.
+#[test]
+fn an_image_that_is_declared_in_part_is_no_later_state_of_anything() {
+    let mut cluster = pair(AckMode::Sync);
+    let held = cluster.generation(B);
+    cluster.ordered(A, Order::Demote);
+    cluster.cut(A, B);
+    let line = |cluster: &Cluster| {
+        let identity = cluster.nodes[B].mirror.identity(PeerIndex(0));
+        (identity.history, [0, held].contains(&identity.for_peer))
+    };
+    cluster.ordered(B, Order::Detach);
+    cluster.ordered(B, Order::Attach { replaced: true });
+    cluster.promote(B, 200);
+    assert_eq!(cluster.nodes[B].mirror.disk(), LocalDisk::UpToDate);
+    assert_eq!(line(&cluster), (vec![], false));
+    // A whole one is, of what it was promoted with.
+    cluster.ordered(B, Order::Demote);
+    cluster.promote(B, 300);
+    let identity = cluster.nodes[B].mirror.identity(PeerIndex(0));
+    assert_eq!(identity.history, [200]);
 }
 
 #[test]
