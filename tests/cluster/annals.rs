@@ -132,11 +132,16 @@ impl World {
 
     /// The Primary goes on without this node, from now on.
     fn left(&mut self, node: usize, other: usize, volume: usize) {
-        let now = self.truth.tick();
+        let when = (self.truth.tick(), self.steps);
         let reign = self.nodes[node].reign;
-        let it = &mut self.nodes[other].volumes[volume];
-        if reign.is_some() && it.follows == reign && it.left_at == 0 {
-            (it.left_at, it.left_step) = (now, self.steps);
+        for third in (0..self.nodes.len()).filter(|&third| third != node) {
+            let state = self.nodes[node].volumes[volume].states[peer_of(node, third)];
+            let it = &mut self.nodes[third].volumes[volume];
+            // Who has it from `other`, behind the Primary's back, is left with it.
+            let without = third == other || state != PeerState::Established;
+            if without && reign.is_some() && it.follows == reign && it.left_at == 0 {
+                (it.left_at, it.left_step) = when;
+            }
         }
     }
 
