@@ -105,6 +105,8 @@ rules! {
     LossQuotedBack,
     /// A node becomes Primary without telling the nodes it is connected to.
     ConsentBeforePromotion,
+    /// The volumes of a resource are told to be a Primary's without having been asked whether all of them can.
+    AskedBeforeTold,
     /// A switchover does not wait for the old Primary.
     DemotedBeforePromotion,
     /// A node becomes Secondary while hosts still write.

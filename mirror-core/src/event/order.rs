@@ -41,6 +41,9 @@ pub enum SyncPlan {
 /// storage here (and, where said, on the peers).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// Could this node become Primary with this volume? Nothing is in flight, everything applied so far is durable, and
+    /// the metadata can be written. Asked of all volumes of a resource before any of them is told to.
+    Agree,
     /// Become Primary: hosts may write when it is done. The data gets `generation` as its name, durably here and on
     /// every connected peer that is in step; a peer that is not connected holds what was current before, and one that
     /// is `doubtful` differs nobody knows where: all of it is dirty.

@@ -41,6 +41,7 @@ impl Mirror {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
         }
         match order {
+            Order::Agree => self.agree(ticket),
             Order::Promote {
                 generation,
                 doubtful,
@@ -258,13 +259,18 @@ impl Mirror {
         if self.role == Role::Primary || !self.keeps(Sabotage::MetDurable) {
             return self.order_when_durable(ticket);
         }
+        self.order_after_flush(ticket);
+    }
+
+    /// The order is done once everything applied so far is durable, and then the superblock.
+    pub(super) fn order_after_flush(&mut self, ticket: Ticket) {
         let flush = self.local.request();
         self.meetings.push((flush, ticket));
         self.issue_flushes();
         self.advance_meetings();
     }
 
-    /// Go on with the meetings whose flush has completed.
+    /// Go on with the orders whose flush has completed.
     pub(super) fn advance_meetings(&mut self) {
         let mut at = 0;
         while let Some(&(flush, ticket)) = self.meetings.get(at) {
@@ -370,7 +376,8 @@ fn peer_of(order: &Order) -> Option<PeerIndex> {
         | Order::Verify { peer, .. }
         | Order::VerifyStop { peer }
         | Order::RemovePeer(peer) => Some(peer),
-        Order::Promote { .. }
+        Order::Agree
+        | Order::Promote { .. }
         | Order::Demote
         | Order::Detach
         | Order::Attach { .. }

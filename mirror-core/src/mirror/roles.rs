@@ -54,9 +54,21 @@ impl Mirror {
         self.promotion != Promotion::No
     }
 
-    pub(super) fn promote(&mut self, ticket: Ticket, generation: Generation, doubtful: Vec<PeerIndex>, since: u64) {
+    /// Nothing keeps this volume from being a Primary's. Whatever else might be found out by trying is tried.
+    pub(super) fn agree(&mut self, ticket: Ticket) {
+        if !self.may_promote() {
+            return self.order_done(ticket, Err(OrderRefusal::WrongState));
+        }
+        self.order_after_flush(ticket);
+    }
+
+    fn may_promote(&self) -> bool {
         let diskless = self.superblock.disk == LocalDisk::Diskless;
-        if self.role != Role::Secondary || self.is_changing_role() || generation == 0 || diskless {
+        self.role == Role::Secondary && !self.is_changing_role() && !diskless
+    }
+
+    pub(super) fn promote(&mut self, ticket: Ticket, generation: Generation, doubtful: Vec<PeerIndex>, since: u64) {
+        if !self.may_promote() || generation == 0 {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
         }
         self.promotion = Promotion::Draining {

@@ -1,7 +1,7 @@
 //! Promotion: this node becomes Primary, by a planned switchover if another is.
 //!
 //! ```text
-//!   Settling --(a Primary is connected)--> Handover --Demoted--> Consent --all--> Ordering --> Primary
+//!   Settling --(a Primary is connected)--> Handover --Demoted--> Consent --all--> Asking --> Ordering --> Primary
 //!       '------------------------------------------------------->'
 //! ```
 //!
@@ -9,7 +9,8 @@
 //!
 //! Handshakes under way come to their end first; what would be lost is looked at; a connected Primary is asked to become
 //! Secondary; everybody connected is asked for consent, which is what keeps two nodes from doing this at a time; the
-//! mirrors are ordered to; hosts come last. Every volume gets a generation of its own.
+//! mirrors are asked whether they can, so that one that cannot leaves the others as they were; then they are ordered to;
+//! hosts come last. Every volume gets a generation of its own.
 
 use alloc::format;
 use alloc::string::String;
@@ -50,12 +51,14 @@ pub(super) enum Stage {
     Settling,
     Handover { peer: usize, connection: ConnectionId },
     Consent { missing: Vec<(usize, ConnectionId)> },
+    Asking { left: usize },
     Ordering { left: usize },
 }
 
 impl Promotion {
+    /// Mirrors are asked, or told.
     pub fn is_ordering(&self) -> bool {
-        matches!(self.stage, Stage::Ordering { .. })
+        matches!(self.stage, Stage::Asking { .. } | Stage::Ordering { .. })
     }
 
     pub fn timeout(&self) -> Option<Duration> {
@@ -63,10 +66,12 @@ impl Promotion {
     }
 
     pub fn order_done(&mut self, volume: usize, outcome: Result<(), OrderRefusal>) {
-        if let Stage::Ordering { left } = &mut self.stage {
+        let asked = matches!(self.stage, Stage::Asking { .. });
+        if let Stage::Asking { left } | Stage::Ordering { left } = &mut self.stage {
             *left -= 1;
         }
         match outcome {
+            Ok(()) if asked => {}
             Ok(()) => self.promoted.push(volume),
             Err(refusal) => self.failed = Some((volume, refusal)),
         }
@@ -108,7 +113,7 @@ impl Resource {
         let Some(promotion) = self.promotion() else {
             return;
         };
-        let late = now >= promotion.until;
+        let (late, refused) = (now >= promotion.until, promotion.failed.is_some());
         match promotion.stage.clone() {
             Stage::Settling => {
                 if late || self.is_settled() {
@@ -117,9 +122,10 @@ impl Resource {
             }
             Stage::Handover { peer, connection } => self.step_handover(peer, connection, late),
             Stage::Consent { missing } => self.step_consent(missing, late, world),
-            Stage::Ordering { left: 0 } => self.end_promotion(),
-            Stage::Ordering { .. } if late => self.answer_late(),
-            Stage::Ordering { .. } => {}
+            Stage::Asking { left: 0 } if !refused => self.commit_promotion(world),
+            Stage::Asking { left: 0 } | Stage::Ordering { left: 0 } => self.end_promotion(),
+            Stage::Asking { .. } | Stage::Ordering { .. } if late => self.answer_late(),
+            Stage::Asking { .. } | Stage::Ordering { .. } => {}
         }
     }
 
@@ -235,12 +241,13 @@ impl Resource {
         }
     }
 
-    /// Nobody objects: order the mirrors to. What is not in step meets anew afterwards.
+    /// Nobody objects: ask the mirrors, and order them to when all of them can.
     pub(super) fn commit_promotion(&mut self, world: &dyn Volumes) {
         let Some(promotion) = self.promotion() else {
             return;
         };
         let (handed_over, force, accept) = (promotion.handed_over, promotion.force, promotion.accept.clone());
+        let asked = promotion.is_ordering();
         let permit = self.permit_data(world, handed_over).and_then(|()| {
             if handed_over.is_some() {
                 return Ok(());
@@ -251,7 +258,20 @@ impl Resource {
             self.abandon_promotion(answer);
             return;
         }
-        let doubtful = self.doubtful(handed_over.is_some(), world);
+        let alone = self.live_volumes().count() < 2;
+        if asked || alone || !self.keeps(Sabotage::AskedBeforeTold) {
+            return self.order_promotion(handed_over.is_some(), world);
+        }
+        let left = self.order_all(&Order::Agree, Purpose::Role);
+        let until = self.now + COMMAND_MAX;
+        if let Some(promotion) = self.promotion() {
+            (promotion.stage, promotion.until) = (Stage::Asking { left }, until);
+        }
+    }
+
+    /// All mirrors become a Primary's. What is not in step meets anew afterwards.
+    fn order_promotion(&mut self, handed_over: bool, world: &dyn Volumes) {
+        let doubtful = self.doubtful(handed_over, world);
         for peer in 0..self.peers.len() {
             if !matches!(self.peers[peer].link, Link::Down) && !self.is_in_step(peer, world) {
                 self.close(peer, "this node becomes Primary: decide again");

@@ -190,6 +190,20 @@ fn data_that_were_given_up_are_no_ancestor_of_those_that_replaced_them() {
     );
 }
 
+#[test]
+fn whether_it_can_be_promoted_is_found_out_by_trying_and_changes_nothing() {
+    let mut cluster = pair(AckMode::Sync);
+    let ticket = cluster.order(A, Order::Agree);
+    assert_eq!(cluster.nodes[A].outcome(ticket), Some(Err(OrderRefusal::WrongState)));
+    let before = cluster.nodes[B].mirror.identity(PeerIndex(0));
+    cluster.nodes[B].holds_metadata = true;
+    let ticket = cluster.order(B, Order::Agree);
+    assert_eq!(cluster.nodes[B].outcome(ticket), None, "not before it is durable");
+    cluster.save(B);
+    assert_eq!(cluster.nodes[B].outcome(ticket), Some(Ok(())));
+    assert_eq!(cluster.nodes[B].mirror.identity(PeerIndex(0)), before);
+}
+
 /// One that is not whole, with nobody there who has more.
 #[test]
 fn an_image_that_is_declared_in_part_is_no_later_state_of_anything() {

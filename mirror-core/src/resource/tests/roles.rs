@@ -163,6 +163,20 @@ fn the_role_goes_back_when_nobody_takes_it() {
 }
 
 #[test]
+fn one_volume_that_cannot_leaves_the_others_as_they_were() {
+    let mut world = World::working(2, 2);
+    let names = |world: &World| [0, 1].map(|volume| world.nodes[1].volumes[volume].current);
+    let before = names(&world);
+    world.nodes[1].volumes[1].refuses = Some(OrderRefusal::Closed);
+    assert!(matches!(world.promote(1), Answer::Refused(_)));
+    assert_eq!(names(&world), before);
+    world.nodes[1].volumes[1].refuses = None;
+    world.advance(HANDBACK + HANDBACK);
+    assert_eq!(world.promote(1), Answer::Done);
+    assert_eq!(world.role(1), Role::Primary);
+}
+
+#[test]
 fn the_role_does_not_go_back_while_the_other_may_have_it() {
     let mut world = World::working(2, 1);
     // The new Primary's word that it is Primary never arrives.

@@ -114,7 +114,7 @@ impl Volume {
             return Err(refusal);
         }
         match order {
-            Order::Promote { .. } | Order::SetKind { .. } => {}
+            Order::Agree | Order::Promote { .. } | Order::SetKind { .. } => {}
             Order::Demote => self.primary = false,
             Order::GiveUp { given_up: false, .. } if self.keeps_words => return Err(OrderRefusal::Closed),
             Order::GiveUp { peer, given_up } => {
