@@ -1,9 +1,10 @@
 //! Waiting for completions: asleep, or awake for a moment where that is likely to be shorter.
 //!
 //! Going to sleep and being woken costs more than a whole 4 KiB request (docs/MEASUREMENTS.md). A client that keeps few
-//! requests in flight sends the next one some microseconds after a reply, so the driver looks out for it that long
-//! before it sleeps, as QEMU's event loop does. It does so only while waits turn out short, gives the processor to
-//! whoever else wants it at every look, and stops for a while when nothing came.
+//! requests in flight sends the next one some microseconds after a reply, and a peer answers as soon, so the driver looks
+//! out for it that long before it sleeps, as KVM does before it halts a processor, and for the same reason: to wake a
+//! processor that rests is the dearest part of a short wait. It does so only while waits turn out short, gives the
+//! processor to whoever else wants it at every look, and stops for a while when nothing came.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,12 +14,13 @@ use nix::libc;
 
 use super::{UringDriver, is_passing};
 
-/// Longest look-out before a sleep.
-const LOOK_OUT_MAX: Duration = Duration::from_micros(50);
+/// Longest look-out before a sleep: a partner waits for the next write of a host that keeps one in flight for as long as
+/// the host, the Primary and its image take together. KVM's `halt_poll_ns` is as long.
+const LOOK_OUT_MAX: Duration = Duration::from_micros(200);
 /// A wait up to this long, sleep included, suggests that the next one may be worth looking out for.
-const SHORT_WAIT: Duration = Duration::from_micros(150);
+const SHORT_WAIT: Duration = Duration::from_micros(400);
 /// Waits without a look-out after one in vain.
-const REST: u32 = 32;
+const REST: u32 = 8;
 
 /// Whether to look out before the next sleep.
 #[derive(Debug)]
