@@ -108,10 +108,10 @@ impl Row {
 }
 
 /// Run `row` against `system` for `seconds`, after a moment of warming up that counts for nothing.
-pub fn run(row: &Row, system: &System, seconds: u64) -> Result<Sample> {
+pub fn run(row: &Row, system: &System, seconds: f64) -> Result<Sample> {
     once(row, system, &["--runtime=200ms"])?;
     let before = system.cpu_time()?;
-    let report = once(row, system, &[&format!("--runtime={seconds}s")])?;
+    let report = once(row, system, &[&format!("--runtime={:.0}ms", seconds * 1e3)])?;
     let cpu = system.cpu_time()?.saturating_sub(before);
     let job = &report["jobs"][0];
     ensure!(job["error"] == 0, "fio reports error {}", job["error"]);

@@ -31,7 +31,7 @@ const FAILOVERS_SHORT: (usize, usize, usize) = (3, 2, 1);
 /// What to run and for how long.
 struct Options {
     rounds: usize,
-    seconds: u64,
+    seconds: f64,
     only: Option<Group>,
     measured: Measured,
     short: bool,
@@ -128,7 +128,7 @@ fn measure(systems: &[System], rows: &[Row], options: &Options) -> Result<Sample
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     let mut options = Options {
         rounds: 5,
-        seconds: 3,
+        seconds: 3.0,
         only: None,
         measured: Measured::Requests,
         short: false,
@@ -136,7 +136,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().context(USAGE);
         match argument.as_str() {
-            "--short" => (options.rounds, options.seconds, options.short) = (1, 1, true),
+            "--short" => (options.rounds, options.seconds, options.short) = (1, 1.0, true),
             "--resync" => options.measured = Measured::Resync(&[Part::Speed, Part::Hosts, Part::Crash]),
             "--resync-speed" => options.measured = Measured::Resync(&[Part::Speed]),
             "--resync-hosts" => options.measured = Measured::Resync(&[Part::Hosts]),
@@ -155,8 +155,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         }
     }
     ensure!(
-        options.rounds > 0 && options.seconds > 0,
-        "at least one round of one second is needed"
+        options.rounds > 0 && options.seconds >= 0.1,
+        "at least one round of 0.1 s is needed"
     );
     Ok(options)
 }

@@ -20,20 +20,10 @@ pub fn plain(systems: &[System], samples: &Samples) -> Vec<Goal> {
     let mut goals = Vec::new();
     for (row, of_row) in PLAIN_ROWS.iter().zip(samples) {
         let wanted = if row.depth == 1 { PLAIN_GOALS.1 } else { PLAIN_GOALS.0 };
-        let ours = throughput(row, &of_row[PLAIN]);
-        goals.push(Goal::new(
-            row,
-            "plain / nbdkit",
-            ours / throughput(row, &of_row[NBDKIT]),
-            wanted,
-        ));
-        let with_mirror = throughput(row, &of_row[NO_PEER]);
-        goals.push(Goal::new(
-            row,
-            "mirror on, no peer / plain",
-            with_mirror / ours,
-            NO_PEER_GOAL,
-        ));
+        let to_nbdkit = ratio(&of_row[PLAIN], &of_row[NBDKIT]);
+        goals.push(Goal::new(row, "plain / nbdkit", to_nbdkit, wanted));
+        let no_peer = ratio(&of_row[NO_PEER], &of_row[PLAIN]);
+        goals.push(Goal::new(row, "mirror on, no peer / plain", no_peer, NO_PEER_GOAL));
     }
     goals
 }
@@ -44,22 +34,17 @@ pub fn mirrors(systems: &[System], samples: &Samples) -> Vec<Goal> {
     tables(systems, &MIRROR_ROWS, samples);
     let mut goals = Vec::new();
     for (row, of_row) in MIRROR_ROWS.iter().zip(samples) {
-        let figures: Vec<f64> = of_row.iter().map(|all| throughput(row, all)).collect();
-        let partner = figures[TO_PARTNER];
-        for (system, theirs) in systems.iter().zip(&figures).skip(FOREIGN) {
+        let (partner, to_nbdkit) = (&of_row[TO_PARTNER], &of_row[TO_NBDKIT]);
+        for (system, theirs) in systems.iter().zip(of_row).skip(FOREIGN) {
             let name = system.name;
-            let ratio = figures[TO_NBDKIT] / theirs;
-            goals.push(Goal::new(row, &format!("leg on nbdkit / {name}"), ratio, MIRROR_GOAL));
-            goals.push(Goal::new(
-                row,
-                &format!("partner / {name}"),
-                partner / theirs,
-                PARTNER_GOALS.0,
-            ));
+            let what = format!("leg on nbdkit / {name}");
+            goals.push(Goal::new(row, &what, ratio(to_nbdkit, theirs), MIRROR_GOAL));
+            let what = format!("partner / {name}");
+            goals.push(Goal::new(row, &what, ratio(partner, theirs), PARTNER_GOALS.0));
         }
         for plain in [TO_PLAIN, TO_NBDKIT] {
             let what = format!("partner / {}", systems[plain].name);
-            goals.push(Goal::new(row, &what, partner / figures[plain], PARTNER_GOALS.1));
+            goals.push(Goal::new(row, &what, ratio(partner, &of_row[plain]), PARTNER_GOALS.1));
         }
     }
     goals
@@ -90,7 +75,9 @@ impl Goal {
 
 /// Print which goals were reached.
 pub fn goals(goals: &[Goal]) {
-    println!("## Goals\n\n| row | ratio of | measured | wanted | |\n|---|---|---:|---:|---|");
+    println!(
+        "## Goals\n\nRatios are medians of the ratios of each round.\n\n| row | ratio of | measured | wanted | |\n|---|---|---:|---:|---|"
+    );
     for goal in goals {
         let verdict = if goal.is_reached() { "reached" } else { "**missed**" };
         println!(
@@ -159,8 +146,17 @@ fn throughput(row: &Row, samples: &[Sample]) -> f64 {
     )
 }
 
+/// The median of the ratios of each round: what slows the machine down for a while slows both sides of a ratio.
+fn ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
+    middle(ours.iter().zip(theirs).map(|(ours, theirs)| ours.iops / theirs.iops))
+}
+
 fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
-    let mut figures: Vec<f64> = samples.iter().map(figure).collect();
+    middle(samples.iter().map(figure))
+}
+
+fn middle(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     match figures.len() {
