@@ -260,16 +260,33 @@ impl Mirror {
         let Some(awaited) = self.leg.awaited.take().filter(|&awaited| awaited != peer) else {
             return;
         };
+        // It is lost as any other now: it was held for whatever its policy says.
+        let policy = match self.peers[awaited].is_sync() {
+            true => self.policy_for_lost(awaited),
+            false => OnDisconnect::Continue,
+        };
         for id in self.ids(|request| request.held & bit(awaited) != 0) {
             if let Some(request) = self.request(id) {
-                request.held = (request.held & !bit(awaited)) | bit(peer);
-                request.degraded |= bit(awaited);
+                request.held |= bit(peer);
+                let policy = if request.replied {
+                    OnDisconnect::Continue
+                } else {
+                    policy
+                };
+                let (held, degraded) = (&mut request.held, &mut request.degraded);
+                without(awaited, policy, held, degraded, &mut request.failed_by);
             }
         }
         for flush in &mut self.flushes {
             if flush.held & bit(awaited) != 0 {
-                flush.held = (flush.held & !bit(awaited)) | bit(peer);
-                flush.degraded |= bit(awaited);
+                flush.held |= bit(peer);
+                without(
+                    awaited,
+                    policy,
+                    &mut flush.held,
+                    &mut flush.degraded,
+                    &mut flush.failed_by,
+                );
             }
         }
         self.need_generation(awaited);
@@ -351,5 +368,23 @@ impl Mirror {
         let complete =
             |(at, link): (usize, &Peer)| (link.state == PeerState::SyncTarget).then_some(PeerIndex(at as u8));
         self.peers.iter().enumerate().filter_map(complete).collect()
+    }
+}
+
+/// What waited for a peer with the data goes to another one: whether it still waits for the first, too.
+fn without(
+    awaited: usize,
+    policy: OnDisconnect,
+    held: &mut PeerMask,
+    degraded: &mut PeerMask,
+    failed_by: &mut Option<PeerIndex>,
+) {
+    if policy == OnDisconnect::Suspend {
+        return;
+    }
+    *held &= !bit(awaited);
+    *degraded |= bit(awaited);
+    if policy == OnDisconnect::Fail {
+        *failed_by = Some(PeerIndex(awaited as u8));
     }
 }

@@ -1,8 +1,8 @@
 //! What two nodes know of each other while a third is Primary.
 
 use super::cluster::Cluster;
-use crate::config::AckMode;
-use crate::event::{Order, PeerIndex, SyncPlan};
+use crate::config::{AckMode, OnDisconnect};
+use crate::event::{Order, PeerIndex, RequestId, SyncPlan};
 use crate::state::{LocalDisk, PeerState};
 
 const A: usize = 0;
@@ -138,4 +138,38 @@ fn whoever_was_told_that_the_leg_is_gone_hears_that_it_is_back() {
     assert_eq!((cluster.record(C, A), cluster.dirty(C, A)), (0, 0));
     assert_eq!((cluster.record(C, B), cluster.dirty(C, B)), (0, 0));
     assert_eq!((cluster.record(B, C), cluster.dirty(B, C)), (0, 0));
+}
+
+/// A has given its image up, C is away, and B, the last one with the data, is lost with a write on its way, and what B's
+/// policy says of that. C comes back: it has everything that was answered.
+fn another_one_stands_in(policy: OnDisconnect) -> (Cluster, RequestId) {
+    let mut cluster = three();
+    cluster.nodes[A].mirror.peers[usize::from(Cluster::index(A, B).0)]
+        .config
+        .on_disconnect = policy;
+    cluster.ordered(A, Order::Detach);
+    cluster.cut(A, C);
+    cluster.stalled.push((A, B));
+    let write = cluster.write(A, 9, 1);
+    cluster.cut(A, B);
+    cluster.stalled.clear();
+    assert!(!cluster.answered(A, write));
+    cluster.connect(A, SyncPlan::Target, C, SyncPlan::Fetched);
+    cluster.settle();
+    (cluster, write)
+}
+
+#[test]
+fn a_write_that_is_to_wait_for_a_lost_peer_waits_though_another_one_stands_in() {
+    let (mut cluster, write) = another_one_stands_in(OnDisconnect::Suspend);
+    assert!(!cluster.answered(A, write));
+    cluster.connect(A, SyncPlan::Source, B, SyncPlan::Target);
+    cluster.settle();
+    assert!(cluster.answered(A, write));
+}
+
+#[test]
+fn a_write_that_is_not_to_wait_for_a_lost_peer_is_answered_when_another_one_stands_in() {
+    let (cluster, write) = another_one_stands_in(OnDisconnect::Continue);
+    assert!(cluster.answered(A, write));
 }
