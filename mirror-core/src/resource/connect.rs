@@ -241,7 +241,7 @@ impl Resource {
                 text,
             } => self.heard_verdict(peer, my_revision, your_revision, verdicts, text),
             Control::Bitmap { volume, blocks, last } => self.heard_bitmap(peer, usize::from(volume), blocks, last),
-            Control::State { role, disks } => self.heard_state(peer, role, &disks),
+            Control::State { role, disks } => self.heard_state(peer, role, &disks, world),
             Control::AskDemote => self.asked_to_demote(peer, connection, world),
             Control::Demoted => self.heard_demoted(peer),
             Control::DemoteRefused(why) => self.heard_demote_refused(peer, &why),

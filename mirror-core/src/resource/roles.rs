@@ -34,7 +34,7 @@ pub(super) struct Past {
     pub last_primary: Option<usize>,
     /// It was seen to be Primary, and nobody is known or likely to have been since.
     pub sure: bool,
-    /// It gave the role up in order, on a connection to this node: who was in step had everything then.
+    /// It gave the role up in order, while this node was in step with it: whoever else was had everything then.
     pub left_in_order: bool,
     /// The operator demoted this node: it does not become Primary by itself.
     pub rests: bool,
@@ -190,7 +190,7 @@ impl Resource {
     }
 
     /// Another node's role and images.
-    pub(super) fn heard_state(&mut self, peer: usize, role: Role, disks: &[LocalDisk]) {
+    pub(super) fn heard_state(&mut self, peer: usize, role: Role, disks: &[LocalDisk], world: &dyn Volumes) {
         let known = &mut self.peers[peer].disks;
         if known.len() == disks.len() {
             for (entry, disk) in known.iter_mut().zip(disks) {
@@ -199,7 +199,9 @@ impl Resource {
         }
         let leaves = role == Role::Secondary && self.peers[peer].is_connected_primary();
         self.heard_role(peer, role);
-        if leaves {
+        // It speaks for those that had everything, to the end. What was on its way to this node and to another one when it
+        // lost both, only one of them may have got.
+        if leaves && self.is_in_step(peer, world) {
             self.past.left_in_order = true;
         }
     }

@@ -2,9 +2,9 @@
 
 use super::volume::Volume;
 use super::world::{World, peer_of};
-use crate::event::PeerIndex;
+use crate::event::{Order, PeerIndex};
 use crate::identity::Role;
-use crate::resource::event::{Answer, Command, Loss};
+use crate::resource::event::{Answer, Command, Loss, Output};
 use crate::resource::{AfterRestart, LinkState};
 use crate::state::LocalDisk;
 
@@ -353,6 +353,23 @@ fn a_primary_that_was_lost_counts_though_another_one_has_left_in_order_since() {
         matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
         "anna may be Primary still: {answer:?}"
     );
+}
+
+#[test]
+fn a_primary_that_leaves_speaks_for_those_in_step_with_it() {
+    for in_step in [true, false] {
+        let mut world = World::working(3, 1);
+        if !in_step {
+            world.nodes[2].volumes[0].fill(peer_of(2, 0));
+        }
+        world.stop(0);
+        let outputs = world.log_outputs(2);
+        world.promote_by_force(2);
+        let doubted = outputs.borrow().iter().any(
+            |output| matches!(output, Output::Order { order: Order::Promote { doubtful, .. }, .. } if !doubtful.is_empty()),
+        );
+        assert_eq!(doubted, !in_step);
+    }
 }
 
 #[test]
