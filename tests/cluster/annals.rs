@@ -122,6 +122,9 @@ impl World {
         let it = &mut self.nodes[node].volumes[volume];
         if !it.partial {
             (it.partial, it.partial_since, it.partial_from) = (true, now, from);
+        } else if it.partial_from != from {
+            // What one brings another may overwrite.
+            it.partial_from = None;
         }
     }
 

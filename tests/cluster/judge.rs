@@ -292,6 +292,7 @@ impl World {
             || present >= GARBAGE
             || stamp >= ROT
             || it.word == Word::Worthless
+            || it.refused.contains(&present)
             || it.disk.rotten.contains(&slot)
             || self.nodes[source].volumes[volume].disk.rotten.contains(&slot)
         {

@@ -82,6 +82,8 @@ pub struct Volume {
     pub failing: Failing,
     /// Sectors that cannot be read until they are written.
     pub bad: BTreeSet<usize>,
+    /// Writes of other nodes that failed here: in part they may be here, and nobody was told that they are.
+    pub refused: BTreeSet<Stamp>,
     /// What was saved before it was overwritten, by slot; while a branch is open.
     pub branch: Option<BTreeMap<usize, Stamp>>,
     /// The reign whose data it holds, as the checker sees it.
@@ -242,6 +244,7 @@ impl Volume {
             timeout: None,
             failing: Failing::default(),
             bad: BTreeSet::new(),
+            refused: BTreeSet::new(),
             branch: None,
             follows: None,
             left_at: 0,

@@ -245,8 +245,16 @@ impl World {
         {
             write.landed |= 1 << node;
         }
-        let slots = sectors.iter().map(|&(slot, _)| slot as usize);
-        self.nodes[node].volumes[volume].disk.report(name, slots);
+        let follows = self.nodes[node].reign.is_none();
+        let it = &mut self.nodes[node].volumes[volume];
+        for &(_, stamp) in &sectors {
+            if is_copy {
+                it.refused.remove(&stamp);
+            } else if operation.fate.is_err() && follows {
+                it.refused.insert(stamp);
+            }
+        }
+        it.disk.report(name, sectors.iter().map(|&(slot, _)| slot as usize));
         Ok(())
     }
 
