@@ -105,7 +105,8 @@ fn surrender(
     let mut decided = Vec::with_capacity(found.len());
     for (found, (mine, theirs)) in found.iter().zip(pairs) {
         let loser = if loser_is_mine { mine } else { theirs };
-        if loser.role == Role::Primary {
+        // No word makes volumes of different sizes fit.
+        if loser.role == Role::Primary || found.verdict == Verdict::SizeMismatch {
             return None;
         }
         let is_already = match found.verdict {

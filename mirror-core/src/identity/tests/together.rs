@@ -95,6 +95,25 @@ fn volumes_that_went_on_on_different_nodes_have_parted() {
     assert_eq!(found, [(SOURCE, Rule::BitmapForPeer), (TARGET_FULL, Rule::FreshOne)]);
 }
 
+/// One volume has parted, another has grown on one node only.
+#[test]
+fn no_word_and_no_policy_makes_volumes_of_different_sizes_fit() {
+    let mut alpha = [
+        Node::new("a", 2).for_peer(1).dirty(9),
+        Node::new("a", 12).for_peer(11).dirty(9),
+    ];
+    alpha[1].volume.size += 4096;
+    let bravo = [Node::new("b", 3).for_peer(1), Node::new("b", 13).for_peer(11)];
+    let expected = [
+        (SPLIT, Rule::PartedTogether),
+        (Verdict::SizeMismatch, Rule::SizeMismatch),
+    ];
+    let zero = SplitBrainPolicy::DiscardZeroChanges;
+    assert_eq!(both(zero, alpha.each_ref(), bravo.each_ref()), expected);
+    let bravo = bravo.map(Node::discards);
+    assert_eq!(both(MANUAL, alpha.each_ref(), bravo.each_ref()), expected);
+}
+
 #[test]
 fn volumes_that_one_primary_kept_on_different_nodes_have_not_parted() {
     let alpha = [
