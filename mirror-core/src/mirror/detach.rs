@@ -4,6 +4,7 @@ use super::Mirror;
 use super::background::CopyPhase;
 use super::peer::Peer;
 use super::request::{PeerMask, Phase, Request, bit};
+use crate::config::AckMode;
 use crate::event::{Failure, OrderRefusal, Refusal, Ticket, VolumeMessage};
 use crate::identity::Role;
 use crate::metadata::ImageIdentity;
@@ -117,6 +118,7 @@ impl Mirror {
     /// What was answered so far has to be durable on the peers that are left, and so has what flushes wait for.
     fn rely_on(&mut self, complete: PeerMask) {
         for peer in (0..self.peers.len()).filter(|&peer| complete & bit(peer) != 0) {
+            self.fence_answered(peer);
             let target = self.peers[peer].flush.request();
             for flush in &mut self.flushes {
                 if flush.targets[peer] == 0 {
@@ -131,6 +133,14 @@ impl Mirror {
             self.advance(id);
         }
         self.advance_flushes();
+    }
+
+    /// What was answered may still be on its way to an asynchronous peer, or in progress there: no flush that comes from here
+    /// on overtakes it.
+    fn fence_answered(&mut self, peer: usize) {
+        if self.peers[peer].config.mode == AckMode::Async {
+            self.enqueue_barrier(peer);
+        }
     }
 
     /// Mutations and flushes that the image has not answered.
@@ -155,7 +165,8 @@ impl Mirror {
         let (Some(peer), None, false) = (stands_in, self.leg.leaving, self.is_changing_role()) else {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
         };
-        // Issued from now on, it comes behind everything sent so far; what is sent from now on is durable by itself.
+        // Issued from now on, it comes behind everything answered so far; what is sent from now on is durable by itself.
+        self.fence_answered(peer);
         let flush = self.peers[peer].flush.request();
         self.leg.leaving = Some(Leaving { ticket, peer, flush });
         self.refresh_modes();

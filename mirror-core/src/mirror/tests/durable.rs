@@ -1,6 +1,9 @@
 //! What a Secondary has to have durably before others may build on it.
 
+use alloc::vec::Vec;
+
 use super::cluster::{Cluster, pair};
+use super::node::Packet;
 use crate::config::{AckMode, OnIoError};
 use crate::event::{Failure, Order, OrderRefusal, SyncPlan};
 use crate::state::LocalDisk;
@@ -24,6 +27,32 @@ fn a_failed_flush_costs_a_secondary_its_image() {
         LocalDisk::Inconsistent,
         "anything may be missing"
     );
+}
+
+/// In progress on B when the image of A goes, and answered before: the next flush of the host has to cover it, and B
+/// answers a flush by what it has applied.
+#[test]
+fn what_an_asynchronous_peer_has_in_progress_is_fenced_before_the_image_is_given_up() {
+    for fails in [false, true] {
+        let mut cluster = pair(AckMode::Async);
+        cluster.stalled.push((A, B));
+        let id = cluster.write(A, 5, 5);
+        assert!(cluster.answered(A, id));
+        if fails {
+            cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+            cluster.nodes[A].broken = Some(Failure::Io);
+            cluster.write(A, 6, 6);
+        } else {
+            cluster.order(A, Order::Detach);
+        }
+        let wire: Vec<Packet> = cluster.wires[&(A, B)].iter().cloned().collect();
+        let place = |what: fn(&Packet) -> bool| wire.iter().position(what);
+        let (fence, flush) = (
+            place(|packet| matches!(packet, Packet::Barrier)),
+            place(|packet| matches!(packet, Packet::Flush)),
+        );
+        assert!(fence.is_some() && fence < flush, "{fails}: {wire:?}");
+    }
 }
 
 /// B has applied what it cannot make durable, and hears a later name. Whether it then counts as whole.
