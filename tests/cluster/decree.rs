@@ -118,7 +118,12 @@ impl World {
         let before = std::mem::replace(&mut self.nodes[node].access, access);
         if access == HostAccess::ReadWrite && before != HostAccess::ReadWrite {
             self.nodes[node].draining = false;
-            // A demotion that did not come about: the reign goes on.
+            // A demotion that did not come about: the reign goes on, also when hosts were gone already.
+            if let Some(reign) = self.nodes[node].leaves.take() {
+                self.trace(|| format!("reign {reign} of {node} goes on"));
+                self.reigns[reign].ended = 0;
+                self.nodes[node].reign = Some(reign);
+            }
             return if self.nodes[node].reign.is_some() {
                 Ok(())
             } else {
@@ -137,6 +142,7 @@ impl World {
         let idle = self.hosts.unanswered[node] == 0 && !self.hosts.is_reading(node);
         if self.nodes[node].draining && (idle || self.options.broken == Some(Broken::Shut)) {
             self.nodes[node].draining = false;
+            self.nodes[node].leaves = self.nodes[node].reign;
             self.reign_ends(node);
             self.feed_resource(node, Input::HostsDrained)?;
         }
@@ -167,7 +173,10 @@ impl World {
     fn resource_event(&mut self, node: usize, event: &ResourceEvent) {
         match event {
             ResourceEvent::SplitBrain { .. } => self.tally.split_brains += 1,
-            ResourceEvent::Role(role) => self.trace(|| format!("{node} is {role:?}")),
+            ResourceEvent::Role(role) => {
+                self.nodes[node].leaves = None;
+                self.trace(|| format!("{node} is {role:?}"));
+            }
             ResourceEvent::Decided { .. } | ResourceEvent::StandAlone { .. } | ResourceEvent::Lost { .. } => {}
         }
     }

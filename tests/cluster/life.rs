@@ -261,7 +261,7 @@ impl World {
         it.told = 0;
         it.links = (1..self.plan.nodes).map(|_| Link::new(volumes, credit)).collect();
         (it.resource, it.timeout, it.turning) = (None, None, false);
-        (it.draining, it.stopping, it.access) = (false, false, HostAccess::Shut);
+        (it.draining, it.stopping, it.access, it.leaves) = (false, false, HostAccess::Shut, None);
         it.said.clear();
         it.copies.clear();
         it.operations.clear();

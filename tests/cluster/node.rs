@@ -204,6 +204,8 @@ pub struct Node {
     pub timeout: Option<u64>,
     /// The reign under way here.
     pub reign: Option<usize>,
+    /// The reign whose hosts have gone, and which is not over before its resource says so.
+    pub leaves: Option<usize>,
     /// A promotion by force is under way.
     pub forcing: bool,
     /// It stops in order.
@@ -307,6 +309,7 @@ impl Node {
             operation_serial: 0,
             access: HostAccess::Shut,
             draining: false,
+            leaves: None,
             life: 0,
             paused_until: 0,
             ahead_us: 0,
