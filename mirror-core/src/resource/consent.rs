@@ -18,62 +18,84 @@ use crate::identity::Role;
 use crate::sabotage::Sabotage;
 use crate::stream::Control;
 
+/// Who was asked, on which connection.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    peer: usize,
+    connection: ConnectionId,
+    agreed: bool,
+}
+
 impl Resource {
-    pub(super) fn ask_for_consent(&mut self, world: &dyn Volumes) {
+    /// Everybody has to agree; whoever has just given the role away to this node has.
+    pub(super) fn begin_consent(&mut self, but: Option<usize>) {
         let until = self.now + CONSENT_MAX;
-        let missing = self.ask_all_but(None);
+        let giver = but.and_then(|peer| Some((peer, self.peers[peer].link.connection()?)));
+        let agreed = giver.map(|(peer, connection)| Asked {
+            peer,
+            connection,
+            agreed: true,
+        });
         if let Some(promotion) = self.promotion() {
             promotion.until = until;
-            promotion.stage = Stage::Consent { missing };
+            promotion.stage = Stage::Consent {
+                asked: agreed.into_iter().collect(),
+            };
         }
-        self.step_promotion(world);
     }
 
-    pub(super) fn ask_all_but(&mut self, but: Option<usize>) -> Vec<(usize, ConnectionId)> {
-        let mut asked = Vec::new();
+    /// Whoever can be asked and was not, on the connection that there is now: what it said on an earlier one it does not
+    /// know of any more.
+    fn ask_all(&mut self, asked: &mut Vec<Asked>) {
         for peer in 0..self.peers.len() {
             let joined = self.peers[peer].joined().map(|joined| joined.connection);
             let held = match &self.peers[peer].link {
                 Link::Comparing(comparing) => comparing.heard.as_ref().map(|_| comparing.connection),
                 _ => None,
             };
-            if let Some(connection) = joined.or(held).filter(|_| but != Some(peer)) {
+            let is_new = |connection: &ConnectionId| !asked.iter().any(|known| known.is_on(peer, *connection));
+            if let Some(connection) = joined.or(held).filter(is_new) {
                 self.emit(Output::Send {
                     peer: index(peer),
                     connection,
                     control: Control::Promoting,
                 });
-                asked.push((peer, connection));
+                asked.push(Asked {
+                    peer,
+                    connection,
+                    agreed: false,
+                });
             }
         }
-        asked
     }
 
-    pub(super) fn step_consent(&mut self, missing: Vec<(usize, ConnectionId)>, late: bool, world: &dyn Volumes) {
-        let mut missing = missing;
-        missing.retain(|(peer, connection)| self.peers[*peer].link.connection() == Some(*connection));
+    pub(super) fn step_consent(&mut self, mut asked: Vec<Asked>, late: bool, world: &dyn Volumes) {
+        asked.retain(|asked| self.peers[asked.peer].link.connection() == Some(asked.connection));
+        self.ask_all(&mut asked);
+        let missing: Vec<&str> = asked
+            .iter()
+            .filter(|asked| !asked.agreed)
+            .map(|asked| self.peers[asked.peer].name.as_str())
+            .collect();
         if missing.is_empty() || !self.keeps(Sabotage::ConsentBeforePromotion) {
             self.commit_promotion(world);
         } else if late {
-            let names: Vec<&str> = missing
-                .iter()
-                .map(|(peer, _)| self.peers[*peer].name.as_str())
-                .collect();
-            let text = format!("{} did not say whether it agrees", names.join(", "));
+            let text = format!("{} did not say whether it agrees", missing.join(", "));
             self.abandon_promotion(Answer::Refused(text));
         } else if let Some(promotion) = self.promotion() {
-            promotion.stage = Stage::Consent { missing };
+            promotion.stage = Stage::Consent { asked };
         }
     }
 
     /// A node has no objection.
     pub(super) fn heard_consent(&mut self, from: usize) {
         if let Some(Promotion {
-            stage: Stage::Consent { missing },
+            stage: Stage::Consent { asked },
             ..
         }) = self.promotion()
         {
-            missing.retain(|(peer, _)| *peer != from);
+            let of_it = asked.iter_mut().filter(|asked| asked.peer == from);
+            of_it.for_each(|asked| asked.agreed = true);
         }
     }
 
@@ -165,5 +187,11 @@ impl Resource {
             }
         }
         None
+    }
+}
+
+impl Asked {
+    fn is_on(&self, peer: usize, connection: ConnectionId) -> bool {
+        self.peer == peer && self.connection == connection
     }
 }

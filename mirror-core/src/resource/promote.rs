@@ -17,7 +17,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::config::{COMMAND_MAX, CONSENT_MAX, CONSENT_STANDS, HANDOVER_MAX, SETTLE_MAX};
+use super::config::{COMMAND_MAX, CONSENT_STANDS, HANDOVER_MAX, SETTLE_MAX};
+use super::consent::Asked;
 use super::event::{Answer, CommandId, Output, Volumes};
 use super::orders::Purpose;
 use super::peer::Link;
@@ -50,7 +51,7 @@ pub(super) struct Promotion {
 pub(super) enum Stage {
     Settling,
     Handover { peer: usize, connection: ConnectionId },
-    Consent { missing: Vec<(usize, ConnectionId)> },
+    Consent { asked: Vec<Asked> },
     Asking { left: usize },
     Ordering { left: usize },
 }
@@ -59,6 +60,11 @@ impl Promotion {
     /// Mirrors are asked, or told.
     pub fn is_ordering(&self) -> bool {
         matches!(self.stage, Stage::Asking { .. } | Stage::Ordering { .. })
+    }
+
+    /// Others have agreed, or have to.
+    pub fn asks_or_orders(&self) -> bool {
+        matches!(self.stage, Stage::Consent { .. }) || self.is_ordering()
     }
 
     pub fn timeout(&self) -> Option<Duration> {
@@ -121,7 +127,7 @@ impl Resource {
                 }
             }
             Stage::Handover { peer, connection } => self.step_handover(peer, connection, late),
-            Stage::Consent { missing } => self.step_consent(missing, late, world),
+            Stage::Consent { asked } => self.step_consent(asked, late, world),
             Stage::Asking { left: 0 } if !refused => self.commit_promotion(world),
             Stage::Asking { left: 0 } | Stage::Ordering { left: 0 } => self.end_promotion(),
             Stage::Asking { .. } | Stage::Ordering { .. } if late => self.answer_late(),
@@ -160,7 +166,10 @@ impl Resource {
         match (permit, primary) {
             (Err(answer), _) => self.abandon_promotion(answer),
             (Ok(()), Some(peer)) => self.ask_for_handover(peer),
-            (Ok(()), None) => self.ask_for_consent(world),
+            (Ok(()), None) => {
+                self.begin_consent(None);
+                self.step_promotion(world);
+            }
         }
     }
 
@@ -209,7 +218,6 @@ impl Resource {
 
     /// The old Primary has become Secondary for this node.
     pub(super) fn heard_demoted(&mut self, peer: usize) {
-        let until = self.now + CONSENT_MAX;
         let asked = match self.promotion() {
             Some(promotion) => matches!(promotion.stage, Stage::Handover { peer: asked, .. } if asked == peer),
             None => false,
@@ -218,12 +226,10 @@ impl Resource {
             return;
         }
         self.heard_role(peer, Role::Secondary);
-        let missing = self.ask_all_but(Some(peer));
         if let Some(promotion) = self.promotion() {
             promotion.handed_over = Some(peer);
-            promotion.until = until;
-            promotion.stage = Stage::Consent { missing };
         }
+        self.begin_consent(Some(peer));
     }
 
     /// The Primary keeps the role.

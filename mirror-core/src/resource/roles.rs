@@ -156,8 +156,12 @@ impl Resource {
         self.tell_state();
     }
 
-    /// Tell everybody what this node is.
+    /// Tell everybody what this node is. Not while it is becoming something else: who has agreed would take it for the end
+    /// of that, and hears at the end.
     pub(super) fn tell_state(&mut self) {
+        if matches!(&self.change, Some(Change::Promotion(promotion)) if promotion.asks_or_orders()) {
+            return;
+        }
         let disks = self.disks_by_name();
         for peer in 0..self.peers.len() {
             self.tell_state_to(peer, disks.clone());
@@ -274,6 +278,11 @@ impl Resource {
 
     /// The mirrors have stopped in order: what was Primary has given everything to everybody it could.
     pub(super) fn stop(&mut self) {
+        let by = match self.change.take() {
+            Some(Change::Promotion(promotion)) => promotion.by,
+            Some(Change::Demotion(demotion)) => demotion.by,
+            None => None,
+        };
         self.role = Role::Secondary;
         self.tell_state();
         for peer in 0..self.peers.len() {
@@ -288,11 +297,6 @@ impl Resource {
         for waiting in core::mem::take(&mut self.waiting) {
             self.answer(Some(waiting.id), Answer::Refused(String::from("the daemon stops")));
         }
-        let by = match self.change.take() {
-            Some(Change::Promotion(promotion)) => promotion.by,
-            Some(Change::Demotion(demotion)) => demotion.by,
-            None => None,
-        };
         self.answer(by, Answer::Refused(String::from("the daemon stops")));
         self.stopped = true;
     }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::time::Duration;
 
 use super::world::{World, peer_of};
@@ -216,6 +217,34 @@ fn of_two_promoted_at_the_same_moment_one_becomes_primary() {
     assert_eq!(primaries, 1, "{}", world.describe());
     let answers = [0, 1].map(|node: usize| world.nodes[node].answers[&ids[node]].clone());
     assert_eq!(answers.iter().filter(|answer| **answer == Answer::Done).count(), 1);
+}
+
+#[test]
+fn consent_that_went_with_its_connection_is_asked_for_again() {
+    let mut world = World::working(3, 1);
+    let command = Command::Promote {
+        force: false,
+        accept: None,
+    };
+    // Berta is not reached. The old Primary, which has given the role away, is lost and comes back meanwhile.
+    let first = Cell::new(true);
+    world.holds = Some(Box::new(move |from, control| {
+        from == 2 && matches!(control, Control::Promoting) && first.take()
+    }));
+    let id = world.give(2, command);
+    world.run();
+    assert_eq!(world.role(0), Role::Secondary);
+    world.part(0, 2);
+    world.heal(0, 2);
+    // It brings nobody up to date beside the node that is about to be Primary: what that one writes would be missing.
+    world.nodes[1].volumes[0].disk = LocalDisk::Outdated;
+    world.part(0, 1);
+    world.heal(0, 1);
+    assert_eq!(world.nodes[2].answers.get(&id), None);
+    assert_eq!(world.nodes[0].volumes[0].up[peer_of(0, 1)], None);
+    world.part(1, 2);
+    assert_eq!(world.nodes[2].answers.get(&id), Some(&Answer::Done));
+    assert_eq!(world.role(2), Role::Primary);
 }
 
 #[test]
