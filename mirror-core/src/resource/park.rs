@@ -1,7 +1,8 @@
 //! What two Secondaries leave to the next Primary.
 
 use super::peer::{Lane, LaneStage, Ruling};
-use crate::identity::{NodeIdentity, Role, Rule, Verdict};
+use crate::identity::{Newer, NodeIdentity, Role, Rule, Verdict};
+use crate::state::LocalDisk;
 
 impl Lane {
     fn park(&mut self) {
@@ -18,14 +19,36 @@ pub(super) fn waits_for_primary(ruling: &Ruling, mine: &NodeIdentity, theirs: &N
 }
 
 /// All volumes of a node are of one time: where one waits for the next Primary, nothing is copied to another, either way.
-/// (What a node has that the other lacks it may have in its cache only.)
+/// (What a node has that the other lacks it may have in its cache only.) And where the image of one is gone that is, or may
+/// be, newer than the other's, nothing of that time is copied to the other beside it.
 pub(super) fn park_beside_waiting(lanes: &mut [Lane], mine: &NodeIdentity, theirs: &NodeIdentity) {
-    let waits = |lane: &Lane| waits_for_primary(&lane.ruling, mine, theirs);
-    if lanes.iter().any(waits) {
-        let copies = |lane: &&mut Lane| {
-            let verdict = lane.ruling.decision.verdict;
-            matches!(verdict, Verdict::Target { .. } | Verdict::Source { .. })
+    let waits = lanes.iter().any(|lane| waits_for_primary(&lane.ruling, mine, theirs));
+    let both_secondary = mine.role == Role::Secondary && theirs.role == Role::Secondary;
+    let gone = |whose| {
+        let mut all = lanes.iter();
+        both_secondary && all.any(|lane| is_gone(&lane.ruling, whose, mine, theirs))
+    };
+    let (gone_here, gone_there) = (gone(Newer::Mine), gone(Newer::Theirs));
+    for lane in lanes {
+        let parked = match lane.ruling.decision.verdict {
+            Verdict::Source { .. } => waits || gone_here,
+            Verdict::Target { .. } => waits || gone_there,
+            _ => false,
         };
-        lanes.iter_mut().filter(copies).for_each(Lane::park);
+        if parked {
+            lane.park();
+        }
     }
+}
+
+/// The one side has no image of a volume of which the other has an image that is, or may be, older.
+fn is_gone(ruling: &Ruling, whose: Newer, mine: &NodeIdentity, theirs: &NodeIdentity) -> bool {
+    let (ours, other) = (&mine.volumes[ruling.mine], &theirs.volumes[ruling.theirs]);
+    let (has, lacks) = if whose == Newer::Mine {
+        (other, ours)
+    } else {
+        (ours, other)
+    };
+    let newer = ruling.decision.newer == whose || (ruling.decision.newer == Newer::Same && lacks.withholds());
+    newer && lacks.disk == LocalDisk::Diskless && has.disk != LocalDisk::Diskless && !has.fresh
 }

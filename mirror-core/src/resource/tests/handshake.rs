@@ -291,3 +291,31 @@ fn after_a_copy_from_a_secondary_nobody_is_taken_to_be_in_step() {
         world.describe()
     );
 }
+
+#[test]
+fn no_volume_is_copied_beside_one_whose_newer_image_is_gone() {
+    let mut world = World::working(2, 2);
+    world.kill(0);
+    world.kill(1);
+    let [first, second] = &mut world.nodes[0].volumes[..] else {
+        unreachable!("two volumes")
+    };
+    // What it had answered last may not be on the other; of the second volume it is not here any more either.
+    first.fill(0);
+    (first.acks_wait, second.acks_wait, second.disk) = (false, false, LocalDisk::Diskless);
+    world.start(0);
+    world.start(1);
+    world.settle();
+    assert_eq!(world.link(1, 0), LinkState::Connected);
+    let copied = &world.nodes[1].volumes[0];
+    assert!(copied.up[0].is_none(), "volumes of two times are no data: {copied:?}");
+    // With its image it brings both.
+    world.nodes[0].volumes[1].detached = LocalDisk::UpToDate;
+    let attach = Command::Attach {
+        volume: 1,
+        replaced: false,
+    };
+    assert_eq!(world.ask(0, attach), Some(Answer::Done));
+    world.settle();
+    assert!(world.all_in_step(), "{}", world.describe());
+}
