@@ -45,7 +45,7 @@ impl World {
         }
         if let Some(&primary) = primaries.first()
             && self.operator.looks.is_multiple_of(16)
-            && self.nobody_has_data()
+            && (self.nobody_has_data() || self.lacks_data(primary))
         {
             // He has to declare some of what is left to be the data: by another promotion.
             return self.carry_out(Action::Demote(primary));
@@ -103,6 +103,17 @@ impl World {
             matches!(disk, Some(LocalDisk::UpToDate | LocalDisk::Outdated))
         };
         (0..self.plan.layouts.len()).any(|volume| !self.nodes.iter().any(|node| complete(node, volume)))
+    }
+
+    /// The Primary lacks some of its own data, and nobody brings it: whoever has an image has it from before that.
+    fn lacks_data(&self, primary: usize) -> bool {
+        self.nodes[primary].volumes.iter().any(|it| {
+            let whole = it
+                .mirror
+                .as_ref()
+                .is_none_or(|mirror| mirror.disk() == LocalDisk::UpToDate);
+            !whole && !it.states.iter().any(|state| state.is_connected())
+        })
     }
 
     /// A volume that has grown on one node only grows on the other.
