@@ -72,11 +72,12 @@ impl World {
         let equal = self.known(node, volume)?.generation == self.known(other, volume)?.generation;
         let it = &self.nodes[node].volumes[volume];
         let (follows, left_at, left_step) = (it.follows, it.left_at, it.left_step);
-        let (partial, power_lost) = (it.partial, it.power_lost);
+        let (partial, power_lost, forgot_at) = (it.partial, it.power_lost, it.forgot_at);
         let theirs = &mut self.nodes[other].volumes[volume];
         if copied {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
             (theirs.partial, theirs.power_lost) = (partial, power_lost);
+            theirs.forgets(forgot_at);
         } else if equal && !partial && !theirs.partial && theirs.follows < follows {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
         }
@@ -95,6 +96,7 @@ impl World {
                 left: (it.left_at, it.left_step),
                 partial: it.partial,
                 power_lost: it.power_lost,
+                forgot_at: it.forgot_at,
             },
             // The Primary may go on without it from here on, if it does not hear that this was heard, or it has already.
             reign => Standing {
@@ -102,6 +104,7 @@ impl World {
                 left: let_go.map_or((now, self.steps), |(_, when)| when),
                 partial: false,
                 power_lost: false,
+                forgot_at: it.forgot_at,
             },
         };
         self.nodes[node].volumes[volume].copied = Some(standing);
@@ -113,6 +116,7 @@ impl World {
         if let Some(standing) = it.copied.take_if(|_| disk == LocalDisk::UpToDate) {
             (it.follows, it.partial, it.power_lost) = (standing.follows, standing.partial, standing.power_lost);
             (it.left_at, it.left_step) = standing.left;
+            it.forgets(standing.forgot_at);
         }
     }
 
@@ -167,8 +171,10 @@ impl World {
             // What it has become since is not this node's to say.
             return Ok(());
         }
+        let forgot_at = [node, other].map(|side| self.nodes[side].volumes[volume].forgot_at);
         for side in [node, other] {
             let it = &mut self.nodes[side].volumes[volume];
+            forgot_at.into_iter().for_each(|at| it.forgets(at));
             it.follows = Some(reign);
             (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, false, false);
             it.word = Word::Keep;

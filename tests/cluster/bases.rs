@@ -15,7 +15,7 @@ impl World {
         }
         let lineage = &self.reigns[follows].volumes[volume];
         let limit = it.with_its_primary_until();
-        let forgot = it.power_lost || self.truth.last_power_loss > self.reigns[follows].since;
+        let forgot = it.power_lost || it.forgot_at > self.reigns[follows].since;
         for slot in 0..lineage.slots().min(disk.slots()) {
             let stamp = disk.read(slot);
             let complaint: Complaint = if it.disk.rotten.contains(&slot) {

@@ -11,6 +11,9 @@ use crate::node::{Word, node_of};
 use crate::outcome::Broken;
 use crate::world::{Check, Event, World};
 
+/// Microseconds after which a volume that has failed gets its daemon restarted by somebody.
+const FAILED_US: u64 = 20_000;
+
 impl World {
     /// Do what a resource says.
     pub fn decree(&mut self, node: usize, output: Output) -> Check {
@@ -184,6 +187,18 @@ impl World {
     /// A connected peer by its index, for commands.
     pub fn index_of(&self, node: usize, other: usize) -> PeerIndex {
         PeerIndex(crate::node::peer_of(node, other) as u8)
+    }
+
+    /// A mirror has given up: never but for a fault of its image or of its metadata.
+    pub fn volume_failed(&mut self, node: usize, volume: usize) -> Check {
+        let it = &mut self.nodes[node].volumes[volume];
+        it.failed = true;
+        if !it.struck {
+            let text = format!("{node}.{volume} has failed, and nothing was wrong with its image or its metadata");
+            return Err(self.violation("failed", text));
+        }
+        self.restart_later(node, FAILED_US);
+        Ok(())
     }
 
     /// The operator restarts a daemon whose volume has failed.

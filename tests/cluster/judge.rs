@@ -312,7 +312,8 @@ impl World {
         let limit = it.with_its_primary_until();
         let durable = write.durable != 0 && write.durable < limit;
         // A node may have said that it has it before its power failed, and been heard afterwards.
-        let volatile = !durable && self.truth.last_power_loss > self.truth.submitted(present);
+        let forgot_at = self.nodes[source].volumes[volume].forgot_at;
+        let volatile = !durable && forgot_at > self.truth.submitted(present);
         let entrusted = write.answered != 0 && write.answered < limit && !volatile;
         if !entrusted || self.truth.is_ancestor(present, stamp, slot) {
             return Ok(());
@@ -356,10 +357,10 @@ impl World {
         };
         // What it had in its cache only nobody had promised of it.
         let asynchronous = self.plan.mode == AckMode::Async;
-        let forgotten = asynchronous && self.truth.last_power_loss > write.submitted;
         let mut at = self.nodes[source].reign.or(self.nodes[source].volumes[volume].follows);
         while let Some(reign) = at {
             let it = &self.reigns[reign];
+            let forgotten = asynchronous && self.nodes[it.node].volumes[volume].forgot_at > write.submitted;
             let lacked = forgotten || !matches!(write.promised[it.node], Promise::Has | Promise::Lacks);
             if it.forced && lacked {
                 return true;

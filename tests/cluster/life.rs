@@ -33,6 +33,7 @@ impl World {
         let delay = (5 + barriers * self.rng.between(20, 700)) * slow;
         let it = &mut self.nodes[node].volumes[volume];
         let fails = std::mem::take(&mut it.failing.metadata);
+        it.struck |= fails;
         it.persisting = Some((transaction, fails));
         self.after(delay, Event::Persisted(node, volume, self.nodes[node].life));
         Ok(())
@@ -94,7 +95,7 @@ impl World {
             (it.offered, it.resizing) = (it.size, None);
             it.attached = mirror.disk() != LocalDisk::Diskless;
             it.states = [mirror_core::state::PeerState::Connecting; PEERS];
-            (it.failed, it.timeout) = (false, None);
+            (it.failed, it.struck, it.timeout) = (false, false, None);
             it.mirror = Some(mirror);
         }
         self.judge_start(node)?;
@@ -273,12 +274,13 @@ impl World {
     }
 
     fn volatile_lost(&mut self, node: usize) {
-        self.truth.last_power_loss = self.truth.tick();
+        let now = self.truth.tick();
         for volume in 0..self.nodes[node].volumes.len() {
             let it = &mut self.nodes[node].volumes[volume];
             it.disk.power_loss(&mut self.rng);
             self.tally.torn_metadata += u64::from(it.store.power_loss(&mut self.rng));
             it.power_lost = true;
+            it.forgets(now);
         }
     }
 

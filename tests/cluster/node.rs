@@ -45,6 +45,8 @@ pub struct Standing {
     pub partial: bool,
     /// It may have forgotten something.
     pub power_lost: bool,
+    /// Of what came before this.
+    pub forgot_at: Moment,
 }
 
 /// One volume on one node.
@@ -100,6 +102,10 @@ pub struct Volume {
     pub partial_from: Option<usize>,
     /// The volatile cache was lost since it followed.
     pub power_lost: bool,
+    /// When a cache was last lost, here or where this data came from, by a power loss or a flush that failed.
+    pub forgot_at: Moment,
+    /// An injected fault has struck it in this life of the daemon.
+    pub struck: bool,
     /// The mirror has said that the volume has failed.
     pub failed: bool,
     /// Image and metadata are to be replaced before the next start.
@@ -228,6 +234,11 @@ impl Volume {
         if self.left_at == 0 { Moment::MAX } else { self.left_at }
     }
 
+    /// What it lost, or those lost whom its data is from, it lost before this.
+    pub fn forgets(&mut self, at: Moment) {
+        self.forgot_at = self.forgot_at.max(at);
+    }
+
     fn new(plan: &Plan, volume: usize, disk: Disk) -> Self {
         Self {
             mirror: None,
@@ -255,6 +266,8 @@ impl Volume {
             partial_since: 0,
             partial_from: None,
             power_lost: false,
+            forgot_at: 0,
+            struck: false,
             failed: false,
             renewed: false,
             copied: None,

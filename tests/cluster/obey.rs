@@ -15,9 +15,6 @@ use crate::operation::{Moving, Purpose, Work};
 use crate::requests::{Asked, Origin};
 use crate::world::{Check, Event, World};
 
-/// Microseconds after which a volume that has failed gets its daemon restarted by somebody.
-const FAILED_US: u64 = 20_000;
-
 /// Things said because of one event at most.
 const OBEYED_MAX: u64 = 20_000;
 
@@ -362,8 +359,7 @@ impl World {
                 self.feed_resource(node, ResourceInput::Disk { volume, disk })?;
             }
             MirrorEvent::VolumeFailed => {
-                self.nodes[node].volumes[volume].failed = true;
-                self.restart_later(node, FAILED_US);
+                self.volume_failed(node, volume)?;
             }
             MirrorEvent::Stopped { .. } => self.volume_stopped(node, volume)?,
             MirrorEvent::PeerState { .. }

@@ -82,7 +82,8 @@ impl World {
     /// Start an operation on an image.
     pub fn start_operation(&mut self, node: usize, volume: usize, work: Work) {
         let unreadable = matches!(&work, Work::Read { range, .. } if self.is_bad(node, volume, *range));
-        let failing = &mut self.nodes[node].volumes[volume].failing;
+        let it = &mut self.nodes[node].volumes[volume];
+        let failing = &mut it.failing;
         let fate = match &work {
             Work::Mutate { .. } | Work::Store { .. } => failing.write.take().map_or(Ok(()), Err),
             Work::Flush(_) => Self::spend(&mut failing.flush),
@@ -90,6 +91,7 @@ impl World {
             Work::Read { .. } => Self::spend(&mut failing.read),
         };
         let astray = matches!(work, Work::Mutate { .. }) && std::mem::take(&mut failing.misdirected);
+        it.struck |= fate.is_err() || astray;
         let (fastest, slowest) = match work {
             Work::Flush(_) => (50, 900),
             _ => (5, 120),
@@ -139,7 +141,8 @@ impl World {
             Work::Flush(_) => {
                 if !whole && self.nodes[node].volumes[volume].attached {
                     // What the image had in its cache may be gone.
-                    self.truth.last_power_loss = self.truth.tick();
+                    let now = self.truth.tick();
+                    self.nodes[node].volumes[volume].forgets(now);
                 }
                 self.feed_mirror(node, volume, Input::LocalFlushDone(operation.fate))?;
             }

@@ -53,8 +53,6 @@ pub struct Write {
 pub struct Truth {
     clock: Moment,
     writes: Vec<Write>,
-    /// When any node last lost its volatile caches, by a power loss or a flush that failed.
-    pub last_power_loss: Moment,
 }
 
 /// Steps back from one stamp to an older one at most.
@@ -77,7 +75,6 @@ impl Truth {
         Self {
             clock: 1,
             writes: vec![old; initial as usize],
-            last_power_loss: 0,
         }
     }
 
