@@ -27,6 +27,7 @@ mod operator;
 mod outcome;
 mod plan;
 mod probe;
+mod promises;
 mod props;
 mod reign;
 mod requests;
@@ -42,6 +43,7 @@ mod strike;
 #[cfg(test)]
 mod tests;
 mod truth;
+mod view;
 mod watch;
 mod wire;
 mod world;

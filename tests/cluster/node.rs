@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mirror_core::Mirror;
-use mirror_core::event::{Output as MirrorOutput, PeerIndex, Ticket, Transaction};
-use mirror_core::identity::VolumeIdentity;
+use mirror_core::event::{Output as MirrorOutput, Ticket, Transaction};
 use mirror_core::metadata::HEADER_BYTES;
 use mirror_core::resource::Resource;
-use mirror_core::resource::event::{HostAccess, Output as ResourceOutput, Volumes};
+use mirror_core::resource::event::{HostAccess, Output as ResourceOutput};
 use mirror_core::state::{LocalDisk, PeerState};
 use mirror_core::stream::{Credit, Intake, Outflow};
 
@@ -365,34 +364,6 @@ pub fn peer_of(node: usize, other: usize) -> usize {
 /// Which node a peer is.
 pub fn node_of(node: usize, peer: usize) -> usize {
     peer + usize::from(peer >= node)
-}
-
-/// The volumes as the resource asks about them.
-pub struct View<'a>(pub &'a [Volume]);
-
-impl Volumes for View<'_> {
-    fn identity(&self, volume: usize, peer: PeerIndex) -> VolumeIdentity {
-        let mirror = self.0[volume].mirror.as_ref();
-        mirror.map_or_else(
-            || unreachable!("a resource lives as long as its mirrors"),
-            |mirror| mirror.identity(peer),
-        )
-    }
-
-    fn dirty_runs(&self, volume: usize, peer: PeerIndex, from: u64, max: usize) -> Vec<std::ops::Range<u64>> {
-        let mirror = self.0[volume].mirror.as_ref();
-        mirror.map_or_else(Vec::new, |mirror| mirror.dirty_runs(peer, from, max))
-    }
-
-    fn gives_up(&self, volume: usize, peer: PeerIndex) -> bool {
-        let mirror = self.0[volume].mirror.as_ref();
-        mirror.is_some_and(|mirror| mirror.gives_up(peer))
-    }
-
-    fn keeps_data_from(&self, volume: usize, peer: PeerIndex) -> bool {
-        let mirror = self.0[volume].mirror.as_ref();
-        mirror.is_some_and(|mirror| mirror.keeps_data_from(peer))
-    }
 }
 
 /// The end of a wait, on a core's clock.

@@ -10,9 +10,10 @@ use mirror_core::stream::Request;
 
 use crate::ask::{Payload, What};
 use crate::net::id_of;
-use crate::node::{PEERS, Said, View, micros};
+use crate::node::{PEERS, Said, micros};
 use crate::operation::{Moving, Purpose, Work};
 use crate::requests::{Asked, Origin};
+use crate::view::View;
 use crate::world::{Check, Event, World};
 
 /// Things said because of one event at most.
