@@ -272,6 +272,9 @@ impl Resource {
         if self.role == Role::Secondary && other == Role::Secondary && self.fell_behind(peer, world) {
             return Some("the other node has fallen behind: decide again");
         }
+        if self.role == Role::Secondary && other == Role::Primary && self.has_marked(peer, world) {
+            return Some("blocks are marked here that the Primary does not know of: decide again");
+        }
         // A Primary has come: what it brings and what this copy brings must not mix.
         let both_secondary = self.role == Role::Secondary && other == Role::Secondary;
         let copies = both_secondary
@@ -283,20 +286,6 @@ impl Resource {
             .partners()
             .any(|at| at != peer && self.peers[at].is_connected_primary());
         (copies && primary).then_some("a Primary is connected: it copies, not two Secondaries")
-    }
-
-    /// This node has got newer data since the two met: the Primary has said that the peer lacks it. Else the peer could
-    /// become Primary with older data, and overwrite this node, which takes it to be in step.
-    fn fell_behind(&self, peer: usize, world: &dyn Volumes) -> bool {
-        let Some(joined) = self.peers[peer].joined() else {
-            return false;
-        };
-        let behind = |lane: &Lane| {
-            let said = &joined.mine.volumes[lane.ruling.mine];
-            let now = world.identity(lane.ruling.volume, index(peer));
-            lane.stage != LaneStage::Preparing && said.for_peer == 0 && now.for_peer != 0
-        };
-        joined.lanes.iter().any(behind) && self.keeps(Sabotage::BehindMeetsAnew)
     }
 
     /// A copy of the volume from the peer has begun and not ended.

@@ -4,12 +4,14 @@
 use core::time::Duration;
 
 use super::config::MEETING_EVERY;
-use super::event::Output;
+use super::event::{Output, Volumes};
 use super::orders::Purpose;
-use super::peer::{LaneStage, Link, Mark};
+use super::peer::{Lane, LaneStage, Link, Mark};
 use super::{Resource, index};
 use crate::event::{ConnectionId, Order, OrderRefusal};
 use crate::identity::{Meeting, NextMeeting};
+use crate::sabotage::Sabotage;
+use crate::state::LocalDisk;
 use crate::stream::Control;
 
 impl Resource {
@@ -130,5 +132,33 @@ impl Resource {
                 control: Control::Met { salt: mark.salt },
             });
         }
+    }
+    /// This node has got newer data since the two met: the Primary has said that the peer lacks it. Else the peer could
+    /// become Primary with older data, and overwrite this node, which takes it to be in step.
+    pub(super) fn fell_behind(&self, peer: usize, world: &dyn Volumes) -> bool {
+        let Some(joined) = self.peers[peer].joined() else {
+            return false;
+        };
+        let behind = |lane: &Lane| {
+            let said = &joined.mine.volumes[lane.ruling.mine];
+            let now = world.identity(lane.ruling.volume, index(peer));
+            lane.stage != LaneStage::Preparing && said.for_peer == 0 && now.for_peer != 0
+        };
+        joined.lanes.iter().any(behind) && self.keeps(Sabotage::BehindMeetsAnew)
+    }
+
+    /// Blocks of the two have been marked here since they met, though neither lacks anything: those of a growth that this node
+    /// led. Whoever was Secondary then has not copied them, and the Primary has not marked them.
+    pub(super) fn has_marked(&self, peer: usize, world: &dyn Volumes) -> bool {
+        let Some(joined) = self.peers[peer].joined() else {
+            return false;
+        };
+        joined.lanes.iter().any(|lane| {
+            let said = &joined.mine.volumes[lane.ruling.mine];
+            let now = world.identity(lane.ruling.volume, index(peer));
+            let whole = said.disk == LocalDisk::UpToDate && now.disk == LocalDisk::UpToDate;
+            let marked = said.dirty_bytes == 0 && now.dirty_bytes > 0 && now.for_peer == 0;
+            lane.stage == LaneStage::Up && whole && marked
+        })
     }
 }
