@@ -3,6 +3,7 @@
 mod connections;
 mod decisions;
 mod disks;
+mod forced;
 mod generations;
 mod order;
 mod resync;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         decisions::ALL,
         order::ALL,
         thirds::ALL,
+        forced::ALL,
     ]
     .into_iter()
     .flatten()
