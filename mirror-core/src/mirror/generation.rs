@@ -185,8 +185,8 @@ impl Mirror {
             return;
         }
         self.peers[peer].told = Told::Known;
-        if self.peers[peer].state == PeerState::SyncTarget {
-            self.leg.confirmed = None;
+        if self.peers[peer].state == PeerState::SyncTarget && self.leg.confirmed.take().is_some() {
+            self.resume_suspended();
         }
         self.peer_in_step(peer);
         self.announce_in_step(peer);

@@ -132,6 +132,8 @@ impl Mirror {
         if self.peers[at].connection == Some(connection) {
             self.lose_peer(at, PeerState::Connecting);
             self.reconnect(at);
+        } else if self.peers[at].connection.is_none() {
+            self.peers[at].lacks = false;
         }
     }
 

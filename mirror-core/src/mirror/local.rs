@@ -83,6 +83,11 @@ impl Mirror {
         self.is_primary() && !served
     }
 
+    /// The log cannot tell any more what is sent, and no peer that has everything has the name yet that would.
+    fn is_untold(&self) -> bool {
+        self.leg.metadata_dead && self.has_complete_peer() && self.leg.confirmed.is_some()
+    }
+
     /// May a change start, as far as the leg here is concerned?
     pub(super) fn leg_admission(&self) -> Admission {
         if self.role == Role::Secondary {
@@ -93,7 +98,9 @@ impl Mirror {
                 Admission::Open
             };
         }
-        if self.leg_is_complete() || self.has_complete_peer() {
+        if self.is_untold() {
+            Admission::Suspended
+        } else if self.leg_is_complete() || self.has_complete_peer() {
             Admission::Open
         } else if self.leg.gave_up {
             Admission::Refused(Refusal::Local(Failure::Io))

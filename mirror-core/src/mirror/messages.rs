@@ -60,11 +60,12 @@ impl Mirror {
     }
 
     /// A change that came from a peer is not made here. Its sender will hear of it, and may have said already that this leg
-    /// has everything, or has the data under a new name: such a word does not count any more.
+    /// has everything, or has the data under a new name: such a word does not count any more. (It may have come on a
+    /// connection that `PeerUp` has not named yet.)
     pub(super) fn missed_change(&mut self) {
         if self.role == Role::Secondary {
-            let connected = self.peers.iter_mut().filter(|link| link.connection.is_some());
-            connected.for_each(|link| link.lacks = true);
+            let partners = self.peers.iter_mut().filter(|link| link.link == LinkKind::Stream);
+            partners.for_each(|link| link.lacks = true);
         }
     }
 

@@ -1,11 +1,15 @@
 //! What a Secondary has to have durably before others may build on it.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::cluster::{Cluster, pair};
-use super::node::Packet;
+use super::node::{Origin, Packet};
 use crate::config::{AckMode, OnIoError};
-use crate::event::{Failure, Order, OrderRefusal, SyncPlan};
+use crate::event::{
+    ConnectionId, Failure, HostOp, Input, Mutation, MutationKind, Order, OrderRefusal, SyncPlan, VolumeMessage,
+};
+use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::state::LocalDisk;
 
 const A: usize = 0;
@@ -148,6 +152,58 @@ fn who_has_missed_a_change_takes_no_later_name() {
     assert_ne!(cluster.generation(A), 100);
     assert_eq!(cluster.generation(B), 100);
     assert_eq!(cluster.nodes[B].disconnects, [Cluster::index(B, A)]);
+}
+
+/// The same where B's resource has not told its mirror yet of the connection that it came on.
+#[test]
+fn nor_who_missed_it_on_a_connection_that_has_no_name_yet() {
+    let mut cluster = pair(AckMode::Async);
+    cluster.cut(A, B);
+    let mutation = Mutation {
+        range: ByteRange::new(5 * BLOCK_BYTES, BLOCK_BYTES),
+        kind: MutationKind::Write,
+        fua: false,
+    };
+    let id = cluster.nodes[B].request(Origin::Host, vec![5]);
+    let op = HostOp::Mutate(mutation);
+    cluster.nodes[B].broken = Some(Failure::NoSpace);
+    cluster.feed(B, Input::Host { id, op });
+    cluster.nodes[B].broken = None;
+    let message = VolumeMessage::Generation {
+        current: 200,
+        previous: 100,
+        outdated: vec![],
+    };
+    let early = Input::FromPeer {
+        peer: Cluster::index(B, A),
+        connection: ConnectionId(cluster.connection + 1),
+        message,
+    };
+    cluster.feed(B, early);
+    assert_eq!(cluster.generation(B), 100);
+    assert_eq!(cluster.nodes[B].disconnects, [Cluster::index(B, A)]);
+}
+
+/// What the Primary's log does not tell of any more, should both die, only the partner's name for the data tells.
+#[test]
+fn without_metadata_nothing_is_sent_before_a_partner_has_the_new_name() {
+    let mut cluster = pair(AckMode::Sync);
+    cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+    cluster.nodes[A].holds_metadata = true;
+    cluster.nodes[B].holds_metadata = true;
+    let write = cluster.write(A, 5, 5);
+    let log = cluster.nodes[A].transactions.pop_front().unwrap();
+    let outcome = Err(Failure::Io);
+    cluster.feed(A, Input::Persisted { id: log.id, outcome });
+    cluster.settle();
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Diskless);
+    assert_eq!(cluster.nodes[B].image[5], 0, "nobody would know of it");
+    while !cluster.nodes[B].transactions.is_empty() {
+        cluster.save(B);
+    }
+    assert_eq!(cluster.generation(A), cluster.generation(B));
+    assert_eq!(cluster.nodes[B].image[5], 5);
+    assert!(cluster.answered(A, write));
 }
 
 /// A flush has failed on the Primary, and its partner is gone before it had got what was answered: neither is the data.
