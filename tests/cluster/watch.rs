@@ -60,7 +60,10 @@ impl World {
                 if outside || volume.disk.rotten.contains(&slot) {
                     continue;
                 }
-                for stamp in volume.disk.survivors(slot) {
+                // Two Secondaries may have grown together: what a new image holds there is marked, and copied over when there
+                // is a Primary.
+                let grown = self.plan.layouts[at].offset(slot) >= self.plan.layouts[at].size;
+                for stamp in volume.disk.survivors(slot).filter(|&stamp| !grown || stamp < GARBAGE) {
                     let complaint = lineage.survives_as_of(&self.truth, slot, stamp, newest);
                     complaint.map_err(|text| {
                         let what = format!("{node}.{at} holds or may hold something of moment {newest}, but {text}");
