@@ -178,7 +178,11 @@ impl World {
             (Action::Attach { volume, .. }, Answer::Refused(_)) if self.phase == Phase::Safety => {
                 self.keep_detached(node, *volume);
             }
-            (Action::Connect { discard: true, .. }, Answer::Done) => self.judge.discarded = true,
+            (Action::Connect { discard: true, .. }, Answer::Done) => {
+                self.judge.discarded = true;
+                // A copy that ended while it was being taken down has not used the word up.
+                self.word(node, Word::Discard);
+            }
             (Action::Demote(_), Answer::Refused(_)) if self.phase != Phase::Safety => {
                 // Requests of hosts that are held for want of a peer: he stops the daemon.
                 self.restart_later(node, 1_000);
