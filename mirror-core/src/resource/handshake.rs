@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Event, Output, Volumes};
-use super::loss::has_more;
+use super::loss::{has_more, lacked};
 use super::park::waits_for_primary;
 use super::peer::{Comparing, Link, Ruling, VerdictHeard};
 use super::why::{HandshakeRecord, VolumeRecord};
@@ -141,8 +141,9 @@ impl Resource {
         let record = HandshakeRecord::new(&self.config.name, self.now, mine, theirs, &rulings);
         let refusal = refusal(&record, &rulings, mine, theirs);
         let newer = rulings.iter().any(|ruling| has_more(ruling, theirs));
+        let lacked = lacked(&self.peers[peer].lacked, &rulings, mine);
         self.peers[peer].record = Some(record);
-        self.peers[peer].newer = newer;
+        (self.peers[peer].newer, self.peers[peer].lacked) = (newer, lacked);
         let any = |is: fn(&Verdict) -> bool| rulings.iter().any(|ruling| is(&ruling.decision.verdict));
         let is_split = any(|verdict| {
             matches!(

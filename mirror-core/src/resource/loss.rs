@@ -8,7 +8,7 @@ use super::event::{Loss, Volumes};
 use super::peer::{Joined, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
-use crate::identity::{Newer, NodeIdentity, Role};
+use crate::identity::{Generation, Newer, NodeIdentity, Role, Rule};
 use crate::state::LocalDisk;
 
 impl Resource {
@@ -22,7 +22,9 @@ impl Resource {
                 LocalDisk::UpToDate | LocalDisk::Diskless => {}
             }
         }
-        loss.unknown |= self.partners().any(|at| self.peers[at].newer);
+        loss.unknown |= self
+            .partners()
+            .any(|at| self.peers[at].newer || self.still_lacks(at, world));
         if self.past.mine && self.past.this_life {
             return loss;
         }
@@ -35,6 +37,12 @@ impl Resource {
             }
         }
         loss
+    }
+
+    /// The peer has had newer data than what is here still.
+    fn still_lacks(&self, at: usize, world: &dyn Volumes) -> bool {
+        let mut lacked = self.peers[at].lacked.iter();
+        lacked.any(|&(volume, held)| !self.volumes[volume].removed && world.identity(volume, index(at)).current == held)
     }
 
     /// It was Primary when it was lost, as far as was known here, and may be still, whoever else was since.
@@ -119,6 +127,21 @@ impl Resource {
             .map(|at| index(*at))
             .collect()
     }
+}
+
+/// What is here by the same name as when the other had newer data, unless somebody has decided that this counts.
+pub(super) fn lacked(
+    before: &[(usize, Generation)],
+    rulings: &[Ruling],
+    mine: &NodeIdentity,
+) -> Vec<(usize, Generation)> {
+    let lacks = |ruling: &&Ruling| {
+        let held = (ruling.volume, mine.volumes[ruling.mine].current);
+        let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
+        ruling.decision.newer == Newer::Theirs || (before.contains(&held) && !decided)
+    };
+    let held = |ruling: &Ruling| (ruling.volume, mine.volumes[ruling.mine].current);
+    rulings.iter().filter(lacks).map(held).collect()
 }
 
 /// The other has, or may have, newer data of this volume.

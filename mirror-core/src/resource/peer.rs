@@ -8,7 +8,7 @@ use super::event::Loss;
 use super::why::HandshakeRecord;
 use crate::config::PeerKind;
 use crate::event::ConnectionId;
-use crate::identity::{Decision, Meeting, NextMeeting, NodeIdentity, Role};
+use crate::identity::{Decision, Generation, Meeting, NextMeeting, NodeIdentity, Role};
 use crate::state::LocalDisk;
 
 /// One peer of the resource.
@@ -34,6 +34,9 @@ pub(super) struct Peer {
     /// It has (or may have, without its image) newer data than this node, as the last handshake found, and this node has not
     /// got it since.
     pub newer: bool,
+    /// Volumes in which it had newer data than this node had under this name, at some handshake. It may say otherwise later:
+    /// one that lived on another node's image falls back to its own.
+    pub lacked: Vec<(usize, Generation)>,
     /// Its role as it said last, in this connection or an earlier one.
     pub role: Role,
     /// Its images, as it said last on this connection, by name.
@@ -216,6 +219,7 @@ impl Peer {
             stand_alone: None,
             split_brain: None,
             newer: false,
+            lacked: Vec::new(),
             role: Role::Secondary,
             disks: Vec::new(),
             missed: None,

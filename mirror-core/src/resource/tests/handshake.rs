@@ -320,6 +320,36 @@ fn no_volume_is_copied_beside_one_whose_newer_image_is_gone() {
     assert!(world.all_in_step(), "{}", world.describe());
 }
 
+/// A Primary that lives on another node's image falls back to its own when it leaves the role.
+#[test]
+fn newer_data_that_were_seen_once_are_not_forgotten_when_who_had_them_shows_older_ones() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    world.kill(0);
+    let held = world.nodes[0].volumes[0].current;
+    world.nodes[0].volumes[0].new_generation(77);
+    world.nodes[0].volumes[0].records[0] = held;
+    world.nodes[0].volumes[0].disk = LocalDisk::Inconsistent;
+    world.nodes[0].volumes[0].primary = false;
+    world.start(0);
+    world.heal(0, 1);
+    world.settle();
+    world.part(0, 1);
+    world.kill(0);
+    let volume = &mut world.nodes[0].volumes[0];
+    (volume.current, volume.disk) = (held, LocalDisk::UpToDate);
+    volume.history.clear();
+    volume.records[0] = 0;
+    world.start(0);
+    world.heal(0, 1);
+    world.settle();
+    let answer = world.promote(1);
+    assert!(
+        matches!(&answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "{answer:?}"
+    );
+}
+
 /// Clara led a growth while nobody was Primary: what is new is marked with her alone.
 #[test]
 fn what_is_marked_on_a_secondary_only_is_copied_by_its_primary() {
