@@ -248,17 +248,23 @@ impl World {
         {
             write.landed |= 1 << node;
         }
+        self.note_refused(node, operation, &sectors, is_copy);
+        let slots = sectors.iter().map(|&(slot, _)| slot as usize);
+        self.nodes[node].volumes[volume].disk.report(name, slots);
+        Ok(())
+    }
+
+    /// A write of another node that fails here is not this node's to keep; a copy that brings it later is.
+    fn note_refused(&mut self, node: usize, operation: &Operation, sectors: &Sectors, is_copy: bool) {
         let follows = self.nodes[node].reign.is_none();
-        let it = &mut self.nodes[node].volumes[volume];
-        for &(_, stamp) in &sectors {
+        let refused = &mut self.nodes[node].volumes[operation.volume].refused;
+        for (_, stamp) in sectors {
             if is_copy {
-                it.refused.remove(&stamp);
+                refused.remove(stamp);
             } else if operation.fate.is_err() && follows {
-                it.refused.insert(stamp);
+                refused.insert(*stamp);
             }
         }
-        it.disk.report(name, sectors.iter().map(|&(slot, _)| slot as usize));
-        Ok(())
     }
 
     /// What an operation writes, sector by sector.
