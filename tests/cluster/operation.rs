@@ -254,14 +254,14 @@ impl World {
         Ok(())
     }
 
-    /// A write of another node that fails here is not this node's to keep; a copy that brings it later is.
+    /// A write of another node that fails here is not this node's to keep; until it has come again.
     fn note_refused(&mut self, node: usize, operation: &Operation, sectors: &Sectors, is_copy: bool) {
         let follows = self.nodes[node].reign.is_none();
         let refused = &mut self.nodes[node].volumes[operation.volume].refused;
         for (_, stamp) in sectors {
-            if is_copy {
+            if operation.fate.is_ok() {
                 refused.remove(stamp);
-            } else if operation.fate.is_err() && follows {
+            } else if follows && !is_copy {
                 refused.insert(*stamp);
             }
         }

@@ -140,8 +140,11 @@ impl Resource {
                 let text = format!("{other} is becoming Primary at the same moment, and its name comes first");
                 self.abandon_promotion(Answer::Refused(text));
                 self.peers[peer].consented = Some(self.now);
-                self.past.last_primary = Some(peer);
                 // Perhaps it will not be.
+                if self.past.unless_taken.is_none() && !self.past.mine {
+                    self.past.unless_taken = Some(self.past.last_primary);
+                }
+                self.past.last_primary = Some(peer);
                 self.past.sure = false;
                 self.past.left_in_order = false;
                 self.past.mine = false;

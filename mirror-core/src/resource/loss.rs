@@ -29,11 +29,14 @@ impl Resource {
             return loss;
         }
         loss.unknown |= self.partners().any(|at| self.may_serve(at));
-        match self.past.last_primary {
-            Some(primary) => self.add_missed(primary, &mut loss),
-            None => {
-                let joined = |at: usize| self.peers[at].joined().is_some_and(Joined::is_ready);
-                loss.unknown |= !self.partners().all(joined);
+        // Whoever was allowed to take the role may not have: the one before counts as well.
+        for primary in self.past.unless_taken.into_iter().chain([self.past.last_primary]) {
+            match primary {
+                Some(primary) => self.add_missed(primary, &mut loss),
+                None => {
+                    let joined = |at: usize| self.peers[at].joined().is_some_and(Joined::is_ready);
+                    loss.unknown |= !self.partners().all(joined);
+                }
             }
         }
         loss
@@ -75,9 +78,9 @@ impl Resource {
             return;
         };
         if let Some(missed) = end.loss {
-            loss.age = missed.age;
-            loss.bytes = missed.bytes;
-            loss.flushes = missed.flushes;
+            loss.age = loss.age.max(missed.age);
+            loss.bytes = loss.bytes.max(missed.bytes);
+            loss.flushes = loss.flushes.max(missed.flushes);
         }
         // It had become Secondary in order, when everybody had everything.
         let in_order = end.role == Role::Secondary;

@@ -52,6 +52,7 @@ impl Resource {
         if self.past.last_primary == Some(peer) {
             self.past.last_primary = None;
         }
+        self.past.unless_taken.take_if(|before| *before == Some(peer));
         self.command_for_all(id, &Order::RemovePeer(index(peer)), Then::Nothing);
     }
 

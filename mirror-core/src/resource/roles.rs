@@ -34,6 +34,8 @@ pub(super) struct Past {
     pub last_primary: Option<usize>,
     /// It was seen to be Primary, and nobody is known or likely to have been since.
     pub sure: bool,
+    /// Who it was if the last one, which was allowed to take the role, did not; `Some(None)`: nobody knows.
+    pub unless_taken: Option<Option<usize>>,
     /// It gave the role up in order, while this node was in step with it: whoever else was had everything then.
     pub left_in_order: bool,
     /// The operator demoted this node: it does not become Primary by itself.
@@ -52,6 +54,7 @@ impl Past {
             this_life: false,
             last_primary: None,
             sure: false,
+            unless_taken: None,
             left_in_order: false,
             rests: false,
             take_back: resumes.then_some(Duration::ZERO),
@@ -216,6 +219,7 @@ impl Resource {
         if role == Role::Primary {
             self.past.last_primary = Some(peer);
             self.past.sure = true;
+            self.past.unless_taken = None;
             self.past.left_in_order = false;
             if self.role == Role::Secondary {
                 self.past.mine = false;

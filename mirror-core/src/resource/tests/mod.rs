@@ -1,6 +1,7 @@
 //! Resources of two and three nodes with tiny volumes.
 
 mod handshake;
+mod loss;
 mod members;
 mod random;
 mod roles;

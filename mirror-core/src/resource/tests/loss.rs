@@ -1,0 +1,38 @@
+//! What a promotion would do without, and when nobody can say.
+
+use super::world::{World, peer_of};
+use crate::resource::event::Answer;
+use crate::stream::Control;
+
+/// Berta and clara are together, anna is Primary and apart from them; clara has been killed since and knows of no Primary.
+fn nobody_known() -> World {
+    let mut world = World::working(3, 1);
+    world.part(0, 1);
+    world.part(0, 2);
+    world.kill(2);
+    world.write(0, 5);
+    world.start(2);
+    world.settle();
+    world
+}
+
+#[test]
+fn who_was_allowed_to_be_primary_and_is_not_hides_nobody_that_may_be() {
+    for allows in [false, true] {
+        let mut world = nobody_known();
+        let berta = peer_of(2, 1);
+        if allows {
+            let connection = world.nodes[2].connections[berta].expect("they are together");
+            world.give_control(2, berta as u8, connection, Control::Promoting);
+            // Berta thinks better of it.
+            world.part(1, 2);
+            world.heal(1, 2);
+            world.settle();
+        }
+        let answer = world.promote(2);
+        assert!(
+            matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+            "anna may be Primary: {answer:?}"
+        );
+    }
+}
