@@ -169,11 +169,7 @@ impl Mirror {
                 continue;
             }
             flush.waiting &= !bit(peer);
-            match policy {
-                OnDisconnect::Continue => flush.degraded |= bit(peer),
-                OnDisconnect::Suspend => flush.held |= bit(peer),
-                OnDisconnect::Fail => flush.failed_by = Some(PeerIndex(peer as u8)),
-            }
+            flush.lose(peer, policy);
         }
     }
 

@@ -280,20 +280,13 @@ impl Mirror {
                 } else {
                     policy
                 };
-                let (held, degraded) = (&mut request.held, &mut request.degraded);
-                without(awaited, policy, held, degraded, &mut request.failed_by);
+                request.lose(awaited, policy);
             }
         }
         for flush in &mut self.flushes {
             if flush.held & bit(awaited) != 0 {
                 flush.held |= bit(peer);
-                without(
-                    awaited,
-                    policy,
-                    &mut flush.held,
-                    &mut flush.degraded,
-                    &mut flush.failed_by,
-                );
+                flush.lose(awaited, policy);
             }
         }
         self.need_generation(awaited);
@@ -375,23 +368,5 @@ impl Mirror {
         let complete =
             |(at, link): (usize, &Peer)| (link.state == PeerState::SyncTarget).then_some(PeerIndex(at as u8));
         self.peers.iter().enumerate().filter_map(complete).collect()
-    }
-}
-
-/// What waited for a peer with the data goes to another one: whether it still waits for the first, too.
-fn without(
-    awaited: usize,
-    policy: OnDisconnect,
-    held: &mut PeerMask,
-    degraded: &mut PeerMask,
-    failed_by: &mut Option<PeerIndex>,
-) {
-    if policy == OnDisconnect::Suspend {
-        return;
-    }
-    *held &= !bit(awaited);
-    *degraded |= bit(awaited);
-    if policy == OnDisconnect::Fail {
-        *failed_by = Some(PeerIndex(awaited as u8));
     }
 }

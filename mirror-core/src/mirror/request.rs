@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::config::PEERS_MAX;
+use crate::config::{OnDisconnect, PEERS_MAX};
 use crate::event::{Failure, Mutation, PeerIndex, RequestId};
 
 /// One bit per peer.
@@ -94,6 +94,11 @@ impl Request {
     pub(crate) fn busy(&self) -> PeerMask {
         self.queued | self.in_flight | self.held
     }
+
+    /// This peer is lost: what `policy` says of what it has not answered.
+    pub(crate) fn lose(&mut self, peer: usize, policy: OnDisconnect) {
+        lose(peer, policy, &mut self.held, &mut self.degraded, &mut self.failed_by);
+    }
 }
 
 /// A host flush under way.
@@ -111,4 +116,30 @@ pub(crate) struct FlushRequest {
     /// Peers it goes without: their new generation has to be durable.
     pub(crate) degraded: PeerMask,
     pub(crate) failed_by: Option<PeerIndex>,
+}
+
+impl FlushRequest {
+    /// This peer is lost: what `policy` says of what it has not answered.
+    pub(crate) fn lose(&mut self, peer: usize, policy: OnDisconnect) {
+        lose(peer, policy, &mut self.held, &mut self.degraded, &mut self.failed_by);
+    }
+}
+
+fn lose(
+    peer: usize,
+    policy: OnDisconnect,
+    held: &mut PeerMask,
+    degraded: &mut PeerMask,
+    failed_by: &mut Option<PeerIndex>,
+) {
+    let (is, is_not) = if policy == OnDisconnect::Suspend {
+        (held, degraded)
+    } else {
+        (degraded, held)
+    };
+    *is |= bit(peer);
+    *is_not &= !bit(peer);
+    if policy == OnDisconnect::Fail {
+        *failed_by = Some(PeerIndex(peer as u8));
+    }
 }

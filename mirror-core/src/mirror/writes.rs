@@ -180,14 +180,7 @@ impl Mirror {
         if request.replied || !is_sync {
             return;
         }
-        match policy {
-            OnDisconnect::Continue => {}
-            OnDisconnect::Suspend => {
-                request.degraded &= !bit(peer);
-                request.held |= bit(peer);
-            }
-            OnDisconnect::Fail => request.failed_by = Some(PeerIndex(peer as u8)),
-        }
+        request.lose(peer, policy);
     }
 
     /// What a host hears when the loss of this peer fails its change.

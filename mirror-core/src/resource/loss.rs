@@ -138,13 +138,13 @@ pub(super) fn lacked(
     rulings: &[Ruling],
     mine: &NodeIdentity,
 ) -> Vec<(usize, Generation)> {
-    let lacks = |ruling: &&Ruling| {
+    let lacks = |ruling: &Ruling| {
         let held = (ruling.volume, mine.volumes[ruling.mine].current);
         let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
-        ruling.decision.newer == Newer::Theirs || (before.contains(&held) && !decided)
+        let lacks = ruling.decision.newer == Newer::Theirs || (before.contains(&held) && !decided);
+        lacks.then_some(held)
     };
-    let held = |ruling: &Ruling| (ruling.volume, mine.volumes[ruling.mine].current);
-    rulings.iter().filter(lacks).map(held).collect()
+    rulings.iter().filter_map(lacks).collect()
 }
 
 /// The other has, or may have, newer data of this volume.

@@ -133,6 +133,7 @@ impl Resource {
             });
         }
     }
+
     /// This node has got newer data since the two met: the Primary has said that the peer lacks it. Else the peer could
     /// become Primary with older data, and overwrite this node, which takes it to be in step.
     pub(super) fn fell_behind(&self, peer: usize, world: &dyn Volumes) -> bool {
