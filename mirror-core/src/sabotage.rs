@@ -77,6 +77,8 @@ rules! {
     Doubt,
     /// An `async` peer is not waited for while the leg here is not complete.
     ForcedSync,
+    /// What the last leg that had everything had not confirmed when it was lost is sent again, though it was answered.
+    LostAnswers,
     /// The target of a resync stays UpToDate while it is overwritten.
     BeginTarget,
     /// The target of a resync that no handshake announced is not told before it is overwritten.

@@ -125,9 +125,17 @@ impl World {
         let it = &mut self.nodes[node].volumes[volume];
         if !it.partial {
             (it.partial, it.partial_since, it.partial_from) = (true, now, from);
+            self.content_goes(node, volume);
         } else if it.partial_from != from {
             // What one brings another may overwrite.
             it.partial_from = None;
+        }
+    }
+
+    /// Who had half a copy of what was here has half a copy of nothing that is there any more.
+    pub fn content_goes(&mut self, node: usize, volume: usize) {
+        for other in &mut self.nodes {
+            other.volumes[volume].partial_from.take_if(|from| *from == node);
         }
     }
 

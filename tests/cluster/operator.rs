@@ -268,11 +268,7 @@ impl World {
             self.nodes[node].volumes[volume].disk = Disk::new(&content);
             self.nodes[node].volumes[volume].bad.clear();
             self.nodes[node].volumes[volume].follows = None;
-            // Who had half a copy of the old image has half a copy of nothing that is there any more.
-            for other in &mut self.nodes {
-                let it = &mut other.volumes[volume];
-                it.partial_from.take_if(|from| *from == node);
-            }
+            self.content_goes(node, volume);
         }
         self.nodes[node].volumes[volume].attached = true;
     }

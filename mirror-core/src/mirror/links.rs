@@ -226,6 +226,7 @@ impl Mirror {
             self.need_generation(peer);
         }
         let lost = self.ids(|request| (request.queued | request.in_flight) & bit(peer) != 0);
+        self.lose_answered(peer, &lost);
         for &id in &lost {
             self.lose(peer, id);
         }
@@ -233,6 +234,17 @@ impl Mirror {
             self.advance(id);
         }
         self.open_gates();
+    }
+
+    /// The last leg that had everything is lost before it confirmed what was answered (`async`). Whether it has it is not
+    /// known, and sent again it could land on what is newer there: the image there is of one moment, and stays so.
+    fn lose_answered(&mut self, peer: usize, lost: &[RequestId]) {
+        let answered = lost
+            .iter()
+            .any(|&id| self.request(id).is_some_and(|request| request.replied));
+        if answered && self.holds_for_data(peer) && self.keeps(Sabotage::LostAnswers) {
+            self.fail_volume();
+        }
     }
 
     /// The peer is out of the configuration: nothing waits for it to come back.

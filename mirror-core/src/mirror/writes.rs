@@ -168,7 +168,6 @@ impl Mirror {
     pub(super) fn lose(&mut self, peer: usize, id: RequestId) {
         self.degrade(peer, id);
         if self.holds_for_data(peer) {
-            // Also what was answered (`async`): the leg that had it may be gone.
             if let Some(request) = self.request(id) {
                 request.degraded &= !bit(peer);
                 request.held |= bit(peer);
