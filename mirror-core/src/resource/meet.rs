@@ -9,7 +9,7 @@ use super::orders::Purpose;
 use super::peer::{Lane, LaneStage, Link, Mark};
 use super::{Resource, index};
 use crate::event::{ConnectionId, Order, OrderRefusal};
-use crate::identity::{Meeting, NextMeeting};
+use crate::identity::{Meeting, NextMeeting, Verdict};
 use crate::sabotage::Sabotage;
 use crate::state::LocalDisk;
 use crate::stream::Control;
@@ -148,8 +148,9 @@ impl Resource {
         joined.lanes.iter().any(behind) && self.keeps(Sabotage::BehindMeetsAnew)
     }
 
-    /// Blocks of the two have been marked here since they met, though neither lacks anything: those of a growth that this node
-    /// led. Whoever was Secondary then has not copied them, and the Primary has not marked them.
+    /// Blocks of the two have been marked here since they met, or since the copy ended with which that began, though neither
+    /// lacks anything: those of a growth that this node led. Whoever was Secondary then has not copied them, and the Primary
+    /// has not marked them.
     pub(super) fn has_marked(&self, peer: usize, world: &dyn Volumes) -> bool {
         let Some(joined) = self.peers[peer].joined() else {
             return false;
@@ -157,9 +158,11 @@ impl Resource {
         joined.lanes.iter().any(|lane| {
             let said = &joined.mine.volumes[lane.ruling.mine];
             let now = world.identity(lane.ruling.volume, index(peer));
-            let whole = said.disk == LocalDisk::UpToDate && now.disk == LocalDisk::UpToDate;
-            let marked = said.dirty_bytes == 0 && now.dirty_bytes > 0 && now.for_peer == 0;
-            lane.stage == LaneStage::Up && whole && marked
+            // A copy begins with an image that is not whole, and its end forgets what was marked.
+            let copied = matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
+            let clean = copied || (said.disk == LocalDisk::UpToDate && said.dirty_bytes == 0);
+            let marked = now.disk == LocalDisk::UpToDate && now.dirty_bytes > 0 && now.for_peer == 0;
+            lane.stage == LaneStage::Up && clean && marked
         })
     }
 }

@@ -5,6 +5,7 @@ mod loss;
 mod members;
 mod random;
 mod roles;
+mod secondaries;
 mod shell;
 mod space;
 mod split;
