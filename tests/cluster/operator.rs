@@ -267,7 +267,8 @@ impl World {
             let content = garbage(&mut self.rng, slots);
             self.nodes[node].volumes[volume].disk = Disk::new(&content);
             self.nodes[node].volumes[volume].bad.clear();
-            self.nodes[node].volumes[volume].follows = None;
+            let it = &mut self.nodes[node].volumes[volume];
+            (it.follows, it.copied) = (None, None);
             self.content_goes(node, volume);
         }
         self.nodes[node].volumes[volume].attached = true;

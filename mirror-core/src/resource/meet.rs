@@ -158,8 +158,11 @@ impl Resource {
         joined.lanes.iter().any(|lane| {
             let said = &joined.mine.volumes[lane.ruling.mine];
             let now = world.identity(lane.ruling.volume, index(peer));
-            // A copy begins with an image that is not whole, and its end forgets what was marked.
-            let copied = matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
+            // The end of a copy, in either direction, forgets what was marked before.
+            let copied = matches!(
+                lane.ruling.decision.verdict,
+                Verdict::Target { .. } | Verdict::Source { .. }
+            ) && now.sync == 0;
             let clean = copied || (said.disk == LocalDisk::UpToDate && said.dirty_bytes == 0);
             let marked = now.disk == LocalDisk::UpToDate && now.dirty_bytes > 0 && now.for_peer == 0;
             lane.stage == LaneStage::Up && clean && marked
