@@ -1,5 +1,7 @@
 //! The states of a peer, in the field's terms, and the one function that changes them.
 
+use core::fmt;
+
 /// How far the connection to a peer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectionState {
@@ -133,5 +135,28 @@ impl PeerState {
         };
         assert!(legal, "no step from {:?} to {to:?}", *self);
         *self = to;
+    }
+}
+
+/// Why a volume takes no more changes. Never retried, never ignored: an operator has to look, and start the daemon again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fatal {
+    /// A flush of the image failed: any of what it had answered may be gone.
+    Flush,
+    /// The metadata could not be written.
+    Metadata,
+    /// The image was gone, and the `async` partner that served in its place was lost before it had confirmed what was answered.
+    Unconfirmed,
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flush => "a flush of the image has failed",
+            Self::Metadata => "a metadata write has failed",
+            Self::Unconfirmed => {
+                "the image is gone, and the async partner that served was lost before it had confirmed what was answered"
+            }
+        })
     }
 }

@@ -359,7 +359,7 @@ impl World {
                 self.image_state(node, volume, disk);
                 self.feed_resource(node, ResourceInput::Disk { volume, disk })?;
             }
-            MirrorEvent::VolumeFailed => {
+            MirrorEvent::VolumeFailed(_) => {
                 self.volume_failed(node, volume)?;
             }
             MirrorEvent::Stopped { .. } => self.volume_stopped(node, volume)?,

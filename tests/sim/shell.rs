@@ -329,7 +329,7 @@ impl World {
             MirrorEvent::ResyncStarted { peer, dirty } => self.peers[usize::from(peer.0)].resync = Some((0, dirty)),
             MirrorEvent::ResyncFinished { .. } => self.tally.resyncs += 1,
             MirrorEvent::FellBehind { .. } => self.tally.behind += 1,
-            MirrorEvent::VolumeFailed => {
+            MirrorEvent::VolumeFailed(_) => {
                 // An operator looks at it and starts it again; what the failed flush left in the cache may be lost.
                 let delay = self.rng.between(100, 5_000);
                 self.after(

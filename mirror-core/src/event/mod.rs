@@ -91,8 +91,7 @@ pub enum Refusal {
     Local(Failure),
     /// A peer with `on_disconnect = "fail"` is not connected.
     PeerGone(PeerIndex),
-    /// A flush of the local leg or a metadata write has failed before: nothing can be promised any more (fatal,
-    /// never retried).
+    /// The volume has failed before ([`Fatal`](crate::state::Fatal)): nothing can be promised any more.
     VolumeFailed,
     /// The mirror is stopping.
     Stopping,

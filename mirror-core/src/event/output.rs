@@ -7,7 +7,7 @@ use super::{
     VolumeMessage,
 };
 use crate::range::ByteRange;
-use crate::state::{LocalDisk, PeerState};
+use crate::state::{Fatal, LocalDisk, PeerState};
 
 /// What the shell has to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,8 +213,8 @@ pub enum Event {
     },
     /// The state of the local image changed, durably where it can be.
     Disk(LocalDisk),
-    /// A local flush or a metadata write failed: the volume refuses every further change.
-    VolumeFailed,
+    /// Nothing can be promised any more: the volume refuses every further change.
+    VolumeFailed(Fatal),
     /// Stopped.
     Stopped {
         /// Everything is durable and the metadata says so; not on a volume that has failed.

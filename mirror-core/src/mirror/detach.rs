@@ -178,7 +178,7 @@ impl Mirror {
         let Some(Leaving { ticket, peer, flush }) = self.leg.leaving else {
             return;
         };
-        let able = self.stands_in(peer) && !self.failed && !self.is_changing_role();
+        let able = self.stands_in(peer) && !self.has_failed() && !self.is_changing_role();
         if able && !self.peers[peer].flush.reached(flush) {
             return;
         }
@@ -200,7 +200,7 @@ impl Mirror {
             let (durable, state) = (link.flush.reached(flush), link.state);
             let complete = self.leg_is_complete();
             let ready = complete || !self.is_primary() || (durable && !self.is_sent_and_held(peer));
-            if self.failed || !ready {
+            if self.has_failed() || !ready {
                 continue;
             }
             self.peers[peer].stand_in_after = None;

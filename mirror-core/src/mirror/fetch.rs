@@ -31,7 +31,7 @@ impl Mirror {
     /// Ask for the next ranges, flush what was written here, or find that everything is done.
     pub(super) fn fetch(&mut self, peer: usize) {
         let has_image = self.superblock.disk != LocalDisk::Diskless;
-        let may = has_image && self.is_primary() && !self.stopping.is_asked() && !self.failed;
+        let may = has_image && self.is_primary() && !self.stopping.is_asked() && !self.has_failed();
         if self.peers[peer].state != PeerState::SyncTarget || !may {
             return;
         }

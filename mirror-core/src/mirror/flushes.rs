@@ -8,7 +8,7 @@ use crate::event::{
 };
 use crate::identity::Role;
 use crate::sabotage::Sabotage;
-use crate::state::LocalDisk;
+use crate::state::{Fatal, LocalDisk};
 
 impl Mirror {
     pub(super) fn host_flush(&mut self, id: RequestId) {
@@ -70,7 +70,7 @@ impl Mirror {
 
     /// Issue every flush that is wanted and not in flight.
     pub(super) fn issue_flushes(&mut self) {
-        if !self.failed && self.local.issue() {
+        if !self.has_failed() && self.local.issue() {
             self.start_local_flush();
             self.emit(Output::LocalFlush);
         }
@@ -88,7 +88,7 @@ impl Mirror {
     }
 
     pub(super) fn local_flush_done(&mut self, outcome: Result<(), Failure>) {
-        if self.is_flush_of_old_image() || self.failed {
+        if self.is_flush_of_old_image() || self.has_failed() {
             return;
         }
         if outcome.is_err() {
@@ -101,7 +101,7 @@ impl Mirror {
                 return;
             }
             // What the page cache held may be gone for good: never tried again, never ignored.
-            return self.fail_volume();
+            return self.fail_volume(Fatal::Flush);
         }
         self.local.completed();
         self.finish_local_flush();
@@ -141,7 +141,7 @@ impl Mirror {
             }
             let outcome = if let Some(refusal) = gone {
                 Err(refusal)
-            } else if self.failed {
+            } else if self.fatal.is_some() {
                 Err(Refusal::VolumeFailed)
             } else {
                 Ok(())
@@ -186,13 +186,13 @@ impl Mirror {
     }
 
     /// Nothing can be promised any more: every change is refused until the operator has looked.
-    pub(super) fn fail_volume(&mut self) {
-        if self.failed {
+    pub(super) fn fail_volume(&mut self, why: Fatal) {
+        if self.has_failed() {
             return;
         }
-        self.failed = true;
+        self.fatal = Some(why);
         self.local.reset();
-        self.event(Event::VolumeFailed);
+        self.event(Event::VolumeFailed(why));
         self.fail_orders(OrderRefusal::Failed(Failure::Io));
         for peer in 0..self.peers.len() {
             // What the local leg reads now may be older than what the peer has.

@@ -241,7 +241,7 @@ impl Mirror {
     /// Gates a reply waits for that goes without the peers in its own mask.
     pub(super) fn reply_gates(&self) -> ReplyGates {
         // A Secondary answers its Primary, whose gates they are.
-        if self.failed || self.role == Role::Secondary || !self.keeps(Sabotage::I4) {
+        if self.has_failed() || self.role == Role::Secondary || !self.keeps(Sabotage::I4) {
             return ReplyGates::default();
         }
         ReplyGates {

@@ -10,7 +10,7 @@ use crate::event::{ConnectionId, DisconnectReason, LinkKind, Output, PeerIndex, 
 use crate::identity::Role;
 use crate::order::RangeOrder;
 use crate::sabotage::Sabotage;
-use crate::state::PeerState;
+use crate::state::{Fatal, PeerState};
 
 impl Mirror {
     pub(super) fn peer_up(&mut self, peer: PeerIndex, connection: ConnectionId, link: LinkKind, plan: SyncPlan) {
@@ -55,7 +55,7 @@ impl Mirror {
     /// A new connection to the peer is of use now.
     fn takes(&self, peer: PeerIndex, link: LinkKind) -> bool {
         let stopping = self.stopping.is_asked() && self.ending == Ending::Life;
-        if !self.knows(peer) || stopping || self.failed {
+        if !self.knows(peer) || stopping || self.has_failed() {
             return false;
         }
         let wanted = self.peers[usize::from(peer.0)].state == PeerState::Connecting;
@@ -243,7 +243,7 @@ impl Mirror {
             .iter()
             .any(|&id| self.request(id).is_some_and(|request| request.replied));
         if answered && self.holds_for_data(peer) && self.keeps(Sabotage::LostAnswers) {
-            self.fail_volume();
+            self.fail_volume(Fatal::Unconfirmed);
         }
     }
 

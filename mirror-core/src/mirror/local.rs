@@ -156,7 +156,7 @@ impl Mirror {
         } else if self.leg.without_data.is_none() {
             self.leg.without_data = Some(self.now);
         }
-        if self.leg.without_data.is_some() && self.stopping.is_asked() && !self.failed {
+        if self.leg.without_data.is_some() && self.stopping.is_asked() && !self.has_failed() {
             // Nobody will come any more that could make them good.
             self.refuse_waiting(Refusal::Stopping);
         }
@@ -311,7 +311,11 @@ impl Mirror {
     /// The local leg failed a READ. A peer that has the range serves it (see `read_from`), and it is written here
     /// again.
     pub(super) fn local_read_failed(&mut self, range: ByteRange, failure: Failure) {
-        if !self.is_primary() || self.superblock.disk == LocalDisk::Diskless || failure != Failure::Io || self.failed {
+        if !self.is_primary()
+            || self.superblock.disk == LocalDisk::Diskless
+            || failure != Failure::Io
+            || self.has_failed()
+        {
             return;
         }
         let blocks = range.blocks();

@@ -27,7 +27,7 @@ use crate::state::{LocalDisk, PeerState};
 impl Mirror {
     pub(super) fn hear(&mut self, peer: PeerIndex, connection: ConnectionId, message: VolumeMessage) {
         let at = usize::from(peer.0);
-        if !self.knows(peer) || self.failed {
+        if !self.knows(peer) || self.has_failed() {
             return;
         }
         if self.is_early(at, connection) {

@@ -40,7 +40,7 @@ use crate::order::RangeOrder;
 use crate::range::BLOCK_BYTES;
 use crate::rng::Rng;
 use crate::sabotage::{Kept, Sabotage};
-use crate::state::{LocalDisk, PeerState};
+use crate::state::{Fatal, LocalDisk, PeerState};
 
 use local::Leg;
 use peer::{Gate, Peer, Volume};
@@ -112,7 +112,7 @@ pub struct Mirror {
     /// Of the application's writes.
     latency: Latency,
     resizing: Option<Resizing>,
-    failed: bool,
+    fatal: Option<Fatal>,
     stopping: Stopping,
 }
 
@@ -172,7 +172,7 @@ impl Mirror {
             leg: Leg::default(),
             latency: Latency::new(),
             resizing: None,
-            failed: false,
+            fatal: None,
             stopping: Stopping::No,
             config,
         };

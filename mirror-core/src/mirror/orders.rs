@@ -32,7 +32,7 @@ pub(super) enum Then {
 
 impl Mirror {
     pub(super) fn order(&mut self, ticket: Ticket, order: Order) {
-        if self.failed || (self.stopping.is_asked() && order != Order::Demote) {
+        if self.has_failed() || (self.stopping.is_asked() && order != Order::Demote) {
             return self.order_done(ticket, Err(OrderRefusal::Closed));
         }
         if let Some(peer) = peer_of(&order)

@@ -12,6 +12,7 @@ use crate::identity::Role;
 use crate::metadata::{PageKey, encode_log, encode_page};
 use crate::range::EXTENT_BLOCKS;
 use crate::sabotage::Sabotage;
+use crate::state::Fatal;
 
 /// The transaction in flight, and what the next one has to hold.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +63,7 @@ impl Persisting {
 impl Mirror {
     /// Put out the next transaction, if there is a reason for one and none is in flight.
     pub(super) fn persist(&mut self) {
-        if self.persisting.in_flight.is_some() || self.failed {
+        if self.persisting.in_flight.is_some() || self.has_failed() {
             return;
         }
         let (mut first, mut then) = (Vec::new(), Vec::new());
@@ -135,7 +136,7 @@ impl Mirror {
         assert_eq!(self.persisting.in_flight, Some(id), "one transaction at a time");
         self.persisting.in_flight = None;
         if outcome.is_err() && !self.survives_metadata_failure() {
-            return self.fail_volume();
+            return self.fail_volume(Fatal::Metadata);
         }
         if core::mem::take(&mut self.persisting.log_in_flight)
             && let Some(log) = &mut self.log

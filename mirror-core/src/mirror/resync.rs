@@ -67,7 +67,12 @@ impl Mirror {
     pub(super) fn resync(&mut self, peer: usize) {
         let link = &self.peers[peer];
         let begun = link.link == LinkKind::Nbd || (link.begun == Begun::Yes && link.ended.is_none());
-        if link.state != PeerState::SyncSource || link.passive || !begun || self.stopping.is_asked() || self.failed {
+        if link.state != PeerState::SyncSource
+            || link.passive
+            || !begun
+            || self.stopping.is_asked()
+            || self.has_failed()
+        {
             return;
         }
         // A leg that lacks something is no source: what it lacks comes first.

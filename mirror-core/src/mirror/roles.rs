@@ -83,7 +83,7 @@ impl Mirror {
     pub(super) fn promotion_step(&mut self) {
         match core::mem::replace(&mut self.promotion, Promotion::No) {
             Promotion::No => {}
-            promotion if self.failed => {
+            promotion if self.has_failed() => {
                 self.promotion = promotion;
                 self.cancel_promotion();
             }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::Mirror;
 use crate::identity::Role;
-use crate::state::{DiskState, LocalDisk, PeerState};
+use crate::state::{DiskState, Fatal, LocalDisk, PeerState};
 
 pub use super::rate::Limit;
 
@@ -99,8 +99,8 @@ pub struct Status {
     pub history: usize,
     /// Extents in the activity log.
     pub hot_extents: usize,
-    /// A local flush or a metadata write failed.
-    pub failed: bool,
+    /// The volume has failed, by this.
+    pub failed: Option<Fatal>,
     /// Mutations and flushes between `Host` and `Release`.
     pub requests: usize,
     /// In the order of the configuration.
@@ -108,6 +108,11 @@ pub struct Status {
 }
 
 impl Mirror {
+    /// Nothing can be promised any more.
+    pub(super) fn has_failed(&self) -> bool {
+        self.fatal.is_some()
+    }
+
     /// A snapshot.
     pub fn status(&self, now: Duration) -> Status {
         let peers = self.peers.iter().map(|peer| {
@@ -149,7 +154,7 @@ impl Mirror {
             history: self.superblock.history.len(),
             generation: self.superblock.generation,
             hot_extents: self.log.as_ref().map_or(0, |log| log.len()),
-            failed: self.failed,
+            failed: self.fatal,
             requests: self.mutations + self.flushes.len(),
             peers: peers.collect(),
         }

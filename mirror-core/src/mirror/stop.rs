@@ -68,7 +68,7 @@ impl Mirror {
     /// One step further, if what the present one waits for is there.
     pub(super) fn stop_step(&mut self) {
         match self.stopping {
-            Stopping::Draining if self.failed => self.stopped(),
+            Stopping::Draining if self.has_failed() => self.stopped(),
             Stopping::Draining if self.is_drained() => {
                 let local = self.local.request();
                 let role = self.role;
@@ -83,7 +83,7 @@ impl Mirror {
                 // Nothing to wait for, perhaps: no image, no connection.
                 self.stop_step();
             }
-            Stopping::Flushing { .. } if self.failed => self.stopped(),
+            Stopping::Flushing { .. } if self.has_failed() => self.stopped(),
             Stopping::Flushing { local } if self.is_durable(local) || self.skips_flush() => {
                 if self.peers.iter().any(|peer| !peer.dirty.changed().is_empty()) {
                     self.persisting.progress_wanted = true;
@@ -99,7 +99,7 @@ impl Mirror {
                     self.stop_step();
                 }
             }
-            Stopping::Persisting if self.failed || self.persisting.is_idle() => self.stopped(),
+            Stopping::Persisting if self.has_failed() || self.persisting.is_idle() => self.stopped(),
             _ => {}
         }
     }
@@ -122,7 +122,7 @@ impl Mirror {
     /// Answer what waits for a peer to come back; on a failed volume also everything no leg has seen.
     pub(super) fn refuse_waiting(&mut self, refusal: Refusal) {
         self.suspended.clear();
-        if self.failed
+        if self.has_failed()
             && let Some(log) = &mut self.log
         {
             log.queue.clear();
@@ -130,7 +130,7 @@ impl Mirror {
         let lost = self.nobody_has_data();
         for at in 0..self.requests.len() {
             let id = RequestId(at as u32);
-            let failed = self.failed;
+            let failed = self.has_failed();
             let Some(request) = self.request(id) else { continue };
             if request.phase == Phase::Started {
                 // Without any leg that has the data no gate will open either.
@@ -155,7 +155,7 @@ impl Mirror {
             }
         }
         for flush in core::mem::take(&mut self.flushes) {
-            if flush.held == 0 && !self.failed && !lost {
+            if flush.held == 0 && !self.has_failed() && !lost {
                 self.flushes.push(flush);
             } else {
                 self.refuse(flush.id, refusal);
@@ -213,11 +213,13 @@ impl Mirror {
                 self.set_peer_state(at, PeerState::StandAlone);
             }
         }
-        self.event(Event::Stopped { clean: !self.failed });
+        self.event(Event::Stopped {
+            clean: !self.has_failed(),
+        });
     }
 
     fn demoted(&mut self, ticket: Ticket) {
-        if self.failed {
+        if self.has_failed() {
             return self.order_done(ticket, Err(OrderRefusal::Closed));
         }
         self.role = Role::Secondary;

@@ -105,7 +105,7 @@ impl Mirror {
 
     /// Ask for the next comparisons, or find that everything is compared.
     pub(super) fn verify(&mut self, peer: usize) {
-        let able = self.leg_is_complete() && self.is_primary() && !self.stopping.is_asked() && !self.failed;
+        let able = self.leg_is_complete() && self.is_primary() && !self.stopping.is_asked() && !self.has_failed();
         if self.peers[peer].state != PeerState::Established || self.peers[peer].verify.is_none() || !able {
             return;
         }

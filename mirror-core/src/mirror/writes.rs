@@ -53,7 +53,7 @@ impl Mirror {
 
     /// The volume takes no more changes.
     pub(super) fn closed(&self) -> Option<Refusal> {
-        if self.failed {
+        if self.has_failed() {
             Some(Refusal::VolumeFailed)
         } else if self.stopping.is_asked() {
             Some(Refusal::Stopping)
@@ -224,7 +224,7 @@ impl Mirror {
     /// A leg has answered: release the range, reply, release the request, whichever is due.
     pub(super) fn advance(&mut self, id: RequestId) {
         let sync_mask = self.sync_mask;
-        let (gates, failed) = (self.reply_gates(), self.failed);
+        let (gates, failed) = (self.reply_gates(), self.has_failed());
         // An error of an image that has been given up means nothing.
         let diskless = self.lives_on_peers();
         let failed_by = self.request(id).and_then(|request| request.failed_by);

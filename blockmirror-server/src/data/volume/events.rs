@@ -90,10 +90,11 @@ impl Volume {
             Event::VerifyFinished { peer, different, .. } => {
                 tracing::info!(export, peer = name(peer), different_bytes = different, "compared");
             }
-            Event::VolumeFailed => {
+            Event::VolumeFailed(why) => {
                 tracing::error!(
                     export,
-                    "a flush or a metadata write failed: the volume takes no more changes"
+                    why = %why,
+                    "the volume has failed: it takes no more changes"
                 );
             }
             Event::Stopped { clean } => {

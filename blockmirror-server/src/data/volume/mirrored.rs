@@ -16,7 +16,7 @@ use super::incoming::Incoming;
 use super::jobs::{JobKind, Jobs};
 use super::plain::image_request;
 use super::remote::RemoteReads;
-use super::request::{HostRequest, ImageWork, VOLUME_FAILED, failure_of, mirror_refusal};
+use super::request::{HostRequest, ImageWork, failure_of, mirror_refusal};
 use super::{Machinery, Volume};
 use crate::data::message::{PeerSnapshot, VolumeSnapshot};
 use crate::data::metadata::{MetadataFile, PersistDone};
@@ -131,7 +131,7 @@ impl MirrorSide {
         snapshot.hot_extents = status.hot_extents;
         snapshot.disk = Some(status.disk);
         snapshot.generation = Some(format!("{:016x}", status.generation));
-        snapshot.failed = status.failed.then(|| VOLUME_FAILED.message.to_owned());
+        snapshot.failed = status.failed.map(|why| why.to_string());
         let sides = self.peers.iter().zip(&self.kinds).zip(&self.incoming);
         let told = sides.zip(&status.peers).map(|(((peer, kind), incoming), status)| {
             let told = peer_snapshot(peer, *kind, status);

@@ -244,5 +244,5 @@ pub(super) const LOCAL_IO: Refusal = Refusal {
 
 pub(super) const VOLUME_FAILED: Refusal = Refusal {
     error: NbdError::Io,
-    message: "a flush or a metadata write has failed before: the volume takes no more changes",
+    message: "the volume has failed before (see its status): it takes no more changes",
 };

@@ -220,7 +220,7 @@ fn an_image_that_may_have_lost_something_is_not_overwritten_by_a_partner_that_la
     cluster.cut(A, B);
     let mirror = &cluster.nodes[A].mirror;
     assert!(
-        mirror.failed,
+        mirror.has_failed(),
         "sent again, it would land on what B may have that is newer"
     );
     assert!(!mirror.superblock.whole, "it may have lost what was answered");
