@@ -104,6 +104,9 @@ pub struct NodeIdentity {
     pub discard_my_data: bool,
     /// When it last became Primary, in seconds since 1970 by its own clock; 0: never.
     pub primary_since: u64,
+    /// Its dirty bits tell what the other lacks, whoever wrote: it was Primary last, as far as it knows, or there is no third
+    /// node. What a third node wrote as Primary may have reached only one of the two.
+    pub bits_tell: bool,
     /// Its volumes, ordered by name.
     pub volumes: Vec<VolumeIdentity>,
 }

@@ -33,6 +33,7 @@ impl Resource {
             role: self.role,
             discard_my_data: self.gives_up(peer, world) && self.role == Role::Secondary,
             primary_since: self.past.primary_since,
+            bits_tell: self.bits_tell(peer),
             volumes,
         }
     }
@@ -354,6 +355,7 @@ fn is_same(a: &NodeIdentity, b: &NodeIdentity) -> bool {
     };
     a.role == b.role
         && a.discard_my_data == b.discard_my_data
+        && a.bits_tell == b.bits_tell
         && a.volumes.len() == b.volumes.len()
         && a.volumes.iter().zip(&b.volumes).all(|(a, b)| same_volume(a, b))
 }

@@ -150,8 +150,7 @@ impl Resource {
             Verdict::Target { full: true } => orders.push(fill(peer)),
             Verdict::Source { full } if theirs.role == Role::Secondary => {
                 // What a third node wrote here as Primary is in none of this node's bits.
-                let told = mine.role == Role::Primary || self.past.mine || others.is_empty();
-                if full || !told {
+                if full || !self.bits_tell(peer) {
                     orders.push(fill(peer));
                 }
             }

@@ -111,6 +111,11 @@ impl Resource {
         format!("{:08x}", crc32fast::hash(text.as_bytes()))
     }
 
+    /// What differs on this node and the peer is marked on one of them, as far as this one can tell.
+    pub(super) fn bits_tell(&self, peer: usize) -> bool {
+        self.role == Role::Primary || self.past.mine || self.partners().all(|at| at == peer)
+    }
+
     /// Partners that may differ from this node in blocks that no bit here tells of.
     ///
     /// The last Primary, if it is known for sure, is none of them: its own activity log knows what it had in flight. Nor is

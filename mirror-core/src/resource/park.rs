@@ -19,11 +19,16 @@ pub(super) fn waits_for_primary(ruling: &Ruling, mine: &NodeIdentity, theirs: &N
 }
 
 /// All volumes of a node are of one time: where one waits for the next Primary, nothing is copied to another, either way.
-/// (What a node has that the other lacks it may have in its cache only.) And where the image of one is gone that is, or may
-/// be, newer than the other's, nothing of that time is copied to the other beside it.
+/// (What a node has that the other lacks it may have in its cache only.) Nor beside one that is the same as far as the two
+/// can tell, if a third node was the Primary: it may have got further on the one than on the other (`async`). And where the
+/// image of one is gone that is, or may be, newer than the other's, nothing of that time is copied to the other beside it.
 pub(super) fn park_beside_waiting(lanes: &mut [Lane], mine: &NodeIdentity, theirs: &NodeIdentity) {
-    let waits = lanes.iter().any(|lane| waits_for_primary(&lane.ruling, mine, theirs));
     let both_secondary = mine.role == Role::Secondary && theirs.role == Role::Secondary;
+    let unsure = both_secondary && !mine.bits_tell && !theirs.bits_tell;
+    let waits = lanes.iter().any(|lane| {
+        let in_step = lane.ruling.decision.verdict == Verdict::InStep;
+        waits_for_primary(&lane.ruling, mine, theirs) || (unsure && in_step)
+    });
     let gone = |whose| {
         let mut all = lanes.iter();
         both_secondary && all.any(|lane| is_gone(&lane.ruling, whose, mine, theirs))

@@ -2,7 +2,9 @@
 
 use super::volume::Volume;
 use super::world::{World, peer_of};
+use crate::resource::LinkState;
 use crate::resource::event::{Answer, Command};
+use crate::state::LocalDisk;
 
 /// Clara was copied to, and led a growth after that on the same connection: what is new is marked with her alone.
 #[test]
@@ -40,4 +42,40 @@ fn what_is_marked_on_a_secondary_that_was_a_source_is_copied_by_its_primary() {
     world.settle();
     assert!(world.nodes[1].volumes[0].dirty[peer_of(1, 0)].is_empty());
     assert_ne!(world.nodes[1].connections[peer_of(1, 0)], connection, "once");
+}
+
+/// Some nodes of two volumes each, the first one Primary until `end`; the last one has got a new image of the second volume.
+fn with_a_new_image(nodes: usize, end: impl Fn(&mut World)) -> World {
+    let mut world = World::working(nodes, 2);
+    let last = nodes - 1;
+    world.kill(last);
+    end(&mut world);
+    world.nodes[last].volumes[1] = Volume::fresh(77, last);
+    world.start(last);
+    world.settle();
+    world
+}
+
+/// In `async` the Primary may have got further in the first volume on one of them than on the other.
+#[test]
+fn nothing_is_copied_beside_a_volume_of_which_one_may_have_more() {
+    let mut world = with_a_new_image(3, |world| world.kill(0));
+    assert_eq!(world.link(1, 2), LinkState::Connected);
+    assert_eq!(world.nodes[1].resource.status().peers[1].parked, ["v1"]);
+    assert_eq!(world.nodes[2].resource.status().peers[1].parked, ["v1"]);
+    assert!(world.nodes[2].volumes[1].fresh, "{}", world.describe());
+    assert_eq!(world.promote_by_force(1), Answer::Done);
+    world.settle();
+    assert_eq!(world.nodes[2].volumes[1].current, world.nodes[1].volumes[1].current);
+    assert_eq!(world.nodes[2].volumes[1].disk, LocalDisk::UpToDate);
+}
+
+#[test]
+fn who_was_primary_knows_what_another_lacks_and_copies_it() {
+    let demoted = |world: &mut World| assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    for nodes in [2, 3] {
+        let world = with_a_new_image(nodes, demoted);
+        assert!(!world.nodes[nodes - 1].volumes[1].fresh, "{}", world.describe());
+        assert!(world.all_in_step(), "{}", world.describe());
+    }
 }

@@ -20,6 +20,7 @@ pub(super) fn encode(node: &NodeIdentity, sink: &mut impl Sink) {
     sink.u8(role_code(node.role));
     sink.u8(u8::from(node.discard_my_data));
     sink.u64(node.primary_since);
+    sink.u8(u8::from(node.bits_tell));
     sink.count(node.volumes.len(), VOLUMES_MAX);
     node.volumes.iter().for_each(|volume| encode_volume(volume, sink));
 }
@@ -32,6 +33,7 @@ pub(super) fn decode(body: &mut Reader<'_>) -> Result<NodeIdentity, Malformed> {
         role: role_from(body.u8()?)?,
         discard_my_data: body.bool()?,
         primary_since: body.u64()?,
+        bits_tell: body.bool()?,
         volumes: body.list(VOLUME_LEAST, VOLUMES_MAX, decode_volume)?,
     })
 }

@@ -43,6 +43,7 @@ fn node() -> NodeIdentity {
         role: Role::Primary,
         discard_my_data: true,
         primary_since: 0xc2,
+        bits_tell: true,
         volumes: [VolumeIdentity {
             name: "db".into(),
             size: 1 << 30,

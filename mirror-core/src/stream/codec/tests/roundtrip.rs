@@ -163,6 +163,7 @@ fn roundtrip_identity() -> NodeIdentity {
         role: Role::Primary,
         discard_my_data: true,
         primary_since: u64::MAX,
+        bits_tell: true,
         volumes: vec![volume; crate::stream::intake::VOLUMES_MAX],
     }
 }
@@ -312,7 +313,7 @@ fn any_volume() -> impl Strategy<Value = VolumeIdentity> {
 
 fn any_identity() -> impl Strategy<Value = NodeIdentity> {
     let volumes = vec(any_volume(), 0..4);
-    (".{0,30}", any::<(u64, u32, bool, u64)>(), any_role(), volumes).prop_map(|(node, numbers, role, volumes)| {
+    (".{0,30}", any::<(u64, u32, bool, u64, bool)>(), any_role(), volumes).prop_map(|(node, numbers, role, volumes)| {
         NodeIdentity {
             node,
             incarnation: numbers.0,
@@ -320,6 +321,7 @@ fn any_identity() -> impl Strategy<Value = NodeIdentity> {
             role,
             discard_my_data: numbers.2,
             primary_since: numbers.3,
+            bits_tell: numbers.4,
             volumes,
         }
     })
