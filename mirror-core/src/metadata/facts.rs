@@ -100,6 +100,19 @@ impl Restored {
         self.superblock.generation
     }
 
+    /// Peers that are not configured any more are forgotten. True: one of them may have been the last Primary, and what it
+    /// wrote at its end this node or another may not have.
+    pub(super) fn drop_peers(&mut self, config: &[PeerSlotConfig]) -> bool {
+        let superblock = &mut self.superblock;
+        let told = superblock.resume || superblock.fresh;
+        let mut doubted = false;
+        for slot in &mut superblock.peers {
+            let gone = slot.take_if(|peer| config.iter().all(|wanted| wanted.name != peer.name));
+            doubted |= gone.is_some_and(|peer| peer.kind != Some(LinkKind::Nbd)) && !told;
+        }
+        doubted
+    }
+
     fn record(&self, peer: usize) -> Option<&PeerRecord> {
         self.superblock.peers[self.peers[peer].slot as usize].as_ref()
     }
@@ -107,6 +120,8 @@ impl Restored {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::metadata::ImageIdentity;
 
@@ -116,6 +131,28 @@ mod tests {
         inode: 2,
         born_ns: 0,
     };
+
+    /// What a Primary wrote that is no peer any more one of those that are left may have, and nobody knows what.
+    #[test]
+    fn where_a_partner_has_gone_that_may_have_been_primary_the_others_are_compared() {
+        let slots = |names: &[&str]| -> Vec<PeerSlotConfig> {
+            let slot = |name: &&str| PeerSlotConfig {
+                name: (*name).into(),
+                skip_initial_sync: true,
+                kind: Some(LinkKind::Stream),
+            };
+            names.iter().map(slot).collect()
+        };
+        let dirty = |resume: bool, names: &[&str]| {
+            let (mut restored, _) = Restored::create(IMAGE, &slots(&["bravo", "carol"]), 7).unwrap();
+            (restored.superblock.fresh, restored.superblock.resume) = (false, resume);
+            restored.peers.clear();
+            restored.finish(&slots(names), 5).unwrap().0.dirty_blocks(0)
+        };
+        assert_eq!(dirty(false, &["bravo"]), 256);
+        assert_eq!(dirty(true, &["bravo"]), 0, "it was this node");
+        assert_eq!(dirty(false, &["bravo", "carol"]), 0, "nobody has gone");
+    }
 
     #[test]
     fn a_role_that_is_in_some_volumes_only_was_not_the_resources() {

@@ -201,14 +201,9 @@ impl Restored {
                 name: peer.name.clone(),
             });
         }
-        let keep = |peer: &PeerRecord| config.iter().any(|wanted| wanted.name == peer.name);
-        for slot in &mut self.superblock.peers {
-            if slot.as_ref().is_some_and(|peer| !keep(peer)) {
-                *slot = None;
-            }
-        }
+        let doubted = self.drop_peers(config);
         let mut rng = Rng::new(entropy ^ self.superblock.generation);
-        if self.adopted || self.grown {
+        if self.adopted || self.grown || doubted {
             self.loaded.clear();
             for peer in self.superblock.peers.iter_mut().flatten() {
                 make_all_dirty(peer, rng.identifier() as u32);

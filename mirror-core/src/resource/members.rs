@@ -49,11 +49,25 @@ impl Resource {
             self.emit(Output::CancelDial(index(peer)));
         }
         self.say_goodbye(peer, false, "this node has no such peer any more".into());
+        let doubted = self.doubted_without(peer);
         if self.past.last_primary == Some(peer) {
             self.past.last_primary = None;
         }
         self.past.unless_taken.take_if(|before| *before == Some(peer));
+        for other in doubted {
+            self.order_all(&Order::Fill { peer: index(other) }, Purpose::Nothing);
+        }
         self.command_for_all(id, &Order::RemovePeer(index(peer)), Then::Nothing);
+    }
+
+    /// Who may differ from this node in what the peer, which goes for good, wrote as the last Primary: it was to tell.
+    fn doubted_without(&self, peer: usize) -> Vec<usize> {
+        let stays = |at: &usize| *at != peer && !self.peers[*at].removed;
+        let known = self.past.mine || (self.past.sure && self.past.last_primary.as_ref().is_some_and(stays));
+        if self.role == Role::Primary || known || self.peers[peer].kind == Some(PeerKind::Plain) {
+            return Vec::new();
+        }
+        self.partners().collect()
     }
 
     /// A new volume. The connections are made anew: the first words on one name the volumes.

@@ -6,6 +6,7 @@ use super::world::{SIZE, World};
 use crate::config::{AckMode, OnDisconnect, PeerConfig, PeerKind};
 use crate::event::{OrderRefusal, PeerIndex};
 use crate::identity::Role;
+use crate::range::BLOCK_BYTES;
 use crate::resource::LinkState;
 use crate::resource::event::{Answer, Command, Output};
 
@@ -174,6 +175,25 @@ fn a_peer_comes_and_goes() {
         Some(Answer::Refused(_))
     ));
     assert_eq!(world.role(0), Role::Primary);
+}
+
+/// What the last Primary wrote at its end one of the two may have and the other not, and nobody is left who knows.
+#[test]
+fn who_stays_when_the_last_primary_is_removed_is_compared() {
+    let mut world = World::working(3, 1);
+    world.kill(0);
+    for node in [1, 2] {
+        assert_eq!(world.ask(node, Command::RemovePeer(PeerIndex(0))), Some(Answer::Done));
+    }
+    let marked = |world: &World, node: usize| world.nodes[node].volumes[0].dirty[1].len() as u64;
+    assert_eq!([marked(&world, 1), marked(&world, 2)], [SIZE / BLOCK_BYTES; 2]);
+    assert_eq!(world.promote_by_force(2), Answer::Done);
+    world.settle();
+    assert_eq!([marked(&world, 1), marked(&world, 2)], [0; 2], "{}", world.describe());
+    // Whoever is removed from here on was not the last.
+    let mut world = World::working(3, 1);
+    assert_eq!(world.ask(1, Command::RemovePeer(PeerIndex(1))), Some(Answer::Done));
+    assert!(world.nodes[1].volumes[0].dirty.iter().all(|bits| bits.is_empty()));
 }
 
 #[test]
