@@ -105,14 +105,16 @@ impl World {
         (0..self.plan.layouts.len()).any(|volume| !self.nodes.iter().any(|node| complete(node, volume)))
     }
 
-    /// The Primary lacks some of its own data, and nobody brings it: whoever has an image has it from before that.
+    /// The Primary lacks some of its own data, and nobody brings it: whoever has an image has it from before that, or waits to
+    /// be copied to itself.
     fn lacks_data(&self, primary: usize) -> bool {
+        let brings = |state: &PeerState| state.is_connected() && *state != PeerState::SyncSource;
         self.nodes[primary].volumes.iter().any(|it| {
             let whole = it
                 .mirror
                 .as_ref()
                 .is_none_or(|mirror| mirror.disk() == LocalDisk::UpToDate);
-            !whole && !it.states.iter().any(|state| state.is_connected())
+            !whole && !it.states.iter().any(brings)
         })
     }
 
