@@ -344,7 +344,9 @@ impl Mirror {
         for link in &mut self.peers {
             link.forced_sync = incomplete || link.state == PeerState::SyncTarget;
         }
+        let waited_for = self.sync_mask;
         self.sync_mask = super::peer::mask(&self.peers, Peer::is_sync);
+        self.wait_no_more(waited_for & !self.sync_mask);
         let acks_wait = self.every_partner_is_sync();
         if self.role == Role::Primary && self.superblock.acks_wait && !acks_wait {
             self.superblock.acks_wait = false;

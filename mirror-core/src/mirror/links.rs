@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::Mirror;
 use super::peer::{Begun, Told};
-use super::request::{Phase, bit};
+use super::request::{PeerMask, Phase, bit};
 use super::stop::Ending;
 use crate::event::{ConnectionId, DisconnectReason, LinkKind, Output, PeerIndex, RequestId, SyncPlan};
 use crate::identity::Role;
@@ -249,18 +249,29 @@ impl Mirror {
 
     /// The peer is out of the configuration: nothing waits for it to come back.
     pub(super) fn end_waiting_for(&mut self, peer: usize) {
+        self.wait_no_more(bit(peer));
+        self.resume_suspended();
+    }
+
+    /// Nothing waits any more for these peers to come back (their mode is `async` again): what they lack goes without them.
+    pub(super) fn wait_no_more(&mut self, peers: PeerMask) {
+        let held = self.ids(|request| request.held & peers != 0);
         for flush in &mut self.flushes {
-            flush.held &= !bit(peer);
+            flush.degraded |= flush.held & peers;
+            flush.held &= !peers;
         }
-        for id in self.ids(|request| request.held & bit(peer) != 0) {
+        for &id in &held {
             if let Some(request) = self.request(id) {
-                request.held &= !bit(peer);
-                request.degraded |= bit(peer);
+                request.degraded |= request.held & peers;
+                request.held &= !peers;
             }
+        }
+        for id in held {
             self.advance(id);
         }
-        self.advance_flushes();
-        self.resume_suspended();
+        if peers != 0 {
+            self.advance_flushes();
+        }
     }
 
     /// Started mutations that satisfy `test`, by id.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::cluster::{Cluster, pair};
 use super::node::{Origin, Packet};
-use crate::config::{AckMode, OnIoError};
+use crate::config::{AckMode, OnDisconnect, OnIoError};
 use crate::event::{
     ConnectionId, Failure, HostOp, Input, Mutation, MutationKind, Order, OrderRefusal, SyncPlan, VolumeMessage,
 };
@@ -56,6 +56,33 @@ fn what_an_asynchronous_peer_has_in_progress_is_fenced_before_the_image_is_given
             place(|packet| matches!(packet, Packet::Flush)),
         );
         assert!(fence.is_some() && fence < flush, "{fails}: {wire:?}");
+    }
+}
+
+/// An operator's detach is called off as the partner is lost: what had waited for it while it was as good as `sync` goes without
+/// it, under a new name, as everything does in `async`.
+#[test]
+fn what_waited_for_a_detach_waits_for_the_new_name() {
+    for policy in [OnDisconnect::Continue, OnDisconnect::Suspend, OnDisconnect::Fail] {
+        let mut cluster = pair(AckMode::Async).with_policy(policy);
+        cluster.stalled.push((A, B));
+        let detach = cluster.order(A, Order::Detach);
+        let (write, flush) = (cluster.write(A, 5, 5), cluster.flush(A));
+        assert!(!cluster.answered(A, write));
+        cluster.nodes[A].holds_metadata = true;
+        cluster.cut(A, B);
+        assert_eq!(
+            cluster.nodes[A].outcome(detach),
+            Some(Err(OrderRefusal::WrongState)),
+            "{policy:?}"
+        );
+        assert!(!cluster.answered(A, write), "{policy:?}: B has the name of now");
+        while !cluster.nodes[A].transactions.is_empty() {
+            cluster.save(A);
+        }
+        let refused = policy == OnDisconnect::Fail;
+        assert_eq!(cluster.answered(A, write), !refused, "{policy:?}");
+        assert_eq!(cluster.answered(A, flush), !refused, "{policy:?}");
     }
 }
 
