@@ -2,8 +2,10 @@
 //! hosts are without their volume when the role moves ([`failover`]), with `--resync` what a resync costs ([`resync`]).
 //!
 //! Every row is run for every server before the next round begins, in an order that rotates, so that a slow minute
-//! of the machine hits all of them alike. Figures are medians over the rounds. The images lie in memory (tmpfs) and
-//! the clients come over Unix sockets: what is measured is the server, not the disk or the network.
+//! of the machine hits all of them alike. Half of the rounds run with the servers started in the order of the columns,
+//! half in the opposite one: the pages of the first images are scattered over what memory was free, and that costs whoever
+//! has them up to a tenth. Figures are medians over the rounds. The images lie in memory (tmpfs) and the clients come over
+//! Unix sockets: what is measured is the server, not the disk or the network.
 
 mod fio;
 mod qmp;
@@ -18,7 +20,7 @@ use blockmirror_tests::failover;
 
 use fio::{Row, Sample};
 use resync::{Part, Scale, wire};
-use systems::{Group, System};
+use systems::{Group, Start, System};
 
 const USAGE: &str = "usage: bench [--short] [--rounds N] [--seconds N] [--only plain|mirror]
        bench --failover [--short]
@@ -89,40 +91,53 @@ fn compare(options: &Options) -> Result<()> {
     println!("machine: {} processors, Linux {}\n", processors()?, kernel()?);
     let mut missed = Vec::new();
     if options.only != Some(Group::Mirror) {
-        let systems = systems::plain().context("starting the plain servers")?;
-        let samples = measure(&systems, &fio::PLAIN_ROWS, options)?;
-        missed.extend(report::plain(&systems, &samples));
+        let (names, samples) = measure(&systems::PLAIN_SYSTEMS, &fio::PLAIN_ROWS, options)?;
+        missed.extend(report::plain(&names, &samples));
     }
     if options.only != Some(Group::Plain) {
-        let systems = systems::mirrors().context("starting the mirrors")?;
-        let samples = measure(&systems, &fio::MIRROR_ROWS, options)?;
-        missed.extend(report::mirrors(&systems, &samples));
+        let (names, samples) = measure(&systems::MIRRORS, &fio::MIRROR_ROWS, options)?;
+        missed.extend(report::mirrors(&names, &samples));
     }
     report::goals(&missed);
     Ok(())
 }
 
-fn measure(systems: &[System], rows: &[Row], options: &Options) -> Result<Samples> {
-    let mut samples: Samples = vec![vec![Vec::new(); systems.len()]; rows.len()];
+/// The names of the systems, and what they did.
+fn measure(starts: &[Start], rows: &[Row], options: &Options) -> Result<(Vec<&'static str>, Samples)> {
+    let mut samples: Samples = vec![vec![Vec::new(); starts.len()]; rows.len()];
+    let mut names = Vec::new();
     let started = Instant::now();
-    for round in 0..options.rounds {
-        for (row_index, row) in rows.iter().enumerate() {
-            for turn in 0..systems.len() {
-                let index = (turn + round) % systems.len();
-                let system = &systems[index];
-                let sample = fio::run(row, system, options.seconds)
-                    .with_context(|| format!("{} on {}", row.name, system.name))?;
-                samples[row_index][index].push(sample);
-            }
+    let half = options.rounds.div_ceil(2);
+    for (reversed, rounds) in [(false, 0..half), (true, half..options.rounds)] {
+        if rounds.is_empty() {
+            continue;
         }
-        eprintln!(
-            "round {} of {} done, {} s",
-            round + 1,
-            options.rounds,
-            started.elapsed().as_secs()
-        );
+        let systems = systems::start(starts, reversed).context("starting the servers")?;
+        for round in rounds {
+            run_round(&systems, rows, round, options, &mut samples)?;
+            eprintln!(
+                "round {} of {} done, {} s",
+                round + 1,
+                options.rounds,
+                started.elapsed().as_secs()
+            );
+        }
+        names = systems.iter().map(|system| system.name).collect();
     }
-    Ok(samples)
+    Ok((names, samples))
+}
+
+fn run_round(systems: &[System], rows: &[Row], round: usize, options: &Options, samples: &mut Samples) -> Result<()> {
+    for (row_index, row) in rows.iter().enumerate() {
+        for turn in 0..systems.len() {
+            let index = (turn + round) % systems.len();
+            let system = &systems[index];
+            let sample =
+                fio::run(row, system, options.seconds).with_context(|| format!("{} on {}", row.name, system.name))?;
+            samples[row_index][index].push(sample);
+        }
+    }
+    Ok(())
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {

@@ -2,7 +2,7 @@
 
 use crate::Samples;
 use crate::fio::{MIRROR_ROWS, PLAIN_ROWS, Row, Sample};
-use crate::systems::{FOREIGN, NBDKIT, NO_PEER, PLAIN, System, TO_NBDKIT, TO_PARTNER, TO_PLAIN};
+use crate::systems::{FOREIGN, NBDKIT, NO_PEER, PLAIN, TO_NBDKIT, TO_PARTNER, TO_PLAIN};
 
 /// Plain against nbdkit, at depth 32 and for 1 MiB, and at depth 1.
 const PLAIN_GOALS: (f64, f64) = (0.9, 0.7);
@@ -14,7 +14,7 @@ const PARTNER_GOALS: (f64, f64) = (2.0, 0.95);
 const NO_PEER_GOAL: f64 = 0.97;
 
 /// Print the tables of the plain servers; the goals with their figures, missed ones marked.
-pub fn plain(systems: &[System], samples: &Samples) -> Vec<Goal> {
+pub fn plain(systems: &[&str], samples: &Samples) -> Vec<Goal> {
     println!("## Plain export\n");
     tables(systems, &PLAIN_ROWS, samples);
     let mut goals = Vec::new();
@@ -29,21 +29,21 @@ pub fn plain(systems: &[System], samples: &Samples) -> Vec<Goal> {
 }
 
 /// Print the tables of the mirrors; the goals with their figures.
-pub fn mirrors(systems: &[System], samples: &Samples) -> Vec<Goal> {
+pub fn mirrors(systems: &[&str], samples: &Samples) -> Vec<Goal> {
     println!("## Synchronous mirror\n");
     tables(systems, &MIRROR_ROWS, samples);
     let mut goals = Vec::new();
     for (row, of_row) in MIRROR_ROWS.iter().zip(samples) {
         let (partner, to_nbdkit) = (&of_row[TO_PARTNER], &of_row[TO_NBDKIT]);
         for (system, theirs) in systems.iter().zip(of_row).skip(FOREIGN) {
-            let name = system.name;
+            let name = system;
             let what = format!("leg on nbdkit / {name}");
             goals.push(Goal::new(row, &what, ratio(to_nbdkit, theirs), MIRROR_GOAL));
             let what = format!("partner / {name}");
             goals.push(Goal::new(row, &what, ratio(partner, theirs), PARTNER_GOALS.0));
         }
         for plain in [TO_PLAIN, TO_NBDKIT] {
-            let what = format!("partner / {}", systems[plain].name);
+            let what = format!("partner / {}", systems[plain]);
             goals.push(Goal::new(row, &what, ratio(partner, &of_row[plain]), PARTNER_GOALS.1));
         }
     }
@@ -89,7 +89,7 @@ pub fn goals(goals: &[Goal]) {
     println!("\n{reached} of {} goals reached", goals.len());
 }
 
-fn tables(systems: &[System], rows: &[Row], samples: &Samples) {
+fn tables(systems: &[&str], rows: &[Row], samples: &Samples) {
     table(
         "IOPS (4 KiB) or MB/s (1 MiB), and its ratio to the first column",
         systems,
@@ -124,14 +124,13 @@ fn tables(systems: &[System], rows: &[Row], samples: &Samples) {
 
 fn table(
     title: &str,
-    systems: &[System],
+    systems: &[&str],
     rows: &[Row],
     samples: &Samples,
     cell: impl Fn(&Row, &[Sample], &[Sample]) -> String,
 ) {
     println!("{title}:\n");
-    let names: Vec<&str> = systems.iter().map(|system| system.name).collect();
-    println!("| | {} |\n|---{}|", names.join(" | "), "|---:".repeat(systems.len()));
+    println!("| | {} |\n|---{}|", systems.join(" | "), "|---:".repeat(systems.len()));
     for (row, of_row) in rows.iter().zip(samples) {
         let cells: Vec<String> = of_row.iter().map(|all| cell(row, all, &of_row[0])).collect();
         println!("| {} | {} |", row.name, cells.join(" | "));

@@ -61,15 +61,16 @@ pub const NO_PEER: usize = 1;
 /// Column of nbdkit.
 pub const NBDKIT: usize = 2;
 
+/// Starts one of them.
+pub type Start = fn() -> Result<System>;
+
 /// Plain exports. In the order of the columns.
-pub fn plain() -> Result<Vec<System>> {
-    Ok(vec![
-        blockmirror("blockmirror, plain", false)?,
-        blockmirror("blockmirror, mirror on, no peer", true)?,
-        nbdkit_file()?,
-        qemu_plain()?,
-    ])
-}
+pub const PLAIN_SYSTEMS: [Start; 4] = [
+    || blockmirror("blockmirror, plain", false),
+    || blockmirror("blockmirror, mirror on, no peer", true),
+    nbdkit_file,
+    qemu_plain,
+];
 
 /// Column of the mirror to an nbdkit.
 pub const TO_NBDKIT: usize = 0;
@@ -81,14 +82,22 @@ pub const TO_PLAIN: usize = 2;
 pub const FOREIGN: usize = 3;
 
 /// Mirrors, ours first. QEMU's have their remote leg on an nbdkit. In the order of the columns.
-pub fn mirrors() -> Result<Vec<System>> {
-    Ok(vec![
-        blockmirror_to_nbdkit()?,
-        blockmirror_to_partner()?,
-        blockmirror_to_plain()?,
-        qemu_active_mirror()?,
-        qemu_quorum()?,
-    ])
+pub const MIRRORS: [Start; 5] = [
+    blockmirror_to_nbdkit,
+    blockmirror_to_partner,
+    blockmirror_to_plain,
+    qemu_active_mirror,
+    qemu_quorum,
+];
+
+/// Start them, the last one first if `reversed`. In the order of the columns either way.
+pub fn start(starts: &[Start], reversed: bool) -> Result<Vec<System>> {
+    if !reversed {
+        return starts.iter().map(|start| start()).collect();
+    }
+    let mut systems: Vec<System> = starts.iter().rev().map(|start| start()).collect::<Result<_>>()?;
+    systems.reverse();
+    Ok(systems)
 }
 
 impl System {

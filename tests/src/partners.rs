@@ -187,13 +187,16 @@ impl Partners {
     /// Wait until `primary` is Primary, the other Secondary, and both have everything.
     pub fn wait_in_step(&self, primary: usize, deadline: Duration) -> Result<()> {
         let what = format!("{} to be Primary and both to be in step", NAMES[primary]);
-        self.wait(&what, deadline, |partners| {
-            let roles = [partners.role(primary).ok(), partners.role(1 - primary).ok()];
-            roles == [Some(Role::Primary), Some(Role::Secondary)]
-                && (0..2).all(|side| partners.is_connected(side))
-                && partners.nothing_to_copy(primary)
-                && partners.is_complete(1 - primary)
-        })
+        self.wait(&what, deadline, |partners| partners.is_in_step(primary))
+    }
+
+    /// Is it Primary, the other Secondary, and is nothing left to copy?
+    pub fn is_in_step(&self, primary: usize) -> bool {
+        let roles = [self.role(primary).ok(), self.role(1 - primary).ok()];
+        roles == [Some(Role::Primary), Some(Role::Secondary)]
+            && (0..2).all(|side| self.is_connected(side))
+            && self.nothing_to_copy(primary)
+            && self.is_complete(1 - primary)
     }
 
     /// Wait until both see the split brain.

@@ -2,16 +2,15 @@
 //!
 //! Two partners in network namespaces; a part of a large image is changed all over while they are apart. The link is
 //! limited by a token bucket, or not at all; what it can do is measured by a plain TCP transfer in the same run, what
-//! the disk of the target can do by writing blocks of the same size at such places and making them durable.
+//! the disk of the target can do by the writes the target has to do, in a file of its own ([`disk`]).
 
 mod crash;
+mod disk;
 mod hosts;
 mod report;
 pub mod wire;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use blockmirror_client::admin::ResyncStatus;
@@ -19,6 +18,8 @@ use blockmirror_tests::load::{BLOCK, Random};
 use blockmirror_tests::partners::{Partners, Setup};
 use blockmirror_tests::raw::Raw;
 use blockmirror_tests::wait::{self, PATIENT};
+
+use self::disk::Disk;
 
 const VOLUME: &str = "db";
 /// One block of so many is changed.
@@ -29,10 +30,9 @@ const DEPTH: usize = 32;
 const WIRE_BYTES: u64 = 64 << 20;
 /// Of one that is not limited.
 const WIRE_BYTES_FREE: u64 = 1 << 30;
-/// Blocks written to see what the disk can do.
-const DISK_BLOCKS: u64 = 4096;
-/// They are made durable after so many.
-const DISK_BATCH: u64 = 64;
+/// It is looked this often whether a resync is over; how long it took the daemon knows better. What asking both nodes
+/// every few milliseconds costs was a tenth of two processors.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How large, and how often.
 pub struct Scale {
@@ -134,10 +134,11 @@ fn every_link(scale: &Scale) -> Result<()> {
 fn speed(link: &Link, scale: &Scale) -> Result<Vec<Pass>> {
     let size = scale.size * link.times;
     let mut partners = apart(size, link.in_memory)?;
+    let disk = Disk::new(&partners.scratch.join("disk-speed"), changed_places(size))?;
     let mut passes = Vec::new();
     for round in 0..scale.rounds {
         change(&partners, size, round as u64 + 2)?;
-        passes.push(together(&mut partners, link)?);
+        passes.push(together(&mut partners, link, &disk)?);
         part(&partners)?;
     }
     partners.assert_identical()?;
@@ -165,15 +166,21 @@ fn part(partners: &Partners) -> Result<()> {
     })
 }
 
+/// Where the blocks are that are changed, in the order in which they are.
+fn changed_places(size: u64) -> Vec<u64> {
+    let mut random = Random::new(size);
+    let blocks = 0..size / BLOCK / CHANGED;
+    blocks.map(|_| random.below(size / BLOCK) * BLOCK).collect()
+}
+
 /// Write the blocks that are changed, the same ones every time, with this mark.
 fn change(partners: &Partners, size: u64, mark: u64) -> Result<()> {
     let mut raw = partners.open(0, VOLUME)?;
-    let (mut random, mut in_flight) = (Random::new(size), 0);
-    for _ in 0..size / BLOCK / CHANGED {
-        let block = random.below(size / BLOCK);
+    let mut in_flight = 0;
+    for place in changed_places(size) {
         let mut bytes = vec![mark as u8; BLOCK as usize];
-        bytes[..8].copy_from_slice(&block.to_le_bytes());
-        raw.send_write(0, block * BLOCK, &bytes)?;
+        bytes[..8].copy_from_slice(&place.to_le_bytes());
+        raw.send_write(0, place, &bytes)?;
         in_flight += 1;
         if in_flight == DEPTH {
             answered(&mut raw)?;
@@ -193,7 +200,7 @@ fn answered(raw: &mut Raw) -> Result<()> {
 }
 
 /// Connect them over this link, and wait until both have everything.
-fn together(partners: &mut Partners, link: &Link) -> Result<Pass> {
+fn together(partners: &mut Partners, link: &Link, disk: &Disk) -> Result<Pass> {
     let namespaces = partners.link.as_ref().context("no namespaces")?;
     let bytes = match link.limit {
         Some(rate) => {
@@ -203,9 +210,13 @@ fn together(partners: &mut Partners, link: &Link) -> Result<Pass> {
         None => WIRE_BYTES_FREE,
     };
     let wire = wire::speed(namespaces, bytes).context("what the link can do")?;
-    let disk = disk_speed(partners).context("what the disk can do")?;
+    let disk = disk.speed().context("what the disk can do")?;
     partners.connect(0, false)?;
-    partners.wait_in_step(0, PATIENT * 2)?;
+    let started = Instant::now();
+    while !partners.is_in_step(0) {
+        ensure!(started.elapsed() < PATIENT * 2, "the resync does not end");
+        std::thread::sleep(LOOK_EVERY);
+    }
     let resync = partners.nodes[0].last_resync(VOLUME)?;
     let (bytes, seconds) = (resync.copied_bytes, resync.elapsed_seconds);
     eprintln!("{}: {bytes} bytes in {seconds:.2} s", link.name);
@@ -214,34 +225,4 @@ fn together(partners: &mut Partners, link: &Link) -> Result<Pass> {
         disk,
         resync,
     })
-}
-
-/// Bytes per second that become durable where the images are: blocks at random places, many of them at a time.
-fn disk_speed(partners: &Partners) -> Result<f64> {
-    let path = partners.scratch.join("disk-speed");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)?;
-    let mut random = Random::new(DISK_BLOCKS);
-    let block = vec![0x33; BLOCK as usize];
-    let spread = 64 * DISK_BLOCKS;
-    let places: Vec<u64> = (0..DISK_BLOCKS).map(|_| random.below(spread) * BLOCK).collect();
-    // Space first: the images have theirs.
-    for place in &places {
-        file.write_all_at(&block, *place)?;
-    }
-    file.sync_data()?;
-    let started = Instant::now();
-    for batch in places.chunks(DISK_BATCH as usize) {
-        for place in batch {
-            file.write_all_at(&block, *place)?;
-        }
-        file.sync_data()?;
-    }
-    let speed = (DISK_BLOCKS * BLOCK) as f64 / started.elapsed().as_secs_f64();
-    std::fs::remove_file(&path)?;
-    Ok(speed)
 }
