@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::config::{CONSENT_MAX, CONSENT_NEWS, CONSENT_STANDS};
 use super::event::{Answer, Output, Volumes};
 use super::peer::Link;
-use super::promote::{Promotion, Stage};
+use super::promote::Stage;
 use super::resize::Growth;
 use super::roles::Change;
 use super::{Resource, index};
@@ -37,16 +37,17 @@ impl Resource {
             agreed: true,
         });
         if let Some(promotion) = self.promotion() {
-            promotion.until = until;
-            promotion.stage = Stage::Consent {
-                asked: agreed.into_iter().collect(),
-            };
+            (promotion.stage, promotion.until) = (Stage::Consent, until);
+            promotion.asked.extend(agreed);
         }
     }
 
     /// Whoever can be asked and was not, on the connection that there is now: what it said on an earlier one it does not
     /// know of any more.
-    fn ask_all(&mut self, asked: &mut Vec<Asked>) {
+    pub(super) fn ask_all(&mut self) {
+        let Some(promotion) = self.promotion() else { return };
+        let mut asked = core::mem::take(&mut promotion.asked);
+        asked.retain(|asked| self.peers[asked.peer].link.connection() == Some(asked.connection));
         for peer in 0..self.peers.len() {
             let joined = self.peers[peer].joined().map(|joined| joined.connection);
             let held = match &self.peers[peer].link {
@@ -67,11 +68,15 @@ impl Resource {
                 });
             }
         }
+        if let Some(promotion) = self.promotion() {
+            promotion.asked = asked;
+        }
     }
 
-    pub(super) fn step_consent(&mut self, mut asked: Vec<Asked>, late: bool, world: &dyn Volumes) {
-        asked.retain(|asked| self.peers[asked.peer].link.connection() == Some(asked.connection));
-        self.ask_all(&mut asked);
+    pub(super) fn step_consent(&mut self, late: bool, world: &dyn Volumes) {
+        self.ask_all();
+        let Some(promotion) = self.promotion() else { return };
+        let asked = promotion.asked.clone();
         let missing: Vec<&str> = asked
             .iter()
             .filter(|asked| !asked.agreed)
@@ -82,19 +87,13 @@ impl Resource {
         } else if late {
             let text = format!("{} did not say whether it agrees", missing.join(", "));
             self.abandon_promotion(Answer::Refused(text));
-        } else if let Some(promotion) = self.promotion() {
-            promotion.stage = Stage::Consent { asked };
         }
     }
 
     /// A node has no objection.
     pub(super) fn heard_consent(&mut self, from: usize) {
-        if let Some(Promotion {
-            stage: Stage::Consent { asked },
-            ..
-        }) = self.promotion()
-        {
-            let of_it = asked.iter_mut().filter(|asked| asked.peer == from);
+        if let Some(promotion) = self.promotion() {
+            let of_it = promotion.asked.iter_mut().filter(|asked| asked.peer == from);
             of_it.for_each(|asked| asked.agreed = true);
         }
     }
@@ -102,12 +101,11 @@ impl Resource {
     /// A node objects.
     pub(super) fn heard_objection(&mut self, from: usize, why: &str) {
         let text = format!("{} objects: {why}", self.peers[from].name);
-        if let Some(Promotion {
-            stage: Stage::Consent { .. },
-            ..
-        }) = self.promotion()
-        {
-            self.abandon_promotion(Answer::Refused(text));
+        match self.promotion() {
+            Some(promotion) if matches!(promotion.stage, Stage::Consent) => {
+                self.abandon_promotion(Answer::Refused(text));
+            }
+            _ => {}
         }
     }
 

@@ -37,6 +37,10 @@ pub(super) struct Promotion {
     force: bool,
     accept: Option<String>,
     pub stage: Stage,
+    /// Whose consent was asked.
+    pub asked: Vec<Asked>,
+    /// All mirrors have said that they can.
+    able: bool,
     pub until: Duration,
     /// Who became Secondary for this.
     pub handed_over: Option<usize>,
@@ -51,7 +55,7 @@ pub(super) struct Promotion {
 pub(super) enum Stage {
     Settling,
     Handover { peer: usize, connection: ConnectionId },
-    Consent { asked: Vec<Asked> },
+    Consent,
     Asking { left: usize },
     Ordering { left: usize },
 }
@@ -64,7 +68,7 @@ impl Promotion {
 
     /// Others have agreed, or have to.
     pub fn asks_or_orders(&self) -> bool {
-        matches!(self.stage, Stage::Consent { .. }) || self.is_ordering()
+        matches!(self.stage, Stage::Consent) || self.is_ordering()
     }
 
     pub fn timeout(&self) -> Option<Duration> {
@@ -98,6 +102,8 @@ impl Resource {
             force,
             accept,
             stage: Stage::Settling,
+            asked: Vec::new(),
+            able: false,
             until: self.now + SETTLE_MAX,
             handed_over: None,
             promoted: Vec::new(),
@@ -120,6 +126,13 @@ impl Resource {
             return;
         };
         let (late, refused) = (now >= promotion.until, promotion.failed.is_some());
+        if promotion.is_ordering() {
+            // Who comes on another connection meanwhile knows of nothing.
+            self.ask_all();
+        }
+        let Some(promotion) = self.promotion() else {
+            return;
+        };
         match promotion.stage.clone() {
             Stage::Settling => {
                 if late || self.is_settled() {
@@ -127,8 +140,12 @@ impl Resource {
                 }
             }
             Stage::Handover { peer, connection } => self.step_handover(peer, connection, late),
-            Stage::Consent { asked } => self.step_consent(asked, late, world),
-            Stage::Asking { left: 0 } if !refused => self.commit_promotion(world),
+            Stage::Consent => self.step_consent(late, world),
+            Stage::Asking { left: 0 } if !refused => {
+                promotion.able = true;
+                self.begin_consent(None);
+                self.step_consent(false, world);
+            }
             Stage::Asking { left: 0 } | Stage::Ordering { left: 0 } => self.end_promotion(),
             Stage::Asking { .. } | Stage::Ordering { .. } if late => self.answer_late(),
             Stage::Asking { .. } | Stage::Ordering { .. } => {}
@@ -211,6 +228,7 @@ impl Resource {
     fn settle_again(&mut self) {
         let until = self.now + SETTLE_MAX;
         if let Some(promotion) = self.promotion() {
+            promotion.asked.clear();
             promotion.stage = Stage::Settling;
             promotion.until = until;
         }
@@ -253,7 +271,7 @@ impl Resource {
             return;
         };
         let (handed_over, force, accept) = (promotion.handed_over, promotion.force, promotion.accept.clone());
-        let asked = promotion.is_ordering();
+        let able = promotion.able;
         let permit = self.permit_data(world, handed_over).and_then(|()| {
             if handed_over.is_some() {
                 return Ok(());
@@ -265,7 +283,7 @@ impl Resource {
             return;
         }
         let alone = self.live_volumes().count() < 2;
-        if asked || alone || !self.keeps(Sabotage::AskedBeforeTold) {
+        if able || alone || !self.keeps(Sabotage::AskedBeforeTold) {
             return self.order_promotion(handed_over.is_some(), world);
         }
         let left = self.order_all(&Order::Agree, Purpose::Role);

@@ -79,3 +79,28 @@ fn who_was_primary_knows_what_another_lacks_and_copies_it() {
         assert!(world.all_in_step(), "{}", world.describe());
     }
 }
+
+/// Berta's mirrors take their time to agree; Clara, who has consented, loses the connection meanwhile, and with it her word.
+#[test]
+fn who_comes_again_while_the_mirrors_are_asked_is_asked_again() {
+    let mut world = World::working(3, 2);
+    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    world.part(0, 1);
+    world.nodes[1].volumes[1].mute = true;
+    let command = Command::Promote {
+        force: false,
+        accept: None,
+    };
+    let id = world.give(1, command);
+    world.run();
+    world.part(1, 2);
+    world.heal(1, 2);
+    world.run();
+    let other = world.promote_by_force(0);
+    assert!(
+        matches!(&other, Answer::Refused(why) if why.contains("berta")),
+        "{other:?}: {}",
+        world.describe()
+    );
+    assert_eq!(world.nodes[1].answers.get(&id), None, "not refused");
+}
