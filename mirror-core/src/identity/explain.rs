@@ -106,7 +106,7 @@ fn because(decision: &Decision, mine: &Side<'_>, theirs: &Side<'_>) -> String {
             "both have the same generation, and the image of {one} ({:?}) is in a worse state than that of {other}",
             if one == mine.node { mine } else { theirs }.volume.disk
         ),
-        Rule::BothIncomplete => "both have the same generation, and neither image is complete".to_owned(),
+        Rule::BothIncomplete => "both have the same generation, and neither image has everything".to_owned(),
         Rule::PrimaryDecides => format!("both have the same generation, blocks are marked, and {other} is Primary"),
         Rule::CrashedPrimary => "both have the same generation, blocks are marked, and one was Primary when it \
                                  crashed: copied from the side that has every write that was answered"

@@ -195,10 +195,13 @@ impl<'s, 'a> Pair<'s, 'a> {
         }
     }
 
-    /// Of one generation: a complete image is copied from, an incomplete one never.
+    /// Of one generation: a complete image is copied from, an incomplete one never. Nor is one that is known to lack something
+    /// copied over what the other has left, which may be just that: somebody has to say that it is the data.
     fn worse_disk(&self) -> Option<Decision> {
         let rank = |side: &Side<'_>| disk_rank(side.volume.disk);
-        if self.neither(is_complete) {
+        let outdated = |side: &Side<'_>| side.volume.disk == LocalDisk::Outdated;
+        let lacking = self.neither(is_primary) && self.only(outdated).is_some() && self.only(is_inconsistent).is_some();
+        if self.neither(is_complete) || lacking {
             return self.ruling(Rule::BothIncomplete, Verdict::NoSource, Newer::Same);
         }
         let source = match rank(self.mine).cmp(&rank(self.theirs)) {

@@ -272,6 +272,9 @@ fn post_1_the_better_disk_state_is_the_source() {
         Verdict::NoSource,
         Rule::BothIncomplete,
     );
+    // What the one is known to lack the other may have left.
+    expect(&worse, &inconsistent, Verdict::NoSource, Rule::BothIncomplete);
+    expect(&worse.clone().primary(), &inconsistent, SOURCE_FULL, Rule::DiskState);
 }
 
 #[test]
