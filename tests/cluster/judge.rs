@@ -154,8 +154,10 @@ impl World {
         (0..self.nodes[node].links.len()).any(|peer| {
             let other = node_of(node, peer);
             let there = peer_of(other, node);
-            let conn = self.nodes[node].links[peer].conn;
-            conn.is_some() && self.nodes[other].links[there].conn != conn
+            let link = &self.nodes[node].links[peer];
+            let conn = self.nodes[other].links[there].conn;
+            // What was decided while the connection seemed to be there comes out after it is given up.
+            link.conn.map_or(link.given_up == self.now, |own| conn != Some(own))
         })
     }
 

@@ -311,9 +311,9 @@ impl World {
         self.conns[conn].open[end] = false;
         self.conns[conn].lanes[end].queue.clear();
         self.send(node, conn, Packet::Closed { gone: false });
-        let told = self.nodes[node].told;
+        let (told, now) = (self.nodes[node].told, self.now);
         let link = &mut self.nodes[node].links[peer];
-        link.lost_at = told;
+        (link.lost_at, link.given_up) = (told, now);
         let asked = link.outflow.drain().map(|(ask, _)| ask).collect::<Vec<_>>();
         let dropped = link.intake.disconnect().count();
         self.digest.mix(asked.len() as u64 ^ (dropped as u64) << 32);

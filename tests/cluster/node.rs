@@ -166,6 +166,8 @@ pub struct Link {
     pub next: Option<usize>,
     /// So many connections had been told of on this node when the latest one of this link was lost.
     pub lost_at: u64,
+    /// When this end gave the latest one up.
+    pub given_up: u64,
     /// What was asked and not answered.
     pub outflow: Outflow<Ask>,
     /// What the peer asked.
@@ -289,6 +291,7 @@ impl Link {
             conn: None,
             next: None,
             lost_at: 0,
+            given_up: 0,
             outflow: Outflow::new(credit),
             intake: Intake::new(volumes, credit),
             dialling: false,
