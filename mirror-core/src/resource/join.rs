@@ -148,11 +148,9 @@ impl Resource {
             }
             // The Primary keeps the bits of what has to be copied, whichever way; of two Secondaries the source.
             Verdict::Target { full: true } => orders.push(fill(peer)),
-            Verdict::Source { full } if theirs.role == Role::Secondary => {
-                // What a third node wrote here as Primary is in none of this node's bits.
-                if full || !self.bits_tell(peer) {
-                    orders.push(fill(peer));
-                }
+            // What a third node wrote here as Primary is in none of this node's bits.
+            Verdict::Source { full } if theirs.role == Role::Secondary && (full || !self.bits_tell(peer)) => {
+                orders.push(fill(peer));
             }
             _ => {}
         }
