@@ -368,6 +368,7 @@ fn lane(ruling: Ruling, mine: &NodeIdentity, theirs: &NodeIdentity) -> Lane {
         tells_bits: tells_bits && !parked,
         wants_bits: wants_bits && !parked,
         met,
+        grows_with_peer: false,
     }
 }
 

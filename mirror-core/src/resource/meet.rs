@@ -9,7 +9,7 @@ use super::orders::Purpose;
 use super::peer::{Lane, LaneStage, Link, Mark};
 use super::{Resource, index};
 use crate::event::{ConnectionId, Order, OrderRefusal};
-use crate::identity::{Meeting, NextMeeting, Verdict};
+use crate::identity::{Meeting, NextMeeting, Role, Verdict};
 use crate::sabotage::Sabotage;
 use crate::state::LocalDisk;
 use crate::stream::Control;
@@ -165,7 +165,20 @@ impl Resource {
             ) && now.sync == 0;
             let clean = copied || (said.disk == LocalDisk::UpToDate && said.dirty_bytes == 0);
             let marked = now.disk == LocalDisk::UpToDate && now.dirty_bytes > 0 && now.for_peer == 0;
-            lane.stage == LaneStage::Up && clean && marked
+            lane.stage == LaneStage::Up && clean && marked && !lane.grows_with_peer
         })
+    }
+
+    /// A growth begins that the peer leads, or (`None`) this node.
+    pub(super) fn note_growth(&mut self, volume: usize, leader: Option<usize>) {
+        for (at, peer) in self.peers.iter_mut().enumerate() {
+            let leads = leader == Some(at) && peer.role == Role::Primary;
+            if let Link::Joined(joined) = &mut peer.link {
+                let mut lanes = joined.lanes.iter_mut();
+                if let Some(lane) = lanes.find(|lane| lane.ruling.volume == volume) {
+                    lane.grows_with_peer = leads;
+                }
+            }
+        }
     }
 }

@@ -173,6 +173,8 @@ pub(super) struct Lane {
     /// The other's bits have to come, and have not all come.
     pub wants_bits: bool,
     pub met: NextMeeting,
+    /// The last growth on this connection was led by the other as Primary, which knows what was marked here for it.
+    pub grows_with_peer: bool,
 }
 
 /// How far it is.

@@ -101,6 +101,7 @@ impl Resource {
                 self.send(peer, connection, control);
             }
         }
+        self.note_growth(volume, None);
         self.growth = Some(Growth {
             id: Some(id),
             volume,
@@ -259,6 +260,7 @@ impl Resource {
         let (Some(volume), Some(connection)) = (self.volume_at(peer, place), self.peers[peer].link.connection()) else {
             return;
         };
+        self.note_growth(volume, Some(peer));
         self.serve_guest(Guest {
             peer,
             connection,

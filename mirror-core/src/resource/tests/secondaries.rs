@@ -1,9 +1,11 @@
 //! What Secondaries copy from each other, and what they leave to the next Primary.
 
+use core::time::Duration;
+
 use super::volume::Volume;
-use super::world::{World, peer_of};
+use super::world::{SIZE, World, peer_of};
 use crate::resource::LinkState;
-use crate::resource::event::{Answer, Command};
+use crate::resource::event::{Answer, Command, Input};
 use crate::state::LocalDisk;
 
 /// Clara was copied to, and led a growth after that on the same connection: what is new is marked with her alone.
@@ -42,6 +44,27 @@ fn what_is_marked_on_a_secondary_that_was_a_source_is_copied_by_its_primary() {
     world.settle();
     assert!(world.nodes[1].volumes[0].dirty[peer_of(1, 0)].is_empty());
     assert_ne!(world.nodes[1].connections[peer_of(1, 0)], connection, "once");
+}
+
+/// Anna leads a growth as Primary: what berta has marked for it anna has marked as well, and waits for berta's answer.
+#[test]
+fn a_growth_that_the_primary_leads_is_not_cut_short() {
+    let mut world = World::working(2, 1);
+    let connection = world.nodes[0].connections[0];
+    world.nodes[1].volumes[0].mute = true;
+    let size = 2 * SIZE;
+    let (volume, assume_clean, force) = (0, false, false);
+    let growth = Command::Resize {
+        volume,
+        size,
+        assume_clean,
+        force,
+    };
+    assert_eq!(world.ask(0, growth), None, "berta's volume has not answered");
+    world.nodes[1].volumes[0].dirty[0].insert(1);
+    world.advance(Duration::from_millis(200));
+    world.give_input(1, Input::Timeout);
+    assert_eq!(world.nodes[0].connections[0], connection, "{}", world.describe());
 }
 
 /// Some nodes of two volumes each, the first one Primary until `end`; the last one has got a new image of the second volume.
