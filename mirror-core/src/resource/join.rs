@@ -41,7 +41,9 @@ impl Resource {
         });
         let newer = |lane: &Lane| lane.ruling.decision.newer == Newer::Theirs;
         if self.role == Role::Secondary && lanes.iter().any(newer) {
-            // Somebody was Primary since this node was.
+            // Somebody was Primary since this node was, or its own data is gone with its metadata.
+            let gone = |lane: &Lane| newer(lane) && mine.volumes[lane.ruling.mine].fresh;
+            self.past.forgot |= self.past.mine && theirs.role == Role::Secondary && lanes.iter().any(gone);
             self.past.mine = false;
             self.past.take_back = None;
             self.past.sure &= self.past.last_primary == Some(peer) && theirs.role == Role::Primary;

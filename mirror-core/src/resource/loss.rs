@@ -22,6 +22,7 @@ impl Resource {
                 LocalDisk::UpToDate | LocalDisk::Diskless => {}
             }
         }
+        loss.unknown |= self.past.forgot;
         loss.unknown |= self
             .partners()
             .any(|at| self.peers[at].newer || self.still_lacks(at, world));

@@ -127,3 +127,22 @@ fn who_comes_again_while_the_mirrors_are_asked_is_asked_again() {
     );
     assert_eq!(world.nodes[1].answers.get(&id), None, "not refused");
 }
+
+/// In `async` the last that was answered may have been nowhere else.
+#[test]
+fn a_primary_that_has_lost_a_volume_asks_for_the_word() {
+    let mut world = World::working(3, 2);
+    world.kill(0);
+    world.nodes[0].volumes[0] = Volume::fresh(77, 2);
+    world.start(0);
+    world.settle();
+    assert!(world.all_in_step(), "{}", world.describe());
+    let answer = world.promote(0);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "{answer:?}"
+    );
+    assert_eq!(world.promote_by_force(0), Answer::Done);
+    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    assert_eq!(world.promote(0), Answer::Done, "once");
+}

@@ -335,7 +335,8 @@ impl World {
     pub fn start(&mut self, at: usize) {
         let mut volumes = self.nodes[at].volumes.clone();
         let mut config = self.nodes[at].config.clone();
-        config.was_primary = volumes.iter().all(|volume| volume.primary);
+        let mut with_data = volumes.iter().filter(|volume| !volume.fresh).peekable();
+        config.was_primary = with_data.peek().is_some() && with_data.all(|volume| volume.primary);
         config.primary_since = volumes.iter().map(|volume| volume.primary_since).max().unwrap_or(0);
         config.incarnation += 100;
         config.entropy += self.now.as_nanos() as u64 + 1;
