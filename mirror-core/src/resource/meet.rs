@@ -170,9 +170,9 @@ impl Resource {
     }
 
     /// A growth begins that the peer leads, or (`None`) this node.
-    pub(super) fn note_growth(&mut self, volume: usize, leader: Option<usize>) {
+    pub(super) fn note_growth(&mut self, volume: usize, led_by: Option<usize>) {
         for (at, peer) in self.peers.iter_mut().enumerate() {
-            let leads = leader == Some(at) && peer.role == Role::Primary;
+            let leads = led_by == Some(at) && peer.role == Role::Primary;
             if let Link::Joined(joined) = &mut peer.link {
                 let mut lanes = joined.lanes.iter_mut();
                 if let Some(lane) = lanes.find(|lane| lane.ruling.volume == volume) {
