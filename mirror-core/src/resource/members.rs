@@ -113,4 +113,9 @@ impl Resource {
     pub(super) fn knows_kinds(&self) -> bool {
         !self.orders.any(Purpose::Kind)
     }
+
+    /// There is a partner, or there was one in this life of the daemon.
+    pub(super) fn had_partners(&self) -> bool {
+        self.peers.iter().any(|peer| peer.kind != Some(PeerKind::Plain))
+    }
 }

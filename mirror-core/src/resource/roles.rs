@@ -103,13 +103,19 @@ impl Resource {
         self.change.is_some() || self.connected_partners().any(consented)
     }
 
-    /// A node that mirrors to plain servers only, or was Primary before, needs no operator.
+    /// A node that mirrors to plain servers only, or was Primary before, needs no operator. One whose last partner was removed
+    /// while it was Secondary does: that may be Primary, and go on.
     fn step_idle(&mut self, world: &dyn Volumes) {
         if self.role == Role::Primary || self.past.rests || !self.knows_kinds() {
             return;
         }
         let alone = self.partners().next().is_none();
-        if !alone && !self.may_take_back(world) {
+        let may = if alone {
+            !self.had_partners()
+        } else {
+            self.may_take_back(world)
+        };
+        if !may {
             return;
         }
         if self.permit(world, alone, None).is_ok() {

@@ -196,6 +196,21 @@ fn who_stays_when_the_last_primary_is_removed_is_compared() {
     assert!(world.nodes[1].volumes[0].dirty.iter().all(|bits| bits.is_empty()));
 }
 
+/// The partner goes on as Primary, and does not know that it was removed here.
+#[test]
+fn who_removes_its_last_partner_waits_for_its_operator() {
+    let mut world = World::working(2, 1);
+    assert_eq!(world.ask(1, Command::RemovePeer(PeerIndex(0))), Some(Answer::Done));
+    world.settle();
+    assert_eq!([world.role(0), world.role(1)], [Role::Primary, Role::Secondary]);
+    let promote = Command::Promote {
+        force: false,
+        accept: None,
+    };
+    assert_eq!(world.ask_long(1, promote), Answer::Done);
+    assert_eq!(world.role(1), Role::Primary);
+}
+
 #[test]
 fn a_volume_comes_and_goes() {
     let mut world = World::working(2, 1);
