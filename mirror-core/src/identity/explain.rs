@@ -94,8 +94,8 @@ fn because(decision: &Decision, mine: &Side<'_>, theirs: &Side<'_>) -> String {
         Rule::FreshBoth => "the metadata of both is new and nobody was ever Primary".to_owned(),
         Rule::FreshOne => format!("the metadata of {one} is new: an empty or replaced image"),
         Rule::Restored => format!(
-            "{one} has forgotten meetings that {other} remembers: its image and metadata were put back to an earlier \
-             state, and it has not changed since"
+            "{one} does not remember meetings that {other} remembers: its image and metadata were put back to an earlier \
+             state, or {other} was removed from its peers and is one again; its data has not changed since"
         ),
         Rule::RestoredAndMovedOn => format!(
             "{} and {} do not remember the same meetings: one was put back to an earlier state, or copied, and then \

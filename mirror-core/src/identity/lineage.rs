@@ -40,6 +40,11 @@ pub(super) fn shares_past(mine: &Side<'_>, theirs: &Side<'_>) -> bool {
     lineage(mine).any(|generation| generation != 0 && lineage(theirs).any(|other| other == generation))
 }
 
+/// The generation is, or was once, part of what `side` has, or of what it knows others to have.
+pub(super) fn has_heard_of(side: &Side<'_>, generation: Generation) -> bool {
+    lineage(side).any(|known| known == generation)
+}
+
 fn lineage<'a>(side: &Side<'a>) -> impl Iterator<Item = Generation> + use<'a> {
     let volume = side.volume;
     [volume.current, volume.for_peer]

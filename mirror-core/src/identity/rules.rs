@@ -4,8 +4,8 @@ use core::cmp::Ordering;
 
 use super::Role;
 use super::decide::{Decision, Newer, Rule, Side, Verdict};
-use super::lineage::{Known, known, shares_past};
-use super::meeting;
+use super::lineage::{Known, has_heard_of, known, shares_past};
+use super::meeting::{self, Meeting};
 use crate::state::LocalDisk;
 
 /// A rule that is left out, if any.
@@ -170,6 +170,9 @@ impl<'s, 'a> Pair<'s, 'a> {
             let moved_on = !same && (known(new, old).is_none() || known(old, new).is_some());
             if !moved_on {
                 return self.copy_from(source, true, Rule::Restored, source.newer());
+            }
+            if made_since(old, new) {
+                return Some(in_full(self.different_generations()));
             }
         }
         let split = Verdict::SplitBrain { ancestor: false };
@@ -348,6 +351,24 @@ pub(super) fn give_up(mine: &Side<'_>, theirs: &Side<'_>, loser_is_mine: bool, f
     let winner = if loser_is_mine { theirs } else { mine };
     let full = full || is_inconsistent(loser);
     (!is_primary(loser) && is_complete(winner)).then(|| verdict_of(source, full))
+}
+
+/// The one has made its record of the other, as that of a new peer, over data that the other has never heard of: they
+/// have not met since, so that there is no meeting the one could have forgotten, and generations tell whose data is newer.
+fn made_since(one: &Side<'_>, other: &Side<'_>) -> bool {
+    let volume = one.volume;
+    let never = [volume.met, volume.met_before] == [Meeting::NEVER; 2];
+    never && volume.for_peer != 0 && !has_heard_of(other, volume.for_peer)
+}
+
+/// Bits of before they met do not tell what differs.
+fn in_full(found: Decision) -> Decision {
+    let verdict = match found.verdict {
+        Verdict::Source { .. } => Verdict::Source { full: true },
+        Verdict::Target { .. } => Verdict::Target { full: true },
+        other => other,
+    };
+    Decision { verdict, ..found }
 }
 
 fn verdict_of(source: Who, full: bool) -> Verdict {

@@ -275,7 +275,12 @@ impl Restored {
         self.loaded.retain(|&(of, _), _| of as usize != slot);
         self.superblock.peers[slot] = Some(PeerRecord {
             name: wanted.name.clone(),
-            generation: 0,
+            // What data it was made over tells later whether the two have met since.
+            generation: if self.superblock.fresh {
+                0
+            } else {
+                self.superblock.generation
+            },
             // A random instance: pages that an earlier peer left in this slot can never match it.
             instance: rng.identifier() as u32,
             base_dirty: !equal,

@@ -57,6 +57,34 @@ fn the_restored_side_moved_on() {
     );
 }
 
+/// A peer that was removed and is one again: there is nothing it could have forgotten.
+#[test]
+fn who_has_never_met_the_other_has_forgotten_nothing() {
+    // Removed on the Primary under generation 1, and added under 2, of which the other has never heard.
+    let anew = Node::new("a", 2).for_peer(2).history(&[1]).dirty(1).primary();
+    expect(&anew, &remembers("b", 1), SOURCE_FULL, Rule::History);
+    let later = Node::new("a", 3).for_peer(2).history(&[2, 1]).dirty(1);
+    expect(&later, &remembers("b", 1), SOURCE_FULL, Rule::History);
+    // The other went on as well.
+    let parted = remembers("b", 9).for_peer(1).history(&[1]);
+    expect(&anew, &parted, SPLIT_UNKNOWN, Rule::CommonHistory);
+    // Bits do not tell what differs, whatever else is known.
+    expect(
+        &later.clone().for_other(1),
+        &remembers("b", 1),
+        SOURCE_FULL,
+        Rule::BitmapForOther,
+    );
+    // The other has heard of the data over which the record was made: they have met since, and that is forgotten.
+    let heard = remembers("b", 2).history(&[1]);
+    let promoted = Node::new("a", 3).for_peer(2).history(&[2, 1]).dirty(1);
+    expect(&promoted, &heard, SPLIT_UNKNOWN, Rule::RestoredAndMovedOn);
+    expect(&anew, &heard, Verdict::OlderPrimary { mine: true }, Rule::OlderPrimary);
+    // So it is where the record is of the very first start, over no data.
+    let restored = Node::new("a", 3).history(&[1]).dirty(1);
+    expect(&restored, &remembers("b", 1), SPLIT_UNKNOWN, Rule::RestoredAndMovedOn);
+}
+
 #[test]
 fn clones_that_met_each_others_copies() {
     let other = Node::new("b", 1).met(Meeting { count: 5, token: 51 }, Meeting { count: 4, token: 41 });
