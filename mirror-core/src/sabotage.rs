@@ -69,6 +69,8 @@ rules! {
     LostAfterTold,
     /// A partner that comes back while another is away is taken to have given its data to nobody meanwhile.
     PassedOn,
+    /// Whom the Primary does not speak of is taken to be in step with it, because it was in step here.
+    UnlistedDoubted,
     /// Data that were given up still count as an earlier state of those that replaced them.
     OtherLine,
     /// An image that was declared to be the data before it was whole counts as a later state of what others have.

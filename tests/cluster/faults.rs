@@ -138,6 +138,13 @@ pub enum Action {
         /// From whom.
         from: usize,
     },
+    /// Take a peer out of the configuration.
+    Remove {
+        /// Where.
+        node: usize,
+        /// Whom.
+        peer: usize,
+    },
     /// `invalidate`.
     Invalidate {
         /// Where.

@@ -93,6 +93,7 @@ impl World {
                 (node, Command::Connect { peer, discard_my_data })
             }
             Action::Disconnect { node, from } => (node, Command::Disconnect(self.index_of(node, from))),
+            Action::Remove { node, peer } => (node, Command::RemovePeer(self.index_of(node, peer))),
             Action::Invalidate { node, from } => (node, Command::Invalidate(self.index_of(node, from))),
             Action::Detach { node, volume } => (node, Command::Detach(volume)),
             Action::Attach { node, volume, replaced } => (node, Command::Attach { volume, replaced }),

@@ -160,15 +160,15 @@ pub enum OrderRefusal {
 /// What the mirrors of one volume on two nodes say to each other, in the order of the replication stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeMessage {
-    /// From the Primary: the data is called `current` from here on in the stream; the peers in `outdated` (by node name)
-    /// do not have it and hold `previous`.
+    /// From the Primary: the data is called `current` from here on in the stream; the nodes in `in_step`, beside the one
+    /// that hears this, have it as far as the Primary knows. Of any other it says nothing: it stays behind.
     Generation {
         /// The new name.
         current: u64,
         /// The name before.
         previous: u64,
-        /// Nodes that stay behind.
-        outdated: Vec<String>,
+        /// Nodes that do not stay behind.
+        in_step: Vec<String>,
     },
     /// The generation is durable here.
     GenerationDone {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::Mirror;
 use super::peer::{Gate, Peer, Told};
 use super::request::PeerMask;
-use crate::config::{AckMode, PeerKind};
+use crate::config::AckMode;
 use crate::event::{Event, LinkKind, Output, PeerIndex, VolumeMessage};
 use crate::identity::{Generation, Role};
 use crate::range::BLOCK_BYTES;
@@ -160,7 +160,7 @@ impl Mirror {
         let message = VolumeMessage::Generation {
             current,
             previous: self.superblock.history.first().copied().unwrap_or(0),
-            outdated: self.outdated(),
+            in_step: self.in_step_by_name(peer),
         };
         self.emit(Output::ToPeer {
             peer: PeerIndex(peer as u8),
@@ -169,14 +169,14 @@ impl Mirror {
         });
     }
 
-    /// Partners that do not have the present generation.
-    fn outdated(&self) -> Vec<String> {
-        let behind = |link: &&Peer| {
-            let partner = link.config.kind == PeerKind::Partner && !link.removed;
-            partner && link.record.generation != 0 && !link.is_in_step()
+    /// Partners, beside this one, that have what the present generation stands for.
+    fn in_step_by_name(&self, beside: usize) -> Vec<String> {
+        let has_it = |(at, link): &(usize, &Peer)| {
+            let partner = link.link == LinkKind::Stream && !link.removed && *at != beside;
+            partner && (link.record.generation == 0 || link.is_in_step())
         };
-        let names = self.peers.iter().filter(behind);
-        names.map(|link| link.config.name.clone()).collect()
+        let names = self.peers.iter().enumerate().filter(has_it);
+        names.map(|(_, link)| link.config.name.clone()).collect()
     }
 
     /// A partner has the generation durably.
@@ -272,9 +272,10 @@ impl Mirror {
         self.persisting.superblock_wanted = true;
     }
 
-    /// The data here is, from now on, what another node calls `generation`: no peer but `teacher` is known to have it.
-    /// Those that lacked something lack nobody knows what from here on.
-    pub(super) fn follow(&mut self, teacher: usize, outdated: &[String]) {
+    /// The data here is, from now on, what another node calls `generation`: no peer but `teacher`, and those that it counts
+    /// `in_step`, is known to have it. What the others lack, or those that lacked something, nobody knows from here on. A
+    /// peer that the teacher does not speak of may be none of its own: it hears nothing from it, and gets nothing.
+    pub(super) fn follow(&mut self, teacher: usize, in_step: &[String]) {
         let held = self.superblock.generation;
         let mut left_behind = Vec::new();
         for at in 0..self.peers.len() {
@@ -283,9 +284,9 @@ impl Mirror {
                 continue;
             }
             let plain = link.link == LinkKind::Nbd;
-            let named = outdated.contains(&link.config.name);
+            let stays = !in_step.contains(&link.config.name) && self.kept.keeps(Sabotage::UnlistedDoubted);
             let lacks = link.record.generation != 0 || link.record.sync != 0 || !link.dirty.is_empty();
-            if !plain && !named && !lacks {
+            if !plain && !stays && !lacks {
                 continue;
             }
             if self.peers[at].record.generation == 0 {

@@ -46,8 +46,8 @@ impl Mirror {
             VolumeMessage::Generation {
                 current,
                 previous,
-                outdated,
-            } => self.hear_generation(at, connection, [current, previous], &outdated),
+                in_step,
+            } => self.hear_generation(at, connection, [current, previous], &in_step),
             VolumeMessage::GenerationDone { current } => self.generation_done(at, current),
             VolumeMessage::SyncBegin => self.hear_sync_begin(at, connection),
             VolumeMessage::SyncBeginDone => self.sync_begun(at),
@@ -99,15 +99,15 @@ impl Mirror {
         peer: usize,
         connection: ConnectionId,
         [current, previous]: [Generation; 2],
-        outdated: &[String],
+        in_step: &[String],
     ) {
-        let in_step = matches!(self.peers[peer].state, PeerState::Established | PeerState::SyncSource);
-        if self.role == Role::Primary || !in_step || current == 0 {
+        let listens = matches!(self.peers[peer].state, PeerState::Established | PeerState::SyncSource);
+        if self.role == Role::Primary || !listens || current == 0 {
             return self.ask_handshake(peer);
         }
         self.stop_pushing(peer);
         // Whatever it is called: what comes from a Primary is not tracked here.
-        self.follow(peer, outdated);
+        self.follow(peer, in_step);
         self.cover_data();
         if self.superblock.generation != current || self.superblock.fresh {
             self.superblock.rename(current);

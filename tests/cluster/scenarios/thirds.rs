@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use mirror_core::event::PeerIndex;
 use mirror_core::state::{LocalDisk, PeerState};
 
 use crate::faults::{Action, Cut, Fault};
@@ -20,6 +21,7 @@ pub const ALL: &[Row] = &[
     ("one-source-at-a-time", one_source_at_a_time),
     ("told-and-lost", told_and_lost),
     ("first-meetings", first_meetings),
+    ("no-peer-of-the-primary", no_peer_of_the_primary),
 ];
 
 /// Two Secondaries are in step when the Primary goes on without one of them: they take note of it, so that the one left
@@ -238,4 +240,23 @@ fn first_meetings(seed: u64) -> Step {
         left_behind_unnoticed(seed * 12 + order)?;
     }
     Ok(())
+}
+
+/// A node that the Primary knows no more hears nothing from it. Its other peer, which does, brings it what it lacks once that
+/// is Primary, and does not take it to be in step because nobody has said that it is not.
+fn no_peer_of_the_primary(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 3, 1).ready()?;
+    stage.cut(0, 1)?;
+    stage.does(Action::Remove { node: 0, peer: 1 })?;
+    stage.write_fua(0, 0, 1)?;
+    let written = stage.holds(0, 0, 1);
+    stage.promote(2, false)?;
+    stage.until("1 is in step with 2", |world| {
+        world.is_connected(1, 2) && !world.nodes[1].volumes[0].partial
+    })?;
+    stage.until("nothing is left to copy", |world| {
+        let mirror = world.nodes[2].volumes[0].mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.dirty_runs(PeerIndex(1), 0, 1).is_empty())
+    })?;
+    stage.expect("the write is there", stage.holds(1, 0, 1) == written)
 }

@@ -199,7 +199,7 @@ fn nor_who_missed_it_on_a_connection_that_has_no_name_yet() {
     let message = VolumeMessage::Generation {
         current: 200,
         previous: 100,
-        outdated: vec![],
+        in_step: vec![],
     };
     let early = Input::FromPeer {
         peer: Cluster::index(B, A),

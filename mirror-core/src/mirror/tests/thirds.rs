@@ -173,3 +173,29 @@ fn a_write_that_is_not_to_wait_for_a_lost_peer_is_answered_when_another_one_stan
     let (cluster, write) = another_one_stands_in(OnDisconnect::Continue);
     assert!(cluster.answered(A, write));
 }
+
+/// Whom the Primary knows no more hears nothing of its names, and gets none of its writes. Nobody who does takes it to be in
+/// step, and so hands it the new name as if it had the data.
+#[test]
+fn who_is_no_peer_of_the_primary_is_in_step_with_nobody() {
+    let mut cluster = three();
+    cluster.write(A, 1, 1);
+    cluster.flush(A);
+    assert_eq!((cluster.record(C, B), cluster.dirty(C, B)), (0, 0), "it has it all");
+    let held = cluster.generation(B);
+    cluster.cut(A, B);
+    assert_eq!(
+        (cluster.record(C, B), cluster.dirty(C, B)),
+        (0, 0),
+        "nothing that it lacks"
+    );
+    cluster.ordered(A, Order::RemovePeer(Cluster::index(A, B)));
+    assert_ne!(cluster.generation(C), held);
+    assert_eq!((cluster.record(C, B), cluster.dirty(C, B)), (held, 2048));
+    assert_eq!(cluster.nodes[C].disconnects, [Cluster::index(C, B)], "they meet anew");
+    cluster.write(A, 2, 2);
+    cluster.cut(B, C);
+    cluster.ordered(A, Order::Demote);
+    cluster.promote(C, 300);
+    assert_eq!(cluster.record(C, B), held);
+}

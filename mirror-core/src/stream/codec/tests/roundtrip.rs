@@ -213,11 +213,11 @@ fn any_request() -> impl Strategy<Value = Request> {
 fn any_message() -> impl Strategy<Value = VolumeMessage> {
     let number = any::<u64>;
     prop_oneof![
-        (number(), number(), vec(".{0,20}", 0..PEERS_MAX)).prop_map(|(current, previous, outdated)| {
+        (number(), number(), vec(".{0,20}", 0..PEERS_MAX)).prop_map(|(current, previous, in_step)| {
             VolumeMessage::Generation {
                 current,
                 previous,
-                outdated,
+                in_step,
             }
         }),
         number().prop_map(|current| VolumeMessage::GenerationDone { current }),
