@@ -1,11 +1,12 @@
 //! Meetings: how a node whose image *and* metadata were put back to an earlier state is recognised.
 //!
 //! Generation identifiers cannot tell: an image that was rolled back to a snapshot together with its metadata shows a
-//! generation that is still the current one, and no dirty bits. So at every handshake, and now and then while they are
-//! connected, two nodes make a common random token durable, each in its record of the other. A node that comes back
-//! with none of the last two tokens has forgotten a meeting: its metadata, and so its data, are older than the other
-//! knows them to have been. Two, because either may die before it has written the last one down; so what was put back
-//! by less than one meeting is not seen.
+//! generation that is still the current one, and no dirty bits. So at every handshake, again as soon as both are ready for
+//! each other, and now and then while they are connected, two nodes make a common random token durable, each in its record
+//! of the other. A node that comes back with none of the last two tokens has forgotten a meeting: its metadata, and so its
+//! data, are older than the other knows them to have been. Two, because either may die before it has written the last one
+//! down; so what was put back by one meeting only is not seen. There are two on every connection: what was put back to
+//! before the last one is seen, unless that ended before both had the second mark.
 
 use super::decide::Side;
 

@@ -5,7 +5,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::commands::taken_back;
-use super::config::MEETING_EVERY;
 use super::event::{Event, Output, Volumes};
 use super::orders::Purpose;
 use super::park::{park_beside_waiting, waits_for_primary};
@@ -68,8 +67,10 @@ impl Resource {
             lanes,
             word_done: false,
             meet: Meet {
-                due: self.now + MEETING_EVERY,
+                // What is put back to before this connection has forgotten two, however short it is.
+                due: self.now,
                 under_way: None,
+                asked: None,
             },
         });
     }

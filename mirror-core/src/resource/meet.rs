@@ -19,50 +19,64 @@ impl Resource {
     pub(super) fn meeting_due(&self, peer: usize) -> Option<Duration> {
         let joined = self.peers[peer].joined()?;
         let mine = self.config.node < self.peers[peer].name;
-        let up = joined.lanes.iter().any(|lane| lane.stage == LaneStage::Up);
+        let up = joined.is_ready() && joined.lanes.iter().any(|lane| lane.stage == LaneStage::Up);
         (mine && up && joined.meet.under_way.is_none()).then_some(joined.meet.due)
     }
 
-    /// Begin one that is due.
+    /// Begin one that is due, or answer the other's. Whoever begins writes nothing down before the other has: by then that
+    /// holds the mark before, which this node counts on, durably.
     pub(super) fn step_meeting(&mut self, peer: usize) {
-        let ready = self.peers[peer].joined().is_some_and(super::peer::Joined::is_ready);
-        if !ready || self.meeting_due(peer).is_none_or(|due| self.now < due) {
+        let due = self.meeting_due(peer).is_some_and(|due| due <= self.now);
+        let Link::Joined(joined) = &mut self.peers[peer].link else {
+            return;
+        };
+        if !joined.is_ready() || joined.meet.under_way.is_some() {
             return;
         }
-        let salt = self.rng.identifier();
-        if let Some(connection) = self.mark(peer, salt, false) {
-            self.emit(Output::Send {
-                peer: index(peer),
-                connection,
-                control: Control::Meet { salt },
-            });
+        if let Some(salt) = joined.meet.asked.take() {
+            return self.mark(peer, salt, true);
         }
+        if !due {
+            return;
+        }
+        let (connection, salt) = (joined.connection, self.rng.identifier());
+        joined.meet.under_way = Some(Mark {
+            salt,
+            orders: 0,
+            answered: false,
+            asked: false,
+        });
+        self.emit(Output::Send {
+            peer: index(peer),
+            connection,
+            control: Control::Meet { salt },
+        });
     }
 
-    /// The other has begun one.
+    /// The other has begun one. It has the present mark durably, and waits until this node has, too.
     pub(super) fn asked_to_meet(&mut self, peer: usize, salt: u64) {
-        self.mark(peer, salt, true);
+        if let Link::Joined(joined) = &mut self.peers[peer].link {
+            joined.meet.asked = Some(salt);
+        }
+        self.step_meeting(peer);
     }
 
     /// The other has it durably.
     pub(super) fn heard_met(&mut self, peer: usize, salt: u64) {
-        if let Link::Joined(joined) = &mut self.peers[peer].link
-            && let Some(mark) = &mut joined.meet.under_way
-            && mark.salt == salt
-        {
-            mark.answered = true;
+        let waits = self.peers[peer].joined().is_some_and(|joined| {
+            let mark = joined.meet.under_way.as_ref();
+            mark.is_some_and(|mark| mark.salt == salt && !mark.asked && !mark.answered)
+        });
+        if waits {
+            self.mark(peer, salt, false);
         }
-        self.end_meeting(peer);
     }
 
     /// Write the next mark into the metadata of every volume that is up. `asked`: the other began, and is answered.
-    fn mark(&mut self, peer: usize, salt: u64, asked: bool) -> Option<ConnectionId> {
+    fn mark(&mut self, peer: usize, salt: u64, asked: bool) {
         let Link::Joined(joined) = &mut self.peers[peer].link else {
-            return None;
+            return;
         };
-        if joined.meet.under_way.is_some() {
-            return None;
-        }
         let connection = joined.connection;
         let up = joined.lanes.iter_mut().filter(|lane| lane.stage == LaneStage::Up);
         let marks: alloc::vec::Vec<(usize, Meeting, Meeting)> = up
@@ -75,8 +89,7 @@ impl Resource {
         joined.meet.under_way = Some(Mark {
             salt,
             orders: marks.len(),
-            // Who was asked waits for nobody.
-            answered: asked,
+            answered: true,
             asked,
         });
         for (volume, met, before) in marks {
@@ -87,7 +100,7 @@ impl Resource {
             };
             self.order(volume, order, Purpose::Meeting { peer, connection });
         }
-        Some(connection)
+        self.end_meeting(peer);
     }
 
     /// A mark is durable in one volume.

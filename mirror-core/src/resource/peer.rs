@@ -195,6 +195,8 @@ pub(super) struct Meet {
     pub due: Duration,
     /// One that is under way: its salt, orders not done, whether the other has answered.
     pub under_way: Option<Mark>,
+    /// The other has begun one, which waits until every volume here is up: its salt.
+    pub asked: Option<u64>,
 }
 
 /// One regular meeting under way.
@@ -202,6 +204,7 @@ pub(super) struct Meet {
 pub(super) struct Mark {
     pub salt: u64,
     pub orders: usize,
+    /// The other has it durably, or waits for this node.
     pub answered: bool,
     /// The other began it.
     pub asked: bool,

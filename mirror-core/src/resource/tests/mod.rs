@@ -2,6 +2,7 @@
 
 mod handshake;
 mod loss;
+mod meetings;
 mod members;
 mod random;
 mod roles;
