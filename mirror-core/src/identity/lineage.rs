@@ -1,7 +1,7 @@
 //! What one side's identifiers say of the other's generation.
 
-use super::Generation;
 use super::decide::Side;
+use super::{Generation, Meeting};
 
 /// How a side knows the other's current generation as one that came before its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,13 @@ pub(super) fn shares_past(mine: &Side<'_>, theirs: &Side<'_>) -> bool {
     lineage(mine).any(|generation| generation != 0 && lineage(theirs).any(|other| other == generation))
 }
 
-/// The generation is, or was once, part of what `side` has, or of what it knows others to have.
-pub(super) fn has_heard_of(side: &Side<'_>, generation: Generation) -> bool {
-    lineage(side).any(|known| known == generation)
+/// The one has made its record of the other, as that of a new peer, over data that the other has never heard of: they
+/// have not met since, so that there is no meeting the one could have forgotten, and generations tell whose data is newer.
+pub(super) fn made_since(one: &Side<'_>, other: &Side<'_>) -> bool {
+    let volume = one.volume;
+    let never = [volume.met, volume.met_before] == [Meeting::NEVER; 2];
+    let heard_of = lineage(other).any(|generation| generation == volume.for_peer);
+    never && volume.for_peer != 0 && !heard_of
 }
 
 fn lineage<'a>(side: &Side<'a>) -> impl Iterator<Item = Generation> + use<'a> {

@@ -4,8 +4,8 @@ use core::cmp::Ordering;
 
 use super::Role;
 use super::decide::{Decision, Newer, Rule, Side, Verdict};
-use super::lineage::{Known, has_heard_of, known, shares_past};
-use super::meeting::{self, Meeting};
+use super::lineage::{Known, known, made_since, shares_past};
+use super::meeting;
 use crate::state::LocalDisk;
 
 /// A rule that is left out, if any.
@@ -351,14 +351,6 @@ pub(super) fn give_up(mine: &Side<'_>, theirs: &Side<'_>, loser_is_mine: bool, f
     let winner = if loser_is_mine { theirs } else { mine };
     let full = full || is_inconsistent(loser);
     (!is_primary(loser) && is_complete(winner)).then(|| verdict_of(source, full))
-}
-
-/// The one has made its record of the other, as that of a new peer, over data that the other has never heard of: they
-/// have not met since, so that there is no meeting the one could have forgotten, and generations tell whose data is newer.
-fn made_since(one: &Side<'_>, other: &Side<'_>) -> bool {
-    let volume = one.volume;
-    let never = [volume.met, volume.met_before] == [Meeting::NEVER; 2];
-    never && volume.for_peer != 0 && !has_heard_of(other, volume.for_peer)
 }
 
 /// Bits of before they met do not tell what differs.
