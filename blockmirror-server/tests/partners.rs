@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use blockmirror_client::admin::{
-    ConnectionState, HostAccess, LinkKind, Order, PeerCommand, PeerStatus, ReplicationState, Role,
+    ConnectionState, HostAccess, LinkKind, Order, PeerCommand, PeerStatus, ReplicationState, ResourceStatus, Role,
 };
 use blockmirror_client::client::{Access, Client, FailoverClient, Patience};
 use common::pair::{Pair, config, config_with, refused};
@@ -208,6 +208,62 @@ async fn a_volume_comes_and_goes_by_reloading() {
     }
     pair.until("alpha", |db| db.volumes.len() == 1).await;
     pair.stop().await;
+}
+
+/// What both have in step is the same, in every volume.
+async fn assert_in_step(pair: &Pair, primary: &str, volumes: &[&str]) {
+    let all = |db: &ResourceStatus| {
+        let in_step =
+            |peer: &PeerStatus| peer.replication_state == ReplicationState::Established && peer.dirty_bytes == 0;
+        db.volumes.len() == volumes.len() && db.volumes.iter().flat_map(|volume| &volume.peers).all(in_step)
+    };
+    pair.until(primary, all).await;
+    for volume in volumes {
+        let same = pair.image("alpha", volume) == pair.image("bravo", volume);
+        assert!(same, "{volume}: {primary} is Primary");
+    }
+}
+
+async fn fill(pair: &Pair, node: &str, volume: &str, byte: u8) {
+    let client = Client::connect(&pair.uri(node, volume)).await.unwrap();
+    client
+        .write(u64::from(byte) << 16, &[byte; 1 << 16], true)
+        .await
+        .unwrap();
+    client.disconnect().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_sorts_before_the_others_is_added_on_one_node_after_the_other_and_again() {
+    for primary in ["alpha", "bravo"] {
+        let pair = Pair::established(&["db"], "").await;
+        pair.promote(primary).await;
+        fill(&pair, primary, "db", 1).await;
+        let dir = pair.dir.path();
+        let reload = async |node: &str, volumes: &[&str]| {
+            std::fs::write(dir.join(format!("{node}.toml")), config(dir, node, volumes, "")).unwrap();
+            let report = pair.admin(node).reload().await.unwrap();
+            assert_eq!((report.applied.len(), &report.failed[..]), (1, &[][..]), "{report:?}");
+        };
+        let secondary = if primary == "alpha" { "bravo" } else { "alpha" };
+        for (round, mark) in [(0, 2), (1, 4)] {
+            for node in [secondary, primary] {
+                reload(node, &["aa", "db"]).await;
+                // The other one does not have it: what both have goes on.
+                fill(&pair, primary, "db", mark).await;
+            }
+            assert_in_step(&pair, primary, &["db", "aa"]).await;
+            fill(&pair, primary, "aa", mark + 1).await;
+            assert_in_step(&pair, primary, &["db", "aa"]).await;
+            for node in [primary, secondary] {
+                // Its files are closed: it can be added again.
+                reload(node, &["db"]).await;
+                fill(&pair, primary, "db", mark + 2 + round).await;
+            }
+            assert_in_step(&pair, primary, &["db"]).await;
+        }
+        pair.stop().await;
+    }
 }
 
 async fn reload(pair: &Pair, node: &str, others: &[&str], said: &str) {

@@ -169,6 +169,7 @@ impl Acceptor {
             socket: stream.into_socket()?,
             unread,
             hello: accepted.hello,
+            named: accepted.named,
             dialled_by_us: false,
         };
         let thread = self.threads.get(accepted.place.thread);

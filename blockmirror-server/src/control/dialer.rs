@@ -111,15 +111,11 @@ impl Dialer {
 
     /// Wait out the backoff of this attempt, ask a partner for a stream, and tell the data thread what came of it.
     pub(super) fn stream(&mut self, place: ResourcePlace, peer: usize, attempt: u32) {
-        let (Some(partner), Some(thread)) = (self.partner(place, peer), self.threads.get(place.thread)) else {
-            tracing::debug!(
-                ?place,
-                peer,
-                "a data thread asked for a partner that is not configured any more"
-            );
+        let Some(thread) = self.threads.get(place.thread) else {
             return;
         };
         let (thread, deadline, resource) = (thread.clone(), self.deadline, place.resource);
+        let roster = self.roster.clone();
         let (rest, rested) = oneshot::channel();
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -129,6 +125,15 @@ impl Dialer {
                     return;
                 }
             }
+            // Not before its time has come: volumes may have been added or removed while it waited.
+            let Some(partner) = partner(&roster, place, peer) else {
+                tracing::debug!(
+                    ?place,
+                    peer,
+                    "a data thread asked for a partner that is not configured any more"
+                );
+                return;
+            };
             let answer = match ask(&partner, deadline).await {
                 Ok(Answered::Stream(socket, unread, hello)) => ToData::StreamReady(StreamHandover {
                     resource,
@@ -136,6 +141,7 @@ impl Dialer {
                     socket,
                     unread,
                     hello,
+                    named: partner.question.named(),
                     dialled_by_us: true,
                 }),
                 Ok(Answered::Plain) => ToData::StreamPlain { resource, peer },
@@ -204,18 +210,18 @@ impl Dialer {
             },
         })
     }
+}
 
-    fn partner(&self, place: ResourcePlace, peer: usize) -> Option<Partner> {
-        let present = self.roster.look();
-        let served = present.at(place)?;
-        let peer = served.peer_number(peer)?.config;
-        Some(Partner {
-            name: peer.name.clone(),
-            address: peer.uri.address.clone(),
-            protocol: peer.protocol,
-            question: Question::new(served, &peer.name, backoff::random()),
-        })
-    }
+fn partner(roster: &Roster, place: ResourcePlace, peer: usize) -> Option<Partner> {
+    let present = roster.look();
+    let served = present.at(place)?;
+    let peer = served.peer_number(peer)?.config;
+    Some(Partner {
+        name: peer.name.clone(),
+        address: peer.uri.address.clone(),
+        protocol: peer.protocol,
+        question: Question::new(served, &peer.name, backoff::random()),
+    })
 }
 
 type Dialled = (std::os::fd::OwnedFd, nbd_proto::client::Negotiated, Vec<u8>);

@@ -144,7 +144,6 @@ pub(super) mod tests {
                 }],
                 peers: (0..resource.peers.len()).collect(),
                 peers_ever: resource.peers.len(),
-                volumes_ever: 1,
                 branches: Vec::new(),
                 joining: Vec::new(),
             }

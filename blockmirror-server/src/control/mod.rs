@@ -335,7 +335,10 @@ impl Daemon {
                 resource,
                 export,
                 volume,
-            } => self.roster.added(ResourcePlace { thread, resource }, &export, volume),
+                number,
+            } => self
+                .roster
+                .added(ResourcePlace { thread, resource }, &export, (volume, number)),
             FromData::Stopped { clean } => {
                 self.last_word(thread);
                 if !clean {

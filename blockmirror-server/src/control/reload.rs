@@ -207,17 +207,14 @@ impl Reloader {
             let served = served.ok_or("the resource is gone")?;
             served.joining.push(Joining {
                 volume: volume.clone(),
-                number: served.volumes_ever,
                 identity,
             });
-            served.volumes_ever += 1;
         }
         let outcome = self.order(place, ResourceOrder::AddVolume(Box::new(plan))).await;
         if outcome.is_err() {
             let mut present = self.shared.roster.change();
             if let Some(served) = present.resources.iter_mut().find(|served| served.place == place) {
                 served.joining.retain(|joining| joining.volume.export != volume.export);
-                served.volumes_ever -= 1;
             }
         }
         outcome

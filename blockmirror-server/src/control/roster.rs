@@ -37,11 +37,9 @@ pub(super) struct Served {
     pub(super) peers: Vec<usize>,
     /// Peers there have ever been: the number of the next one.
     pub(super) peers_ever: usize,
-    /// Volumes there have ever been: the number of the next one.
-    pub(super) volumes_ever: usize,
     /// Branches that are served read-only.
     pub(super) branches: Vec<ServedBranch>,
-    /// Volumes on their way to the data thread, which will say their number.
+    /// Volumes on their way to the data thread, which will say their numbers.
     pub(super) joining: Vec<Joining>,
 }
 
@@ -49,8 +47,6 @@ pub(super) struct Served {
 #[derive(Clone, Debug)]
 pub(super) struct Joining {
     pub(super) volume: Volume,
-    /// Its number in the resource.
-    pub(super) number: usize,
     pub(super) identity: Option<ImageIdentity>,
 }
 
@@ -130,8 +126,8 @@ impl Roster {
 }
 
 impl Roster {
-    /// A data thread serves a volume that was on its way to it.
-    pub(super) fn added(&self, place: ResourcePlace, export: &str, volume: usize) {
+    /// A data thread serves a volume that was on its way to it, under these numbers in the thread and in the resource.
+    pub(super) fn added(&self, place: ResourcePlace, export: &str, (volume, number): (usize, usize)) {
         let mut present = self.change();
         let slots = present.config.limits.max_connections_per_export;
         let Some(served) = present.resources.iter_mut().find(|served| served.place == place) else {
@@ -152,7 +148,7 @@ impl Roster {
                 thread: place.thread,
                 volume,
             },
-            number: joining.number,
+            number,
             slots: Arc::new(Semaphore::new(slots)),
             identity: joining.identity,
         });

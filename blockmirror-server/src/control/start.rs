@@ -68,7 +68,6 @@ fn served(resource: &Resource, plan: &ResourcePlan, thread: usize, before: &[Res
         volumes: volumes.collect(),
         peers: (0..resource.peers.len()).collect(),
         peers_ever: resource.peers.len(),
-        volumes_ever: plan.volumes.len(),
         branches: Vec::new(),
         joining: Vec::new(),
     }

@@ -24,6 +24,8 @@ pub(super) struct Accepted {
     pub(super) peer: usize,
     /// What the peer said of itself.
     pub(super) hello: StreamHello,
+    /// The volumes named in return.
+    pub(super) named: Vec<String>,
     /// What is said in return.
     reply: Vec<u8>,
 }
@@ -131,6 +133,7 @@ fn accept(present: &Present, hello: &[u8], salt: u64) -> Result<Accepted, Refusa
         place: served.place,
         peer: peer.number,
         hello: told(theirs, agreed),
+        named: names(&ours),
         reply: ours.encode(),
     })
 }
@@ -147,6 +150,11 @@ impl Question {
     /// The resource it is about.
     pub(super) fn resource(&self) -> &str {
         &self.ours.resource
+    }
+
+    /// The volumes it names.
+    pub(super) fn named(&self) -> Vec<String> {
+        names(&self.ours)
     }
 
     /// As it goes out.
@@ -213,6 +221,11 @@ fn ours(served: &Served, salt: u64) -> Hello {
     hello
 }
 
+/// The volumes of a HELLO.
+fn names(hello: &Hello) -> Vec<String> {
+    hello.volumes.iter().map(|volume| volume.name.clone()).collect()
+}
+
 /// A partner's HELLO with what it came to.
 fn told(hello: Hello, agreed: Agreed) -> StreamHello {
     StreamHello {
@@ -268,6 +281,7 @@ mod tests {
         assert_eq!((told.node.as_str(), told.incarnation), ("bravo", 9));
         assert_eq!((told.credit_bytes, told.credit_requests), (11, 12));
         assert_eq!(told.volumes, [("db".to_owned(), 1 << 20)]);
+        assert_eq!(accepted.named, ["db"], "what was said in return");
         let question = |peer: &str| Question {
             ours: hello("bravo", "db"),
             peer: peer.to_owned(),

@@ -81,13 +81,14 @@ impl DataThread {
         let Some(volume) = self.volumes.get_mut(handover.volume) else {
             return;
         };
-        let (resource, _) = self.homes[handover.volume];
-        // Its handshake may have been before the door was shut.
-        let admitted = volume.is_view() || self.resources[resource].admits(handover.negotiated.export.flags);
+        let side = &self.resources[self.homes[handover.volume].0];
+        // Its handshake may have been before the door was shut, or before the volume was removed.
+        let served = side.volumes.contains(&Some(handover.volume));
+        let admitted = volume.is_view() || (served && side.admits(handover.negotiated.export.flags));
         if self.stopping.is_some() || !admitted || self.connections.len() > INDEX_MAX {
             tracing::warn!(
                 client = handover.address,
-                "connection refused: stopping, Secondary, or too many connections"
+                "connection refused: stopping, Secondary, removed, or too many connections"
             );
             return;
         }

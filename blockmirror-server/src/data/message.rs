@@ -181,6 +181,8 @@ pub struct StreamHandover {
     pub unread: Vec<u8>,
     /// What the peer said of itself.
     pub hello: StreamHello,
+    /// The volumes that this node named to the peer, in that order: others may be served by now.
+    pub named: Vec<String>,
     /// This node has dialled: the volumes are numbered by its HELLO.
     pub dialled_by_us: bool,
 }
@@ -237,6 +239,8 @@ pub enum FromData {
         export: String,
         /// Its number in the thread.
         volume: usize,
+        /// Its number in the resource.
+        number: usize,
     },
     /// The answer to `Stop`; the last message of a thread.
     Stopped {

@@ -230,6 +230,9 @@ impl DataThread {
         }
         for at in 0..self.leaving.len() {
             self.drain_volume(self.leaving[at]);
+            if let Some(volume) = self.volumes.get_mut(self.leaving[at]) {
+                volume.let_files_go();
+            }
         }
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {

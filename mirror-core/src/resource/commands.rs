@@ -32,6 +32,8 @@ pub(super) enum Then {
     Nothing,
     /// The peer is there.
     PeerAdded(usize),
+    /// The volume is there.
+    VolumeAdded(usize),
     /// The data here are given up for the peer's, durably: it may be reached.
     Connect(usize),
 }
@@ -282,7 +284,7 @@ impl Resource {
         self.wait(id, left, then);
     }
 
-    fn wait(&mut self, id: CommandId, left: usize, then: Then) {
+    pub(super) fn wait(&mut self, id: CommandId, left: usize, then: Then) {
         self.waiting.push(Waiting {
             id,
             left,
@@ -335,6 +337,7 @@ impl Resource {
         match then {
             Then::Nothing => {}
             Then::PeerAdded(peer) => self.peer_added(peer, done),
+            Then::VolumeAdded(volume) => self.volume_added(volume, done),
             Then::Connect(peer) if done => self.connect_again(peer),
             // Some of the volumes may have taken it.
             Then::Connect(peer) => self.forget_word(peer),

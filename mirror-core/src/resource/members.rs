@@ -88,16 +88,32 @@ impl Resource {
                 doubtful: Vec::new(),
                 since: self.past.primary_since,
             };
-            self.command_for(id, volume, order);
+            self.order(volume, order, Purpose::Command(id));
+            self.wait(id, 1, Then::VolumeAdded(volume));
         } else {
             self.answer(Some(id), Answer::Done);
         }
+    }
+
+    /// Its mirror has become Primary, or not: then it is let go.
+    pub(super) fn volume_added(&mut self, volume: usize, added: bool) {
+        if !added {
+            self.volumes[volume].removed = true;
+            self.meet_anew("a volume could not be added");
+            self.end_orders(volume);
+        }
+    }
+
+    /// Volumes there have ever been: the number of the next one.
+    pub fn volumes_ever(&self) -> usize {
+        self.volumes.len()
     }
 
     /// A volume is forgotten.
     pub(super) fn remove_volume(&mut self, id: CommandId, volume: usize) {
         self.volumes[volume].removed = true;
         self.meet_anew("a volume was removed");
+        self.end_orders(volume);
         self.answer(Some(id), Answer::Done);
     }
 

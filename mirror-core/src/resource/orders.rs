@@ -60,6 +60,18 @@ impl Resource {
         volumes.len()
     }
 
+    /// The volume's mirror is let go: what it was told and has not done, nobody hears of.
+    pub(super) fn end_orders(&mut self, volume: usize) {
+        let open = self.orders.open.iter();
+        let left: Vec<Ticket> = open
+            .filter(|(_, (at, _))| *at == volume)
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in left {
+            self.order_done(volume, ticket, Err(OrderRefusal::Closed));
+        }
+    }
+
     /// A mirror has carried one out, or not.
     pub(super) fn order_done(&mut self, volume: usize, ticket: Ticket, outcome: Result<(), OrderRefusal>) {
         let Some((_, purpose)) = self.orders.open.remove(&ticket) else {

@@ -82,7 +82,7 @@ impl DataThread {
             Then::KeepPeer if done => self.peer_kept(resource),
             Then::KeepPeer => self.forget_last_peer(resource),
             Then::KeepVolume { place } if done => self.volume_added(resource, place),
-            Then::KeepVolume { place } => self.drop_volume(resource, place),
+            Then::KeepVolume { place } => self.forget_volume(resource, place),
             Then::DropVolume(volume) => {
                 if let Some(place) = self.resources[resource]
                     .volumes

@@ -4,25 +4,32 @@ use mirror_core::event::PeerIndex;
 use mirror_core::resource::event::Input;
 use mirror_core::stream::Credit;
 
+use super::numbering::Numbering;
 use crate::data::message::StreamHandover;
 use crate::data::stream::{Standing, StreamLost, StreamSetup, supersedes};
 use crate::data::thread::DataThread;
 
+/// Why a stream is not used.
+pub(super) const VOLUMES_CHANGED: &str = "a volume was added or removed while the connection was made";
+
 impl DataThread {
     /// The control side has negotiated a stream.
     pub(in crate::data) fn stream_ready(&mut self, handover: StreamHandover) {
-        let at = handover.resource;
-        let index = PeerIndex(handover.peer as u8);
+        let (at, index) = (handover.resource, PeerIndex(handover.peer as u8));
         let stopping = self.stopping.is_some();
         let Some(side) = self.resources.get_mut(at).filter(|side| side.has_core() && !stopping) else {
             return;
         };
-        let names: Vec<Option<String>> = side.volume_names(&self.volumes);
-        let (ours, hello) = (side.gate.hello(), handover.hello);
+        let served = side.volume_names(&self.volumes);
+        let hello = handover.hello;
         let node = side.node.clone();
         let Some(partner) = side.partner(index) else { return };
         if handover.dialled_by_us && !partner.take_answer() {
             return;
+        }
+        let numbering = Numbering::new(handover.named, &hello, handover.dialled_by_us);
+        if !numbering.fits(&served) {
+            return partner.dial_again(&self.turn);
         }
         let new = Standing {
             dialled: handover.dialled_by_us,
@@ -46,9 +53,7 @@ impl DataThread {
         let Some(partner) = self.resources[at].partner(index) else {
             return;
         };
-        let names: Vec<Option<&str>> = names.iter().map(Option::as_deref).collect();
-        let numbering = if handover.dialled_by_us { &ours } else { &hello };
-        partner.number_volumes(numbering, &names);
+        partner.numbering = numbering;
         let (connection, tokens) = partner.next_connection();
         let setup = StreamSetup {
             connection,
@@ -125,6 +130,7 @@ impl DataThread {
 
     fn open_stream(&mut self, at: usize, peer: usize) {
         let side = &mut self.resources[at];
+        let served = side.volume_names(&self.volumes);
         let partner = &mut side.partners[peer];
         let Some(connection) = partner.port.connection().filter(|_| partner.port.is_held()) else {
             return;
@@ -133,6 +139,10 @@ impl DataThread {
             return;
         }
         let index = partner.index;
+        if !partner.numbering.fits(&served) {
+            return self.lose_stream(at, index, &StreamLost::Ended(VOLUMES_CHANGED.to_owned()));
+        }
+        partner.numbering.begin(&served);
         if let Err(lost) = partner.port.open(&self.turn) {
             return self.lose_stream(at, index, &lost);
         }

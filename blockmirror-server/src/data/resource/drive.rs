@@ -3,8 +3,11 @@
 use mirror_core::event::PeerIndex;
 use mirror_core::resource::event::{Event, Input, Output};
 use mirror_core::state::LocalDisk;
+use mirror_core::stream::Control;
 
+use super::dial::VOLUMES_CHANGED;
 use super::view::View;
+use crate::data::stream::StreamLost;
 use crate::data::thread::DataThread;
 use crate::data::volume::Note;
 
@@ -115,7 +118,7 @@ impl DataThread {
                     if no_space {
                         self.resources[at].inbox.push_back(Input::NoSpace(peer));
                     }
-                    let lost = crate::data::stream::StreamLost::Ended(why.to_owned());
+                    let lost = StreamLost::Ended(why.to_owned());
                     self.lose_stream(at, peer, &lost);
                 }
             }
@@ -172,11 +175,16 @@ impl DataThread {
                 connection,
                 control,
             } => {
-                if let Some(partner) = side.partner(peer)
-                    && partner.port.connection() == Some(connection)
-                    && !partner.closing
-                {
-                    partner.port.control(&control);
+                let Some(partner) = side.partner(peer) else { return };
+                if partner.port.connection() != Some(connection) || partner.closing {
+                    return;
+                }
+                match &control {
+                    Control::Identity(identity) if !partner.numbering.is_ours(identity) => {
+                        let lost = StreamLost::Ended(VOLUMES_CHANGED.to_owned());
+                        self.lose_stream(at, peer, &lost);
+                    }
+                    _ => partner.port.control(&control),
                 }
             }
             Output::Close {

@@ -94,14 +94,10 @@ impl Gate {
         }
     }
 
-    pub(crate) fn add_volume(&self, volume: &str, bytes: u64) {
-        let mut shared = self.locked();
-        shared.hello.volumes.push((volume.to_owned(), bytes));
-        shared.hello.volumes.sort();
-    }
-
-    pub(crate) fn remove_volume(&self, volume: &str) {
-        self.locked().hello.volumes.retain(|(name, _)| name != volume);
+    /// The volumes and their bytes, from now on.
+    pub(crate) fn set_volumes(&self, mut volumes: Vec<(String, u64)>) {
+        volumes.sort();
+        self.locked().hello.volumes = volumes;
     }
 
     /// A thread that panicked while it held the lock left nothing half done: every change is one assignment.

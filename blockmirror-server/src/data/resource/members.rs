@@ -67,6 +67,8 @@ impl DataThread {
                 self.volumes.push(volume);
                 self.homes.push((at, self.resources[at].volumes.len()));
                 self.resources[at].volumes.push(Some(place));
+                // At once: the core tells of it, too, from the next word on.
+                self.name_volumes(at);
                 let command = Command::AddVolume { name };
                 self.core_command(at, command, Then::KeepVolume { place }, answer);
             }
@@ -81,12 +83,30 @@ impl DataThread {
     pub(super) fn volume_added(&mut self, at: usize, place: usize) {
         let volume = &self.volumes[place];
         let export = volume.export().to_owned();
-        self.resources[at].gate.add_volume(&export, volume.size());
         self.turn.tell(FromData::VolumeAdded {
             resource: at,
             export,
             volume: place,
+            number: self.homes[place].1,
         });
+    }
+
+    /// The core has not taken it: its number is free where the core has none.
+    pub(super) fn forget_volume(&mut self, at: usize, place: usize) {
+        self.drop_volume(at, place);
+        let side = &mut self.resources[at];
+        let numbered = side.core.as_ref().map_or(0, |core| core.volumes_ever());
+        side.volumes.truncate(numbered);
+    }
+
+    /// What the next HELLO says of the volumes.
+    fn name_volumes(&self, at: usize) {
+        let side = &self.resources[at];
+        let named = side.volumes.iter().flatten().map(|place| {
+            let volume = &self.volumes[*place];
+            (volume.export().to_owned(), volume.size())
+        });
+        side.gate.set_volumes(named.collect());
     }
 
     /// Serve the volume no longer.
@@ -99,11 +119,11 @@ impl DataThread {
         }
         let volume = &mut self.volumes[place];
         volume.stop(&self.turn);
-        self.resources[at].gate.remove_volume(volume.export());
         self.leaving.push(place);
         for volume in &mut self.resources[at].volumes {
             volume.take_if(|volume| *volume == place);
         }
+        self.name_volumes(at);
     }
 
     /// The image of a volume is there again.

@@ -13,6 +13,7 @@ mod drive;
 mod gate;
 mod hosts;
 mod members;
+mod numbering;
 mod partner;
 mod stop;
 mod streams;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mirror_core::event::{ConnectionId, PeerIndex};
 use mirror_core::stream::intake::VOLUMES_MAX;
 
-use super::gate::StreamHello;
+use super::numbering::Numbering;
 use crate::data::message::{FromData, StreamSnapshot};
 use crate::data::plan::PartnerPlan;
 use crate::data::stream::{StreamLost, StreamPort, WINDOW};
@@ -31,8 +31,8 @@ pub(super) struct Partner {
     pub(super) index: PeerIndex,
     pub(super) plan: PartnerPlan,
     pub(super) port: StreamPort,
-    /// The volumes of the present stream by their numbers on it: places in the resource.
-    pub(super) wire: Vec<Option<usize>>,
+    /// Which volumes the numbers on the present stream mean.
+    pub(super) numbering: Numbering,
     /// The peer's life, of the present stream.
     pub(super) incarnation: u64,
     /// The core has been told of the present stream.
@@ -57,7 +57,7 @@ impl Partner {
             index,
             plan,
             port: StreamPort::new(VOLUMES_MAX, WINDOW),
-            wire: Vec::new(),
+            numbering: Numbering::default(),
             incarnation: 0,
             told: false,
             closing: false,
@@ -132,6 +132,15 @@ impl Partner {
         std::mem::take(&mut self.dialling)
     }
 
+    /// The volumes have changed while the connection was made: whoever dialled does so again.
+    pub(super) fn dial_again(&mut self, turn: &Turn) {
+        tracing::debug!(
+            peer = self.plan.name,
+            "a connection is not used: the volumes have changed"
+        );
+        self.dial(turn);
+    }
+
     /// An attempt failed: on to the next one.
     pub(super) fn failed(&mut self, turn: &Turn, error: String) {
         if self.last_error.as_ref() != Some(&error) {
@@ -171,18 +180,6 @@ impl Partner {
         (self.told, self.closing, self.lost) = (false, false, None);
         // The core may still wait for the one it asked for.
         self.dial(turn);
-    }
-
-    /// The volumes of the resource, by `names`, as the peer's HELLO and ours number them.
-    pub(super) fn number_volumes(&mut self, hello: &StreamHello, names: &[Option<&str>]) {
-        let place = |(name, _): &(String, u64)| names.iter().position(|ours| *ours == Some(name.as_str()));
-        self.wire = hello.volumes.iter().map(place).collect();
-    }
-
-    /// The number of a volume of the resource on the present stream.
-    pub(super) fn number_of(&self, volume: usize) -> Option<u16> {
-        let at = self.wire.iter().position(|place| *place == Some(volume))?;
-        u16::try_from(at).ok()
     }
 
     pub(super) fn snapshot(&self, now: Duration) -> StreamSnapshot {

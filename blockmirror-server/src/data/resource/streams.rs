@@ -4,6 +4,7 @@ use std::io;
 
 use mirror_core::event::{ConnectionId, Failure, PeerIndex};
 use mirror_core::resource::event::Input;
+use mirror_core::stream::Control;
 
 use super::partner::named_by;
 use crate::data::stream::{StreamEvent, StreamLost, StreamReply};
@@ -96,6 +97,14 @@ impl DataThread {
     }
 
     fn on_event(&mut self, at: usize, peer: PeerIndex, connection: ConnectionId, event: StreamEvent) {
+        let present = self.resources[at].partner(peer).and_then(|p| p.port.connection());
+        if present != Some(connection) {
+            // An event before this one has ended it.
+            if let StreamEvent::Request { started, .. } = event {
+                self.answer_stream(at, StreamOrigin { peer, started }, StreamReply::Failed(Failure::Io));
+            }
+            return;
+        }
         match event {
             StreamEvent::Request {
                 started,
@@ -106,7 +115,10 @@ impl DataThread {
                 let origin = StreamOrigin { peer, started };
                 match self.streamed_volume(at, peer, volume) {
                     Some(volume) => self.volumes[volume].start_streamed(&mut self.turn, origin, request, payload),
-                    None => self.answer_stream(at, origin, StreamReply::Failed(Failure::Io)),
+                    None => {
+                        self.answer_stream(at, origin, StreamReply::Failed(Failure::Io));
+                        self.lose_unnumbered(at, peer);
+                    }
                 }
             }
             StreamEvent::FlushVolume { connection, volume } => {
@@ -117,15 +129,36 @@ impl DataThread {
                 }
             }
             StreamEvent::Answered { volume, work, outcome } => {
-                if let Some(volume) = self.streamed_volume(at, peer, volume) {
-                    self.volumes[volume].on_answer(&mut self.turn, (peer, connection), work, outcome);
+                match self.streamed_volume(at, peer, volume) {
+                    Some(volume) => {
+                        self.volumes[volume].on_answer(&mut self.turn, (peer, connection), work, outcome);
+                    }
+                    // Whoever has asked would wait for ever.
+                    None => self.lose_unnumbered(at, peer),
                 }
+            }
+            StreamEvent::Control(Control::Identity(identity))
+                if self.resources[at]
+                    .partner(peer)
+                    .is_some_and(|partner| !partner.numbering.is_theirs(&identity)) =>
+            {
+                let reason = "the peer names other volumes than when the connection was made".to_owned();
+                self.lose_stream(at, peer, &StreamLost::Protocol(reason));
             }
             StreamEvent::Control(control) => self.resources[at].inbox.push_back(Input::Control {
                 peer,
                 connection,
                 control,
             }),
+        }
+    }
+
+    /// Something is about a volume that has no number on the stream, or is served no longer. While we close it that is no
+    /// wonder.
+    fn lose_unnumbered(&mut self, at: usize, peer: PeerIndex) {
+        if self.resources[at].partner(peer).is_some_and(|partner| !partner.closing) {
+            let reason = "the two nodes do not number the volumes alike".to_owned();
+            self.lose_stream(at, peer, &StreamLost::Protocol(reason));
         }
     }
 
@@ -190,9 +223,17 @@ impl DataThread {
                 work,
             } = ask;
             let Some(partner) = side.partner(peer) else { continue };
-            let present = partner.port.connection() == Some(connection);
-            if let Some(number) = partner.number_of(volume).filter(|_| present && !partner.closing) {
-                partner.port.ask(&self.turn, number, request, payload, work);
+            if partner.port.connection() != Some(connection) || partner.closing {
+                continue;
+            }
+            match partner.numbering.number_of(volume) {
+                Some(number) => {
+                    partner.port.ask(&self.turn, number, request, payload, work);
+                }
+                None => {
+                    let reason = "a volume has no number on the connection".to_owned();
+                    partner.lost.get_or_insert(StreamLost::Protocol(reason));
+                }
             }
         }
         for partner in &mut side.partners {
@@ -232,7 +273,7 @@ impl DataThread {
         let partner = self.resources[at].partner(peer);
         // A later stream may number the volumes otherwise, and does not wait for this.
         let present = partner.filter(|partner| partner.port.connection() == Some(connection));
-        if let Some(number) = present.and_then(|partner| partner.number_of(volume)) {
+        if let Some(number) = present.and_then(|partner| partner.numbering.number_of(volume)) {
             self.epoch_flushed(at, peer, connection, number, outcome);
         }
     }
@@ -256,7 +297,7 @@ impl DataThread {
     /// The number in the thread of a volume named on a stream.
     fn streamed_volume(&mut self, at: usize, peer: PeerIndex, volume: u16) -> Option<usize> {
         let side = &mut self.resources[at];
-        let place = *side.partner(peer)?.wire.get(usize::from(volume))?;
-        *side.volumes.get(place?)?
+        let place = side.partner(peer)?.numbering.place(volume)?;
+        *side.volumes.get(place)?
     }
 }

@@ -145,6 +145,23 @@ impl Cluster {
         net.close(|from, to| (from, to) == (a, b) || (from, to) == (b, a));
     }
 
+    /// End the connections, and hold new ones back once both ends have named their volumes.
+    pub(super) fn hold_new_connections(&self) {
+        let made = {
+            let mut net = self.net.lock().unwrap();
+            net.held = true;
+            net.close(|_, _| true);
+            net.made
+        };
+        self.wait("a connection is made", |cluster| {
+            cluster.net.lock().unwrap().made > made
+        });
+    }
+
+    pub(super) fn hand_connections_over(&self) {
+        self.net.lock().unwrap().held = false;
+    }
+
     pub(super) fn mend(&self, a: usize, b: usize) {
         let mut net = self.net.lock().unwrap();
         net.cut.remove(&(a, b));
@@ -153,13 +170,21 @@ impl Cluster {
 
     /// Ask a node something; its answer.
     pub(super) fn command(&self, at: usize, command: Command) -> Answer {
+        self.order(at, ResourceOrder::Core(command))
+    }
+
+    /// Give a node an order; its answer.
+    pub(super) fn order(&self, at: usize, command: ResourceOrder) -> Answer {
         let (answer, asked) = oneshot::channel();
-        let order = ToData::ResourceCommand {
-            resource: 0,
-            command: ResourceOrder::Core(command),
-            answer,
-        };
-        assert!(self.node(at).sender.send(order));
+        let resource = 0;
+        self.tell(
+            at,
+            ToData::ResourceCommand {
+                resource,
+                command,
+                answer,
+            },
+        );
         asked.blocking_recv().unwrap()
     }
 
@@ -180,19 +205,13 @@ impl Cluster {
         let path = self.image(at, VOLUMES[volume]);
         let image = open_image(&path, self.size);
         let identity = image_identity(&path, self.size).unwrap();
-        let (answer, asked) = oneshot::channel();
-        let command = ResourceOrder::Attach {
+        let attach = ResourceOrder::Attach {
             volume,
             image: Box::new(image),
             replaced,
             identity,
         };
-        assert!(self.node(at).sender.send(ToData::ResourceCommand {
-            resource: 0,
-            command,
-            answer,
-        }));
-        assert_eq!(asked.blocking_recv().unwrap(), Answer::Done);
+        assert_eq!(self.order(at, attach), Answer::Done);
     }
 
     /// A host at a volume of a node that takes writes.
@@ -294,12 +313,14 @@ impl Cluster {
 
     /// Compare the images of a volume on two nodes.
     pub(super) fn assert_same(&self, a: usize, b: usize) {
-        for volume in VOLUMES {
-            let (ours, theirs) = (self.image(a, volume), self.image(b, volume));
-            let (ours, theirs) = (std::fs::read(ours).unwrap(), std::fs::read(theirs).unwrap());
-            let differs = ours.chunks(4096).zip(theirs.chunks(4096)).position(|(a, b)| a != b);
-            assert_eq!(differs, None, "block of {volume} that differs on nodes {a} and {b}");
-        }
+        VOLUMES.iter().for_each(|volume| self.assert_same_volume(volume, a, b));
+    }
+
+    pub(super) fn assert_same_volume(&self, volume: &str, a: usize, b: usize) {
+        let (ours, theirs) = (self.image(a, volume), self.image(b, volume));
+        let (ours, theirs) = (std::fs::read(ours).unwrap(), std::fs::read(theirs).unwrap());
+        let differs = ours.chunks(4096).zip(theirs.chunks(4096)).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "block of {volume} that differs on nodes {a} and {b}");
     }
 
     fn node(&self, at: usize) -> &Node {

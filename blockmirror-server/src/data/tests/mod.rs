@@ -20,4 +20,5 @@ mod shutdown;
 mod streams;
 mod tcp;
 mod transmission;
+mod volumes;
 mod wires;

@@ -78,7 +78,7 @@ impl Cluster {
         (plan, gate)
     }
 
-    fn volume(&self, at: usize, name: &str) -> VolumePlan {
+    pub(super) fn volume(&self, at: usize, name: &str) -> VolumePlan {
         let path = self.image(at, name);
         let image = open_image(&path, self.size);
         VolumePlan {

@@ -18,7 +18,20 @@ pub(super) struct Net {
     pub(super) ends: Vec<Option<(DataSender, Arc<Gate>)>>,
     pub(super) cut: HashSet<(usize, usize)>,
     live: Vec<(usize, usize, UnixStream)>,
+    /// Connections that were asked for: both ends have named their volumes.
     pub(super) made: u64,
+    /// They are not handed over yet.
+    pub(super) held: bool,
+}
+
+/// A connection, and what is said at its end.
+type End = (UnixStream, StreamHello, Vec<String>);
+
+/// Both ends named their volumes; the nearer one first.
+struct Made {
+    near: End,
+    far: End,
+    there: DataSender,
 }
 
 /// The control side of a node: makes streams when asked to, until the thread says that it has stopped.
@@ -55,15 +68,15 @@ pub(super) fn control(
                     continue;
                 }
                 let dialled = net.lock().unwrap().dial(at, peers[peer]);
+                while net.lock().unwrap().held {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 sender.send(match dialled {
-                    Ok((socket, hello)) => ToData::StreamReady(StreamHandover {
-                        resource,
-                        peer,
-                        socket: socket.into(),
-                        unread: Vec::new(),
-                        hello,
-                        dialled_by_us: true,
-                    }),
+                    Ok(Made { near, far, there }) => {
+                        let to = peers[peer];
+                        there.send(handover(if at < to { at } else { at - 1 }, far, false));
+                        handover(peer, near, true)
+                    }
                     Err(error) => ToData::StreamFailed { resource, peer, error },
                 });
             }
@@ -111,12 +124,12 @@ impl Net {
         });
     }
 
-    fn dial(&mut self, from: usize, to: usize) -> Result<(UnixStream, StreamHello), String> {
+    fn dial(&mut self, from: usize, to: usize) -> Result<Made, String> {
         if self.cut.contains(&(from, to)) {
             return Err("the wire is cut".to_owned());
         }
         let end = |at: usize| self.ends[at].clone().ok_or_else(|| "the node is down".to_owned());
-        let ((_, our_gate), (their_sender, their_gate)) = (end(from)?, end(to)?);
+        let ((_, our_gate), (there, their_gate)) = (end(from)?, end(to)?);
         self.made += 1;
         let said = |gate: &Gate| StreamHello {
             version: 1,
@@ -126,14 +139,27 @@ impl Net {
         };
         let (near, far) = UnixStream::pair().unwrap();
         self.live.push((from, to, near.try_clone().unwrap()));
-        their_sender.send(ToData::StreamReady(StreamHandover {
-            resource: 0,
-            peer: if from < to { from } else { from - 1 },
-            socket: far.into(),
-            unread: Vec::new(),
-            hello: said(&our_gate),
-            dialled_by_us: false,
-        }));
-        Ok((near, said(&their_gate)))
+        let (ours, theirs) = (said(&our_gate), said(&their_gate));
+        Ok(Made {
+            near: (near, theirs.clone(), names(&ours)),
+            far: (far, ours, names(&theirs)),
+            there,
+        })
     }
+}
+
+fn names(hello: &StreamHello) -> Vec<String> {
+    hello.volumes.iter().map(|(name, _)| name.clone()).collect()
+}
+
+fn handover(peer: usize, (socket, hello, named): End, dialled_by_us: bool) -> ToData {
+    ToData::StreamReady(StreamHandover {
+        resource: 0,
+        peer,
+        socket: socket.into(),
+        unread: Vec::new(),
+        hello,
+        named,
+        dialled_by_us,
+    })
 }

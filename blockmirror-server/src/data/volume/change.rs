@@ -5,7 +5,9 @@ use mirror_core::config::PeerKind;
 use mirror_core::event::PeerIndex;
 use mirror_core::metadata::ImageIdentity;
 
+use super::branch::Branch;
 use super::incoming::Incoming;
+use super::plain::Plain;
 use super::{Machinery, Volume};
 use crate::data::peer::Peer;
 use crate::data::plan::PeerPlan;
@@ -56,6 +58,23 @@ impl Volume {
         match Image::placeholder(self.size) {
             Ok(image) => self.put_image(image),
             Err(error) => tracing::warn!(export = self.export, %error, "the image that was given up stays open"),
+        }
+    }
+
+    /// It is served no longer: once nothing is in flight any more, close its files. It may be served again, here or by
+    /// another daemon. The core and its tables go as well.
+    pub(crate) fn let_files_go(&mut self) {
+        let (Some(clean), Machinery::Mirror(_)) = (self.stopped(), &self.machinery) else {
+            return;
+        };
+        if self.connections > 0 || self.image.in_flight() > 0 {
+            return;
+        }
+        self.machinery = Machinery::Plain(Plain::over(clean));
+        self.branch = Branch::default();
+        match Image::placeholder(self.size) {
+            Ok(image) => self.put_image(image),
+            Err(error) => tracing::warn!(export = self.export, %error, "the image of a removed volume stays open"),
         }
     }
 

@@ -40,6 +40,14 @@ enum Stop {
 }
 
 impl Plain {
+    /// One that has stopped.
+    pub(super) fn over(clean: bool) -> Self {
+        Self {
+            stop: Stop::Done { clean },
+            ..Self::default()
+        }
+    }
+
     /// Why no more changes are taken.
     pub(super) fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
