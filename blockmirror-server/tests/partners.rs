@@ -210,6 +210,28 @@ async fn a_volume_comes_and_goes_by_reloading() {
     pair.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_attached_once_and_the_last_one_stays() {
+    let pair = Pair::established(&["db"], "").await;
+    let volume = || "db".to_owned();
+    let attach = Order::Attach {
+        volume: volume(),
+        replaced: false,
+    };
+    let text = refused(pair.admin("alpha").order(&attach).await);
+    assert!(text.contains("has its image: detach it first"), "{text}");
+    let detach = Order::Detach { volume: volume() };
+    pair.admin("alpha").order(&detach).await.unwrap();
+    // Behind the word that alpha has none.
+    fill(&pair, "alpha", "db", 1).await;
+    let text = refused(pair.admin("bravo").order(&detach).await);
+    assert!(text.contains("the only one that serves its hosts"), "{text}");
+    pair.admin("alpha").order(&attach).await.unwrap();
+    pair.in_step("alpha").await;
+    pair.admin("bravo").order(&detach).await.unwrap();
+    pair.stop().await;
+}
+
 /// What both have in step is the same, in every volume.
 async fn assert_in_step(pair: &Pair, primary: &str, volumes: &[&str]) {
     let all = |db: &ResourceStatus| {

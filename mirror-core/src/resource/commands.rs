@@ -251,9 +251,30 @@ impl Resource {
         });
         if self.role == Role::Primary && !served {
             self.refuse(id, "hosts use the volume, and no connected peer has all of its data");
+        } else if let Some(primary) = self.stands_in_for(volume) {
+            let text = format!(
+                "{primary} is Primary without complete data of its own, and this image is the only one that serves its \
+                 hosts: attach the one of {primary} first, or `blockmirror demote` there"
+            );
+            self.refuse(id, &text);
         } else {
             self.command_for(id, volume, Order::Detach);
         }
+    }
+
+    /// The Primary whose hosts have no other image than this node's, as far as is known here.
+    fn stands_in_for(&self, volume: usize) -> Option<&str> {
+        let volume = &self.volumes[volume];
+        let is_complete = |at: usize| {
+            let mut disks = self.peers[at].disks.iter();
+            disks.any(|(name, disk)| *name == volume.name && *disk == LocalDisk::UpToDate)
+        };
+        let joined = |at: &usize| self.peers[*at].joined().is_some_and(Joined::is_ready);
+        if volume.disk != LocalDisk::UpToDate || self.partners().filter(joined).any(is_complete) {
+            return None;
+        }
+        let primary = self.partners().find(|at| self.peers[*at].is_connected_primary())?;
+        Some(&self.peers[primary].name)
     }
 
     fn verify(&mut self, id: CommandId, volume: usize, peer: usize, order: Order) {

@@ -183,6 +183,7 @@ impl Resource {
             match outcome {
                 Ok(size) if size >= growth.size => *here = true,
                 Ok(size) => self.end_growth(Err(format!("the image here has {size} bytes"))),
+                Err(why) if growth.shrinks => self.end_growth(Err(format!("the image here cannot be smaller: {why}"))),
                 Err(why) => self.end_growth(Err(format!("the image here cannot grow: {why}"))),
             }
             return;

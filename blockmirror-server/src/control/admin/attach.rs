@@ -1,6 +1,7 @@
 //! Taking the image of a volume again.
 
 use mirror_core::metadata::ImageIdentity;
+use mirror_core::state::LocalDisk;
 
 use super::{Admin, Refused, ask};
 use crate::config::{ImageSource, Volume};
@@ -14,6 +15,16 @@ use crate::metadata_file::image_identity;
 pub(super) async fn attach(admin: &Admin, name: &str, replaced: bool) -> Result<(), Refused> {
     let look = |view: VolumeView<'_>| (view.resource.place, view.served.clone(), view.config.clone());
     let (place, served, volume) = admin.volume(name, look)?;
+    // Opening it would wait for a lock that this daemon holds itself.
+    let there = ask::snapshots(admin, place.thread).await?.volumes;
+    if there
+        .get(served.place.volume)
+        .is_none_or(|volume| volume.disk != Some(LocalDisk::Diskless))
+    {
+        return Err(Refused::conflict(format!(
+            "volume \"{name}\" has its image: detach it first"
+        )));
+    }
     let known = served.identity;
     let opening = tokio::task::spawn_blocking(move || open_again(&volume, known, replaced));
     let (image, identity) = opening

@@ -157,6 +157,28 @@ fn a_secondary_without_an_image_is_connected_and_copied_to_when_it_has_one() {
 }
 
 #[test]
+fn the_last_image_that_a_primary_is_served_from_is_not_given_up_anywhere() {
+    for nodes in [2, 3] {
+        let mut world = World::working(nodes, 2);
+        let last = nodes - 1;
+        for node in 0..last {
+            assert_eq!(world.ask(node, Command::Detach(1)), Some(Answer::Done));
+            world.settle();
+        }
+        let answer = world.ask(last, Command::Detach(1));
+        assert!(
+            matches!(&answer, Some(Answer::Refused(why)) if why.contains("serves its hosts")),
+            "{answer:?}"
+        );
+        assert_eq!(
+            world.ask(last, Command::Detach(0)),
+            Some(Answer::Done),
+            "others have this one"
+        );
+    }
+}
+
+#[test]
 fn invalidated_data_is_taken_from_the_peer_again() {
     let mut world = World::working(2, 1);
     assert!(matches!(
