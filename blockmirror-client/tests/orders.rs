@@ -123,6 +123,31 @@ async fn every_order_asks_what_it_says() {
 }
 
 #[tokio::test]
+async fn programs_are_told_of_every_refusal_on_stdout_once() {
+    let body = r#"{"error": "there is no such thing"}"#;
+    for arguments in [
+        &["why", "nope"][..],
+        &["reload"],
+        &["branch", "list"],
+        &["demote", "nope"],
+        &["attach", "nope"],
+    ] {
+        let scene = Scene::new(vec![established()], Some((404, body)));
+        let outcome = scene.run(&[arguments, &["--json"]].concat()).await;
+        assert_eq!(outcome.code, Some(1), "{arguments:?}");
+        let said: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(
+            (&said["done"], &said["status"], &said["error"]),
+            (&false.into(), &404.into(), &"there is no such thing".into()),
+            "{arguments:?}"
+        );
+        let scene = Scene::new(vec![established()], Some((404, body)));
+        let outcome = scene.run(arguments).await;
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_copied_after_an_order_is_waited_for() {
     let resync = ResyncStatus {
         dirty_at_start_bytes: MIB,

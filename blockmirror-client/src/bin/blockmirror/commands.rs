@@ -31,11 +31,16 @@ pub fn start(args: Args) -> Result<(), Failure> {
 
 async fn run(args: Args) -> Result<(), Failure> {
     let json = args.json;
-    match &args.command {
+    let outcome = match &args.command {
         Command::Compare { left, right } => compare::run(left, right, json).await,
         Command::Copy { from, to } => copy::run(from, to, json).await,
         _ => ask(&AdminClient::new(socket::find(&args)?), &args.command, json).await,
+    };
+    if let (true, Err(Failure::Refused { status, message })) = (json, &outcome) {
+        let body = json!({ "done": false, "status": status, "error": message, "needs_accept": null });
+        print(&format!("{body}\n"))?;
     }
+    outcome
 }
 
 /// The commands that a daemon answers.

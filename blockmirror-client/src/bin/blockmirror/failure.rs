@@ -10,8 +10,15 @@ use crate::human;
 /// Why the command did not do what was asked, for a person to read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The daemon said no, or it could not be done. Exit code 1.
+    /// It could not be done. Exit code 1.
     Failed(String),
+    /// The daemon said no, and programs are to be told as well. Exit code 1.
+    Refused {
+        /// As HTTP has it.
+        status: u16,
+        /// In words.
+        message: String,
+    },
     /// The command line or the surroundings do not say what to do. Exit code 2.
     Usage(String),
     /// There is nobody to ask. Exit code 3.
@@ -24,7 +31,7 @@ impl Failure {
     /// Says it on stderr; the exit code.
     pub fn report(self) -> ExitCode {
         let (message, code) = match self {
-            Failure::Failed(message) => (message, 1),
+            Failure::Failed(message) | Failure::Refused { message, .. } => (message, 1),
             Failure::Usage(message) => (message, 2),
             Failure::Unreachable(message) => (message, 3),
             Failure::OutputClosed => return ExitCode::SUCCESS,
@@ -38,10 +45,11 @@ impl Failure {
 
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
-        if error.is_unreachable() {
-            Failure::Unreachable(error.to_string())
-        } else {
-            Failure::Failed(error.to_string())
+        let message = error.to_string();
+        match error {
+            AdminError::Refused { status, .. } => Failure::Refused { status, message },
+            error if error.is_unreachable() => Failure::Unreachable(message),
+            _ => Failure::Failed(message),
         }
     }
 }
