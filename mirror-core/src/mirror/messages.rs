@@ -148,7 +148,12 @@ impl Mirror {
         }
         self.set_peer_state(peer, PeerState::SyncTarget);
         let was_begun = self.superblock.disk == LocalDisk::Inconsistent && self.is_identity_durable();
+        let noted = self.peers[peer].record.sync;
         self.begin_target(peer);
+        if noted != 0 {
+            // At the handshake, by both: they may have met again since.
+            self.peers[peer].record.sync = noted;
+        }
         if !was_begun {
             // What follows in the stream is not applied before this is durable.
             self.beginning += 1;
