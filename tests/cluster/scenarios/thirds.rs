@@ -246,6 +246,11 @@ fn first_meetings(seed: u64) -> Step {
 /// is Primary, and does not take it to be in step because nobody has said that it is not.
 fn no_peer_of_the_primary(seed: u64) -> Step {
     let mut stage = Stage::new(seed, 3, 1).ready()?;
+    // The two meet anew, now that they have the same data.
+    stage.cut(1, 2)?;
+    stage.join(1, 2);
+    stage.until("1 and 2 have met", |world| world.is_connected(1, 2))?;
+    stage.pass(100_000)?;
     stage.cut(0, 1)?;
     stage.does(Action::Remove { node: 0, peer: 1 })?;
     stage.write_fua(0, 0, 1)?;
