@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use mirror_core::config::AckMode;
 use mirror_core::event::{Input as MirrorInput, LinkKind, Order, OrderRefusal, PeerIndex, Ticket};
 use mirror_core::resource::event::{Event as ResourceEvent, HostAccess, Input, Output};
+use mirror_core::state::Fatal;
 
 use crate::faults::Action;
 use crate::net::{Packet, id_of};
@@ -189,11 +191,14 @@ impl World {
         PeerIndex(crate::node::peer_of(node, other) as u8)
     }
 
-    /// A mirror has given up: never but for a fault of its image or of its metadata.
-    pub fn volume_failed(&mut self, node: usize, volume: usize) -> Check {
+    /// A mirror has given up: never but for a fault of its image or of its metadata; or because the image has been detached,
+    /// and the last `async` peer that served is gone.
+    pub fn volume_failed(&mut self, node: usize, volume: usize, why: Fatal) -> Check {
+        let without = self.plan.mode == AckMode::Async && self.lacks_image(node, volume);
+        let lost = why == Fatal::Unconfirmed && without;
         let it = &mut self.nodes[node].volumes[volume];
         it.failed = true;
-        if !it.struck {
+        if !it.struck && !lost {
             let text = format!("{node}.{volume} has failed, and nothing was wrong with its image or its metadata");
             return Err(self.violation("failed", text));
         }

@@ -359,8 +359,8 @@ impl World {
                 self.image_state(node, volume, disk);
                 self.feed_resource(node, ResourceInput::Disk { volume, disk })?;
             }
-            MirrorEvent::VolumeFailed(_) => {
-                self.volume_failed(node, volume)?;
+            MirrorEvent::VolumeFailed(why) => {
+                self.volume_failed(node, volume, why)?;
             }
             MirrorEvent::Stopped { .. } => self.volume_stopped(node, volume)?,
             MirrorEvent::PeerState { .. }

@@ -82,20 +82,34 @@ impl Mirror {
     /// A partner has come that has everything. Out of sight it may have given its data to one that is away now, and with
     /// them their name: what that one misses from here on needs another name.
     pub(super) fn partner_is_back(&mut self, peer: usize) {
-        let away = |(at, link): (usize, &Peer)| {
-            let partner = at != peer && link.link == LinkKind::Stream && !link.removed;
-            (partner && link.record.generation != 0 && !link.is_in_step()).then_some(at)
-        };
-        let away: Vec<usize> = self.peers.iter().enumerate().filter_map(away).collect();
-        let stream = self.role == Role::Primary && self.peers[peer].is_stream();
-        if away.is_empty() || !stream || !self.keeps(Sabotage::PassedOn) {
+        if !self.may_have_passed_on(peer) {
             return self.tell_generation(peer);
-        }
-        for at in away {
-            self.peers[at].gate = Gate::Wanted;
         }
         let next = self.rng.identifier_after(self.superblock.generation);
         self.name_data(next);
+    }
+
+    /// The same of one that had everything, and is to be copied to: it may have given its data away before they were given up.
+    pub(super) fn target_is_back(&mut self, peer: usize) {
+        if self.peers[peer].record.generation == 0 && self.may_have_passed_on(peer) {
+            self.need_generation(peer);
+        }
+    }
+
+    /// Somebody is away that is known by an earlier name; what goes without it waits for the name that comes now.
+    fn may_have_passed_on(&mut self, peer: usize) -> bool {
+        let stream = self.role == Role::Primary && self.peers[peer].is_stream();
+        if !stream || !self.keeps(Sabotage::PassedOn) {
+            return false;
+        }
+        let mut any = false;
+        for (at, link) in self.peers.iter_mut().enumerate() {
+            let partner = at != peer && link.link == LinkKind::Stream && !link.removed;
+            if partner && link.record.generation != 0 && !link.is_in_step() {
+                (link.gate, any) = (Gate::Wanted, true);
+            }
+        }
+        any
     }
 
     /// A partner has come that is in step: it hears the present name, whatever was said before.

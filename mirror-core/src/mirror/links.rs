@@ -93,7 +93,10 @@ impl Mirror {
             // A Secondary's bits are the business of who sees to the resync.
             (SyncPlan::InStep, _) if !dirty || self.role == Role::Secondary => self.in_step_from_here(peer),
             (SyncPlan::Source, LinkKind::Nbd) if !dirty => self.in_step_from_here(peer),
-            (SyncPlan::InStep | SyncPlan::Source, _) => self.start_resync(peer),
+            (SyncPlan::InStep | SyncPlan::Source, _) => {
+                self.target_is_back(peer);
+                self.start_resync(peer);
+            }
         }
     }
 

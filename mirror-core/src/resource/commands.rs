@@ -254,7 +254,7 @@ impl Resource {
         } else if let Some(primary) = self.stands_in_for(volume) {
             let text = format!(
                 "{primary} is Primary without complete data of its own, and this image is the only one that serves its \
-                 hosts: attach the one of {primary} first, or `blockmirror demote` there"
+                 hosts: attach that of {primary} first, or demote {primary}"
             );
             self.refuse(id, &text);
         } else {
@@ -269,8 +269,9 @@ impl Resource {
             let mut disks = self.peers[at].disks.iter();
             disks.any(|(name, disk)| *name == volume.name && *disk == LocalDisk::UpToDate)
         };
-        let joined = |at: &usize| self.peers[*at].joined().is_some_and(Joined::is_ready);
-        if volume.disk != LocalDisk::UpToDate || self.partners().filter(joined).any(is_complete) {
+        // Of one that has said nothing of its images on this connection it is not known.
+        let lacks = |at: usize| !self.peers[at].disks.is_empty() && !is_complete(at);
+        if volume.disk != LocalDisk::UpToDate || !self.partners().all(lacks) {
             return None;
         }
         let primary = self.partners().find(|at| self.peers[*at].is_connected_primary())?;

@@ -199,3 +199,20 @@ fn who_is_no_peer_of_the_primary_is_in_step_with_nobody() {
     cluster.promote(C, 300);
     assert_eq!(cluster.record(C, B), held);
 }
+
+/// B had everything, gave it to C out of sight, and has been given up since: it comes to be copied to.
+#[test]
+fn what_a_target_may_have_passed_on_gets_another_name() {
+    let mut cluster = three();
+    cluster.cut(A, C);
+    cluster.write(A, 9, 1);
+    cluster.flush(A);
+    let called = cluster.generation(A);
+    assert_ne!(cluster.record(A, C), 0);
+    cluster.cut(A, B);
+    assert_eq!((cluster.generation(B), cluster.record(A, B)), (called, 0));
+    cluster.connect(A, SyncPlan::Source, B, SyncPlan::Target);
+    assert_ne!(cluster.generation(A), called, "C may hold what is called so");
+    let write = cluster.write(A, 10, 1);
+    assert!(cluster.answered(A, write));
+}
