@@ -202,13 +202,16 @@ fn one_source_at_a_time(seed: u64) -> Step {
     stage.strike(Fault::Slow { node, times, for_us })?;
     stage.join(0, 2);
     stage.join(1, 2);
-    let most = Cell::new(0);
+    let (most, connections) = (Cell::new(0), stage.world.tally.connections);
     stage.until("it has been copied", |world| {
         let sources = (0..2).filter(|&node| world.nodes[node].volumes[0].states[1] == PeerState::SyncSource);
         most.set(most.get().max(sources.count()));
         most.get() > 0 && !world.nodes[2].volumes[0].partial
     })?;
     stage.expect("from one at a time", most.get() == 1)?;
+    // One that comes does not drive the other away, again and again.
+    let made = stage.world.tally.connections - connections;
+    stage.expect("in peace", made < 12)?;
     stage.promote(0, true)?;
     stage.until_whole()
 }
