@@ -316,7 +316,13 @@ impl World {
                     }
                     self.came_into_step(node, other, volume)?;
                 }
-                PeerState::SyncSource => self.becomes_partial(other, volume, Some(node)),
+                PeerState::SyncSource => {
+                    self.becomes_partial(other, volume, Some(node));
+                    if self.nodes[other].volumes[volume].copied.is_some() {
+                        // It has heard that it has everything, and gets what is written now.
+                        self.copy_heard(other, node, volume);
+                    }
+                }
                 // The image here failed during the promotion: what is served is the other's.
                 PeerState::SyncTarget => self.is_served_by(node, other, volume),
                 _ => {}
