@@ -371,19 +371,3 @@ fn newer_data_that_were_seen_once_are_not_forgotten_when_who_had_them_shows_olde
         "{answer:?}"
     );
 }
-
-/// Clara led a growth while nobody was Primary: what is new is marked with her alone.
-#[test]
-fn what_is_marked_on_a_secondary_only_is_copied_by_its_primary() {
-    let mut world = World::working(3, 1);
-    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
-    let connection = world.nodes[2].connections[peer_of(2, 0)];
-    world.nodes[2].volumes[0].dirty[peer_of(2, 0)].insert(1);
-    assert_eq!(world.promote(0), Answer::Done);
-    world.settle();
-    assert!(world.nodes[2].volumes[0].dirty[peer_of(2, 0)].is_empty());
-    assert_ne!(world.nodes[2].connections[peer_of(2, 0)], connection, "once");
-    let connection = world.nodes[2].connections[peer_of(2, 0)];
-    world.settle();
-    assert_eq!(world.nodes[2].connections[peer_of(2, 0)], connection);
-}

@@ -8,6 +8,28 @@ use crate::resource::LinkState;
 use crate::resource::event::{Answer, Command, Input};
 use crate::state::LocalDisk;
 
+/// Blocks are marked on this Secondary alone, for anna, who becomes Primary: they are copied, over one new connection.
+fn marked_is_copied(world: &mut World, on: usize) {
+    let peer = peer_of(on, 0);
+    let connection = world.nodes[on].connections[peer];
+    world.nodes[on].volumes[0].dirty[peer].insert(1);
+    assert_eq!(world.promote(0), Answer::Done);
+    world.settle();
+    assert!(world.nodes[on].volumes[0].dirty[peer].is_empty());
+    assert_ne!(world.nodes[on].connections[peer], connection, "once");
+}
+
+/// Clara led a growth while nobody was Primary: what is new is marked with her alone.
+#[test]
+fn what_is_marked_on_a_secondary_only_is_copied_by_its_primary() {
+    let mut world = World::working(3, 1);
+    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    marked_is_copied(&mut world, 2);
+    let connection = world.nodes[2].connections[peer_of(2, 0)];
+    world.settle();
+    assert_eq!(world.nodes[2].connections[peer_of(2, 0)], connection);
+}
+
 /// Clara was copied to, and led a growth after that on the same connection: what is new is marked with her alone.
 #[test]
 fn what_is_marked_on_a_secondary_after_its_copy_is_copied_by_its_primary() {
@@ -19,12 +41,7 @@ fn what_is_marked_on_a_secondary_after_its_copy_is_copied_by_its_primary() {
     world.start(2);
     world.settle();
     assert!(world.all_in_step(), "{}", world.describe());
-    let connection = world.nodes[2].connections[peer_of(2, 0)];
-    world.nodes[2].volumes[0].dirty[peer_of(2, 0)].insert(1);
-    assert_eq!(world.promote(0), Answer::Done);
-    world.settle();
-    assert!(world.nodes[2].volumes[0].dirty[peer_of(2, 0)].is_empty());
-    assert_ne!(world.nodes[2].connections[peer_of(2, 0)], connection, "once");
+    marked_is_copied(&mut world, 2);
 }
 
 /// Berta has copied to Anna, and led a growth after that on the same connection.
@@ -38,12 +55,7 @@ fn what_is_marked_on_a_secondary_that_was_a_source_is_copied_by_its_primary() {
     world.start(0);
     world.settle();
     assert!(world.all_in_step(), "{}", world.describe());
-    let connection = world.nodes[1].connections[peer_of(1, 0)];
-    world.nodes[1].volumes[0].dirty[peer_of(1, 0)].insert(1);
-    assert_eq!(world.promote(0), Answer::Done);
-    world.settle();
-    assert!(world.nodes[1].volumes[0].dirty[peer_of(1, 0)].is_empty());
-    assert_ne!(world.nodes[1].connections[peer_of(1, 0)], connection, "once");
+    marked_is_copied(&mut world, 1);
 }
 
 /// Anna leads a growth as Primary: what berta has marked for it anna has marked as well, and waits for berta's answer.
