@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::config::{CONSENT_MAX, CONSENT_NEWS, CONSENT_STANDS};
 use super::event::{Answer, Output, Volumes};
 use super::peer::Link;
-use super::promote::Stage;
+use super::promote::{Promotion, Stage};
 use super::resize::Growth;
 use super::roles::Change;
 use super::{Resource, index};
@@ -101,11 +101,9 @@ impl Resource {
     /// A node objects.
     pub(super) fn heard_objection(&mut self, from: usize, why: &str) {
         let text = format!("{} objects: {why}", self.peers[from].name);
-        match self.promotion() {
-            Some(promotion) if matches!(promotion.stage, Stage::Consent) => {
-                self.abandon_promotion(Answer::Refused(text));
-            }
-            _ => {}
+        let asks = |promotion: &mut Promotion| matches!(promotion.stage, Stage::Consent);
+        if self.promotion().is_some_and(asks) {
+            self.abandon_promotion(Answer::Refused(text));
         }
     }
 

@@ -122,17 +122,14 @@ impl Resource {
 
     pub(super) fn step_promotion(&mut self, world: &dyn Volumes) {
         let now = self.now;
-        let Some(promotion) = self.promotion() else {
-            return;
-        };
-        let (late, refused) = (now >= promotion.until, promotion.failed.is_some());
-        if promotion.is_ordering() {
+        if self.promotion().is_some_and(|promotion| promotion.is_ordering()) {
             // Who comes on another connection meanwhile knows of nothing.
             self.ask_all();
         }
         let Some(promotion) = self.promotion() else {
             return;
         };
+        let (late, refused) = (now >= promotion.until, promotion.failed.is_some());
         match promotion.stage.clone() {
             Stage::Settling => {
                 if late || self.is_settled() {
