@@ -68,6 +68,9 @@ impl World {
     /// They are equal as long as they are of one generation: what they concluded may be from before a promotion that one
     /// of them knows of.
     fn follow_along(&mut self, node: usize, other: usize, volume: usize, copied: bool) -> Check {
+        if !self.speaks_with(node, other) {
+            return Ok(());
+        }
         let equal = self.known(node, volume)?.generation == self.known(other, volume)?.generation;
         let it = &self.nodes[node].volumes[volume];
         let (follows, left_at, left_step) = (it.follows, it.left_at, it.left_step);
@@ -166,18 +169,17 @@ impl World {
         self.nodes[other].volumes[volume].let_go = reign.map(|reign| (reign, when));
     }
 
+    /// Both ends are of the same connection. A node may have died since it was last heard of, or given the connection up,
+    /// unnoticed: then what it has become since is not for the other one to say.
+    fn speaks_with(&self, node: usize, other: usize) -> bool {
+        self.nodes[node].links[peer_of(node, other)].conn == self.nodes[other].links[peer_of(other, node)].conn
+    }
+
     /// A node says that another is in step with it.
     fn came_into_step(&mut self, node: usize, other: usize, volume: usize) -> Check {
-        let Some(reign) = self.nodes[node].reign else {
+        let Some(reign) = self.nodes[node].reign.filter(|_| self.speaks_with(node, other)) else {
             return Ok(());
         };
-        let (there, back) = (peer_of(other, node), peer_of(node, other));
-        // It may have died since it said so, or given the connection up, unnoticed.
-        let died = self.nodes[other].links[there].conn != self.nodes[node].links[back].conn;
-        if died {
-            // What it has become since is not this node's to say.
-            return Ok(());
-        }
         let forgot_at = [node, other].map(|side| self.nodes[side].volumes[volume].forgot_at);
         for side in [node, other] {
             let it = &mut self.nodes[side].volumes[volume];
