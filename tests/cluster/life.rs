@@ -4,7 +4,7 @@ use mirror_core::Mirror;
 use mirror_core::config::{MirrorConfig, OnDisconnect, PeerConfig, PeerKind, ResyncRate};
 use mirror_core::event::{Command, Failure, Input as MirrorInput, LinkKind, Transaction};
 use mirror_core::identity::SplitBrainPolicy;
-use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, PeerSlotConfig, Restored, SECTOR_BYTES};
+use mirror_core::metadata::{HEADER_BYTES, ImageIdentity, MetadataError, PeerSlotConfig, Restored, SECTOR_BYTES};
 use mirror_core::resource::event::{HostAccess, Input as ResourceInput};
 use mirror_core::resource::{AfterRestart, Resource, ResourceConfig, ResourcePeer};
 use mirror_core::state::LocalDisk;
@@ -73,7 +73,8 @@ impl World {
         self.trace(|| format!("{node} starts"));
         let mut opened = Vec::new();
         for volume in 0..self.nodes[node].volumes.len() {
-            if std::mem::take(&mut self.nodes[node].volumes[volume].renewed) {
+            let renewed = std::mem::take(&mut self.nodes[node].volumes[volume].renewed);
+            if renewed || self.is_another_image(node, volume) {
                 self.renew(node, volume);
             }
             opened.push(self.open_metadata(node, volume)?);
@@ -111,6 +112,17 @@ impl World {
             .for_each(|link| link.intake.set_sabotage(sabotage));
         self.feed_resource(node, ResourceInput::Start)?;
         self.settle(node)
+    }
+
+    /// The metadata is of an image that was replaced, and of the new one it knows nothing: the daemon does not start with it.
+    fn is_another_image(&mut self, node: usize, volume: usize) -> bool {
+        let it = &mut self.nodes[node].volumes[volume];
+        if !it.created {
+            return false;
+        }
+        it.store.barrier();
+        let found = Restored::open(&it.store.durable()[..HEADER_BYTES], &it.image(), false);
+        matches!(found, Err(MetadataError::OtherImage { .. }))
     }
 
     /// A metadata disk that failed tells nothing any more: the node starts anew with this volume.
@@ -191,7 +203,7 @@ impl World {
     fn open_metadata(&mut self, node: usize, volume: usize) -> Result<Restored, Violation> {
         let entropy = self.nodes[node].entropy.next();
         let slots = self.peer_slots(node);
-        let image = image_identity(self.nodes[node].volumes[volume].size);
+        let image = self.nodes[node].volumes[volume].image();
         let opened = if self.nodes[node].volumes[volume].created {
             self.nodes[node].volumes[volume].store.barrier();
             let bytes = self.nodes[node].volumes[volume].store.durable();
@@ -209,7 +221,7 @@ impl World {
     /// The mirror that would start from these bytes.
     pub fn restored_from(&mut self, node: usize, volume: usize, bytes: &[u8]) -> Result<Mirror, Violation> {
         let slots = self.peer_slots(node);
-        let image = image_identity(self.nodes[node].volumes[volume].size);
+        let image = self.nodes[node].volumes[volume].image();
         let (restored, _) = restore(bytes, &image, &slots, 1).map_err(|error| self.violation("metadata", error))?;
         Ok(self.new_mirror(node, volume, restored))
     }
@@ -332,7 +344,7 @@ impl World {
             return Ok(known);
         }
         let header = &it.store.durable()[..HEADER_BYTES];
-        let found = Restored::open(header, &image_identity(it.size), true);
+        let found = Restored::open(header, &it.image(), true);
         let found = found.map_err(|error| self.violation("metadata", error.to_string()))?;
         let known = Known {
             version,
@@ -341,16 +353,6 @@ impl World {
         };
         self.nodes[node].volumes[volume].known = Some(known);
         Ok(known)
-    }
-}
-
-/// The image of a volume of this size.
-fn image_identity(size: u64) -> ImageIdentity {
-    ImageIdentity {
-        size,
-        device: 1,
-        inode: 2,
-        born_ns: 3,
     }
 }
 

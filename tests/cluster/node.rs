@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mirror_core::Mirror;
 use mirror_core::event::{Output as MirrorOutput, Ticket, Transaction};
-use mirror_core::metadata::HEADER_BYTES;
+use mirror_core::metadata::{HEADER_BYTES, ImageIdentity};
 use mirror_core::resource::Resource;
 use mirror_core::resource::event::{HostAccess, Output as ResourceOutput};
 use mirror_core::state::{LocalDisk, PeerState};
@@ -109,6 +109,8 @@ pub struct Volume {
     pub failed: bool,
     /// Image and metadata are to be replaced before the next start.
     pub renewed: bool,
+    /// Which image it is: another one has another number.
+    pub inode: u64,
     /// It has heard from its source that it has everything that the source had; not durable yet.
     pub copied: Option<Standing>,
     /// The reign that went on without it when all had been copied and its last word was under way, and when.
@@ -240,6 +242,18 @@ impl Volume {
         self.forgot_at = self.forgot_at.max(at);
     }
 
+    /// What its metadata is to belong to.
+    pub fn image(&self) -> ImageIdentity {
+        let (size, inode) = (self.size, self.inode);
+        let (device, born_ns) = (1, 0);
+        ImageIdentity {
+            size,
+            device,
+            inode,
+            born_ns,
+        }
+    }
+
     fn new(plan: &Plan, volume: usize, disk: Disk) -> Self {
         Self {
             mirror: None,
@@ -271,6 +285,7 @@ impl Volume {
             struck: false,
             failed: false,
             renewed: false,
+            inode: 1,
             copied: None,
             let_go: None,
             word: Word::Keep,

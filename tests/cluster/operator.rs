@@ -269,7 +269,12 @@ impl World {
             self.nodes[node].volumes[volume].disk = Disk::new(&content);
             self.nodes[node].volumes[volume].bad.clear();
             let it = &mut self.nodes[node].volumes[volume];
+            it.inode += 1;
             (it.follows, it.copied) = (None, None);
+            let image = it.image();
+            if let Some(mirror) = &mut it.mirror {
+                mirror.offer_image(image);
+            }
             self.content_goes(node, volume);
         }
         self.nodes[node].volumes[volume].attached = true;

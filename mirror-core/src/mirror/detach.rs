@@ -263,12 +263,17 @@ impl Mirror {
 
     pub(super) fn order_attach(&mut self, ticket: Ticket, replaced: bool) {
         let here = self.superblock.disk == LocalDisk::Diskless;
+        let offered = self.leg.offered.take();
         if !here || self.leg.attaching.is_some() || self.leg.metadata_dead || self.is_image_busy() {
             return self.order_done(ticket, Err(OrderRefusal::WrongState));
         }
         if self.is_all_there_is() && !replaced {
-            self.leg.attaching = Some(ticket);
+            (self.leg.attaching, self.leg.offered) = (Some(ticket), offered);
             return;
+        }
+        if let Some(image) = offered {
+            let size = self.superblock.image.size;
+            self.superblock.image = ImageIdentity { size, ..image };
         }
         if replaced {
             for peer in 0..self.peers.len() {
@@ -299,10 +304,10 @@ impl Mirror {
         }
     }
 
-    /// Another image takes the place of the one that was given up, of the same size: named by the transaction of the
-    /// [`Order::Attach`](crate::event::Order) that follows.
-    pub fn set_image_identity(&mut self, image: ImageIdentity) {
-        assert_eq!(image.size, self.config.size, "an image of the volume's size");
-        self.superblock.image = image;
+    /// Another image is there in the place of the one that was given up. It is this volume's once an
+    /// [`Order::Attach`](crate::event::Order) is carried out, and not before: a superblock that names it while what it lacks
+    /// is not marked would have it taken for the old one after a restart.
+    pub fn offer_image(&mut self, image: ImageIdentity) {
+        self.leg.offered = Some(image);
     }
 }

@@ -18,6 +18,7 @@ use super::{Admission, Mirror};
 use crate::config::{COPY_BYTES_MIN, OnDisconnect, OnIoError};
 use crate::event::{Failure, Mutation, Output, PeerIndex, Refusal, RequestId, Ticket};
 use crate::identity::{Generation, Role};
+use crate::metadata::ImageIdentity;
 use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::sabotage::Sabotage;
 use crate::state::{LocalDisk, PeerState};
@@ -54,6 +55,8 @@ pub(super) struct Leg {
     pub(super) leaving: Option<Leaving>,
     /// An operator's attach that does.
     pub(super) attaching: Option<Ticket>,
+    /// The image that the next attach is about.
+    pub(super) offered: Option<ImageIdentity>,
     /// Nothing can be written down any more.
     pub(super) metadata_dead: bool,
     /// A flush was put out before the image was given up: its answer means nothing.

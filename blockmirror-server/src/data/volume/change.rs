@@ -91,7 +91,7 @@ impl Volume {
             ));
         }
         if let Machinery::Mirror(mirror) = &mut self.machinery {
-            mirror.core.set_image_identity(identity);
+            mirror.core.offer_image(identity);
         }
         self.image_gone = false;
         self.branch.set_image_gone(false);

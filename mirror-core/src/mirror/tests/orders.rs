@@ -8,6 +8,7 @@ use super::node::{Packet, peer_config};
 use crate::config::AckMode;
 use crate::event::{LinkKind, Order, OrderRefusal, PeerIndex, SyncPlan};
 use crate::identity::Meeting;
+use crate::metadata::ImageIdentity;
 use crate::state::{LocalDisk, PeerState};
 
 const A: usize = 0;
@@ -250,4 +251,26 @@ fn the_word_that_gives_data_up_is_durable_and_void_once_they_are_a_primarys() {
     cluster.ordered(1, give_up(1, true));
     cluster.promote(1, 200);
     assert!(!gives_up(&cluster));
+}
+
+#[test]
+fn an_image_that_is_not_taken_is_not_named() {
+    let mut cluster = pair(AckMode::Sync);
+    let old = cluster.nodes[A].mirror.superblock.image;
+    let new = ImageIdentity {
+        inode: old.inode + 1,
+        ..old
+    };
+    let replaced = Order::Attach { replaced: true };
+    cluster.nodes[A].mirror.offer_image(new);
+    let early = cluster.order(A, replaced.clone());
+    assert_eq!(cluster.nodes[A].outcome(early), Some(Err(OrderRefusal::WrongState)));
+    cluster.ordered(A, Order::Detach);
+    assert_eq!(
+        cluster.nodes[A].mirror.superblock.image, old,
+        "a restart finds another one"
+    );
+    cluster.nodes[A].mirror.offer_image(new);
+    cluster.ordered(A, replaced);
+    assert_eq!(cluster.nodes[A].mirror.superblock.image, new);
 }
