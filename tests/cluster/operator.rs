@@ -158,24 +158,11 @@ impl World {
         };
         let asked = self.operator.asked.swap_remove(at);
         self.trace(|| format!("{node} answers {:?}: {answer:?}", asked.action));
-        if let Answer::Refused(_) = answer {
+        if let Answer::Refused(_) | Answer::HalfDone(_) = answer {
             self.tally.commands_refused += 1;
         }
         match (&asked.action, &answer) {
-            (Action::Promote { force: true, .. }, Answer::NeedsAccept { token, .. }) => {
-                let accept = Some(token.clone());
-                self.nodes[node].forcing = true;
-                self.command(node, Command::Promote { force: true, accept }, asked.action)?;
-            }
-            (Action::Promote { force: true, .. }, Answer::Done) => {}
-            (Action::Promote { force: true, .. }, Answer::Refused(_)) => {
-                let forces = |asked: &Asked| matches!(asked.action, Action::Promote { force: true, .. });
-                self.nodes[node].forcing = self
-                    .operator
-                    .asked
-                    .iter()
-                    .any(|asked| asked.node == node && forces(asked));
-            }
+            (Action::Promote { force: true, .. }, _) => self.force_answered(node, asked.action, &answer)?,
             (Action::Attach { volume, .. }, Answer::Refused(_)) if self.phase == Phase::Safety => {
                 self.keep_detached(node, *volume);
             }
@@ -214,6 +201,30 @@ impl World {
         self.operator.answers.push((node, asked.action, answer));
         if self.operator.answers.len() > 64 {
             self.operator.answers.remove(0);
+        }
+        Ok(())
+    }
+
+    /// A promotion by force was answered.
+    fn force_answered(&mut self, node: usize, action: Action, answer: &Answer) -> Check {
+        match answer {
+            Answer::NeedsAccept { token, .. } => {
+                let accept = Some(token.clone());
+                self.nodes[node].forcing = true;
+                self.command(node, Command::Promote { force: true, accept }, action)?;
+            }
+            Answer::Done => {}
+            Answer::HalfDone(_) => {
+                // Names are out: what he accepted as lost is given up, and nobody may write.
+                self.nodes[node].forcing = true;
+                self.reign_begins(node)?;
+                self.reign_ends(node);
+            }
+            Answer::Refused(_) => {
+                let forces = |asked: &Asked| matches!(asked.action, Action::Promote { force: true, .. });
+                let mut others = self.operator.asked.iter().filter(|asked| asked.node == node);
+                self.nodes[node].forcing = others.any(forces);
+            }
         }
         Ok(())
     }

@@ -241,7 +241,7 @@ impl Reloader {
         let thread = self.shared.threads.get(place.thread).ok_or("its data thread is gone")?;
         match ask::order(thread, place.resource, order).await {
             Ok(Answer::Done) => Ok(()),
-            Ok(Answer::Refused(why)) => Err(why),
+            Ok(Answer::Refused(why) | Answer::HalfDone(why)) => Err(why),
             Ok(Answer::NeedsAccept { .. }) => Err("data would be lost".to_owned()),
             Err(Silent) => Err("its data thread does not answer".to_owned()),
         }

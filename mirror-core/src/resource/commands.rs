@@ -384,7 +384,7 @@ pub(super) fn taken_back(peer: usize) -> Order {
 }
 
 /// For operators.
-fn in_words(refusal: OrderRefusal) -> &'static str {
+pub(super) fn in_words(refusal: OrderRefusal) -> &'static str {
     match refusal {
         OrderRefusal::WrongState => "not in its present role or state: see `blockmirror why`",
         OrderRefusal::Closed => "it has failed or stops",

@@ -223,6 +223,8 @@ pub enum Answer {
     },
     /// Not done, because, and what to do.
     Refused(String),
+    /// Neither done nor undone: because, what counts now, and what to do.
+    HalfDone(String),
 }
 
 /// What the shell has to do, in this order.

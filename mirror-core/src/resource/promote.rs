@@ -17,6 +17,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::commands::in_words;
 use super::config::{COMMAND_MAX, CONSENT_STANDS, HANDOVER_MAX, SETTLE_MAX};
 use super::consent::Asked;
 use super::event::{Answer, CommandId, Output, Volumes};
@@ -28,6 +29,10 @@ use crate::event::{ConnectionId, Order, OrderRefusal};
 use crate::identity::Role;
 use crate::sabotage::Sabotage;
 use crate::stream::Control;
+
+/// Said of a promotion that failed when names were being given.
+const HALF_DONE: &str = ". The data of this node may have their new names already, and then count as newer than those of \
+                         before: what was accepted as lost is given up with that. Mend the volume, then promote again";
 
 /// One promotion under way.
 #[derive(Clone, Debug)]
@@ -321,16 +326,7 @@ impl Resource {
             return;
         };
         if let Some((volume, refusal)) = promotion.failed {
-            for volume in promotion.promoted {
-                self.order(volume, Order::Demote, Purpose::Nothing);
-            }
-            let text = format!(
-                "volume {} cannot become Primary: {refusal:?}",
-                self.volumes[volume].name
-            );
-            self.answer(promotion.by, Answer::Refused(text));
-            self.put_off_take_back();
-            self.tell_state();
+            self.promotion_failed(promotion, volume, refusal);
             return;
         }
         self.past.mine = true;
@@ -347,6 +343,34 @@ impl Resource {
         // Who has asked sends its hosts at once: they must find the door open.
         self.admit_hosts();
         self.answer(promotion.by, Answer::Done);
+    }
+
+    /// A mirror has refused, or failed while it had its data named: what became of that name nobody knows, and the names
+    /// of the others are out. So it is said, for a loss that was accepted is given up with them.
+    fn promotion_failed(&mut self, promotion: Promotion, volume: usize, refusal: OrderRefusal) {
+        let named = matches!(promotion.stage, Stage::Ordering { .. }) && refusal != OrderRefusal::WrongState;
+        let half = named || !promotion.promoted.is_empty();
+        for volume in promotion.promoted {
+            self.order(volume, Order::Demote, Purpose::Nothing);
+        }
+        let mut text = format!(
+            "volume {} cannot become Primary: {}",
+            self.volumes[volume].name,
+            in_words(refusal)
+        );
+        if half {
+            text.push_str(HALF_DONE);
+        }
+        self.answer(
+            promotion.by,
+            if half {
+                Answer::HalfDone(text)
+            } else {
+                Answer::Refused(text)
+            },
+        );
+        self.put_off_take_back();
+        self.tell_state();
     }
 
     /// It comes to nothing. Who has consented hears that it is over.

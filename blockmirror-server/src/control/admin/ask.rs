@@ -35,7 +35,7 @@ pub(super) async fn order(admin: &Admin, place: ResourcePlace, order: ResourceOr
         .map_err(|Silent| silent(place.thread))?;
     match answer {
         Answer::Done => Ok(()),
-        Answer::Refused(why) => Err(Refused::conflict(why)),
+        Answer::Refused(why) | Answer::HalfDone(why) => Err(Refused::conflict(why)),
         Answer::NeedsAccept { loss, token } => Err(Refused {
             status: StatusCode::CONFLICT,
             body: ErrorBody {

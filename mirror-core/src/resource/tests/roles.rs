@@ -156,7 +156,7 @@ fn the_role_goes_back_when_nobody_takes_it() {
     let mut world = World::working(2, 1);
     // Berta refuses the order to become Primary, after anna has become Secondary for it.
     world.nodes[1].volumes[0].refuses = Some(OrderRefusal::Closed);
-    assert!(matches!(world.promote(1), Answer::Refused(_)));
+    assert!(matches!(world.promote(1), Answer::HalfDone(_)));
     assert_eq!(world.role(0), Role::Secondary);
     world.advance(HANDBACK + HANDBACK);
     assert_eq!(world.role(0), Role::Primary, "{}", world.describe());

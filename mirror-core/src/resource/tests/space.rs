@@ -1,9 +1,10 @@
-//! Nodes that cannot take part for now: a peer whose image is full, a mirror that stops.
+//! Nodes that cannot take part for now: a peer whose image is full, a mirror that stops or fails.
 
 use core::time::Duration;
 
 use super::world::World;
 use crate::event::{OrderRefusal, PeerIndex};
+use crate::identity::Role;
 use crate::resource::LinkState;
 use crate::resource::config::SPACE_RETRY;
 use crate::resource::event::{Answer, Command, Input};
@@ -68,4 +69,16 @@ fn a_mirror_that_stops_is_not_asked_again_at_once() {
     world.nodes[0].volumes[0].refuses = None;
     world.advance(3 * MOMENT);
     assert_eq!(world.link(0, 1), LinkState::Connected, "{}", world.describe());
+}
+
+#[test]
+fn a_volume_that_fails_when_it_is_named_leaves_a_promotion_half_done() {
+    let mut world = World::working(2, 2);
+    world.nodes[1].volumes[1].fails_naming = true;
+    let answer = world.promote(1);
+    assert!(
+        matches!(&answer, Answer::HalfDone(why) if why.contains("given up")),
+        "{answer:?}"
+    );
+    assert_eq!(world.role(1), Role::Secondary);
 }

@@ -37,6 +37,8 @@ pub struct Volume {
     pub mute: bool,
     /// Orders that it refuses.
     pub refuses: Option<OrderRefusal>,
+    /// It fails while it gets a name.
+    pub fails_naming: bool,
     /// No word can be taken back.
     pub keeps_words: bool,
 }
@@ -62,6 +64,7 @@ impl Volume {
             detached: LocalDisk::UpToDate,
             mute: false,
             refuses: None,
+            fails_naming: false,
             keeps_words: false,
         }
     }
@@ -114,6 +117,7 @@ impl Volume {
             return Err(refusal);
         }
         match order {
+            Order::Promote { .. } if self.fails_naming => return Err(OrderRefusal::Closed),
             Order::Agree | Order::Promote { .. } | Order::SetKind { .. } => {}
             Order::Demote => self.primary = false,
             Order::GiveUp { given_up: false, .. } if self.keeps_words => return Err(OrderRefusal::Closed),
