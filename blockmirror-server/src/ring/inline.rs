@@ -137,6 +137,14 @@ pub(super) fn receive(socket: &Socket, into: &mut [u8]) -> Attempt {
     }
 }
 
+/// Receives what is there, for a caller that has no receive in flight on this socket. `None`: nothing is there.
+pub fn receive_now(socket: &Socket, into: &mut [u8]) -> Option<io::Result<usize>> {
+    match receive(socket, into) {
+        Attempt::Done(result) => Some(result),
+        Attempt::Blocked(_) => None,
+    }
+}
+
 /// Sends what the socket takes now: all of it, or `Blocked` with the number of bytes it took.
 pub(super) fn send(socket: &Socket, segments: &[Segment], skip: usize) -> Attempt {
     let mut sent = 0;

@@ -29,6 +29,7 @@ mod uring;
 pub use buffer::{ALIGNMENT, Buffer, BufferPool, Payload};
 pub use driver::{Driver, EngineChoice, EngineReport, InlinePolicy, Waker, open_driver, open_driver_with};
 pub use handle::{FileHandle, Socket};
+pub use inline::receive_now;
 pub use op::{AllocateMode, Completion, InlineBytes, Op, OpKind, Segment};
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ impl Connection {
         if turn.now < self.last_active + PATIENCE {
             return false;
         }
-        let halfway = matches!(self.incoming, Incoming::Staged(_) | Incoming::Direct { .. }) && self.receiving;
+        let halfway = matches!(self.incoming, Incoming::Staged(_) | Incoming::Direct(..)) && self.receiving;
         let reason = match self.phase {
             Phase::Open if halfway => "it stopped in the middle of a payload",
             Phase::Open if self.outbox.in_flight() && volume.replies_are_full() => {

@@ -6,12 +6,13 @@ use mirror_core::stream::codec::PayloadHasher;
 use nbd_proto::{Command, Request, validate};
 
 use super::{Connection, HangUp, Phase};
+use crate::data::arriving::{Arriving, NOW_BYTES};
 use crate::data::staging::STAGING_BYTES;
 use crate::data::stream::CHECKSUM;
 use crate::data::token::Kind;
 use crate::data::turn::Turn;
 use crate::data::volume::{Body, Origin, Volume};
-use crate::ring::{Buffer, Op};
+use crate::ring::Op;
 
 /// Payloads up to this many bytes are copied out of the staging buffer; longer ones are received in place.
 const STAGED_BYTES: u32 = 16 << 10;
@@ -34,14 +35,7 @@ pub(super) enum Incoming {
     /// The payload of a small WRITE, waited for in the staging buffer.
     Staged(Write),
     /// The rest of the payload of a large WRITE, received in place.
-    Direct {
-        write: Write,
-        /// Away while a receive is in flight.
-        buffer: Option<Buffer>,
-        filled: usize,
-        /// Of what was received, if a stream will need it.
-        check: Option<PayloadHasher>,
-    },
+    Direct(Write, Arriving),
     /// Nothing: this WRITE is complete, and held back until the hang-up behind it is explained.
     Held(Write, Body),
     /// The payload of a WRITE that was refused.
@@ -77,26 +71,11 @@ impl Connection {
         if self.phase != Phase::Open {
             return;
         }
-        let count = match result {
-            Ok(0) => return self.lose(volume, turn, "closed by the client without DISC"),
-            Ok(count) => count,
-            Err(error) if crate::data::outbox::is_transient(&error) => 0,
-            Err(error) => return self.lose(volume, turn, &format!("cannot receive: {error}")),
+        let Some(count) = self.heard(volume, turn, result) else {
+            return;
         };
         match &mut self.incoming {
-            Incoming::Direct {
-                buffer: home,
-                filled,
-                check,
-                ..
-            } => {
-                if let Some(check) = check {
-                    // While the bytes are in the cache.
-                    check.update(&buffer.as_slice()[*filled..*filled + count]);
-                }
-                *filled += count;
-                *home = Some(buffer);
-            }
+            Incoming::Direct(_, arriving) => arriving.restore(buffer, count),
             _ => self.staging.restore(buffer, count),
         }
         self.take_requests(volume, turn);
@@ -104,12 +83,17 @@ impl Connection {
 
     /// Take everything the received bytes hold, then receive more.
     pub(super) fn take_requests(&mut self, volume: &mut Volume, turn: &mut Turn) {
-        if !self.judge_hang_up(volume, turn) {
-            return;
-        }
         self.burst = 0;
-        loop {
-            match self.step(volume, turn) {
+        let mut budget = NOW_BYTES;
+        while self.judge_hang_up(volume, turn) {
+            let last = loop {
+                match self.step(volume, turn) {
+                    Step::Again => {}
+                    Step::Starved => break self.receive_now(volume, turn, &mut budget),
+                    last @ (Step::Stalled | Step::Ended) => break last,
+                }
+            };
+            match last {
                 Step::Again => {}
                 Step::Starved => return self.receive(turn),
                 Step::Stalled | Step::Ended => return,
@@ -117,10 +101,41 @@ impl Connection {
         }
     }
 
+    /// How many bytes a receive has brought. `None`: the connection is lost.
+    fn heard(&mut self, volume: &mut Volume, turn: &Turn, result: io::Result<usize>) -> Option<usize> {
+        match result {
+            Ok(0) => self.lose(volume, turn, "closed by the client without DISC"),
+            Ok(count) => return Some(count),
+            Err(error) if crate::data::outbox::is_transient(&error) => return Some(0),
+            Err(error) => self.lose(volume, turn, &format!("cannot receive: {error}")),
+        }
+        None
+    }
+
+    /// Receive what is there of a large payload, at most `budget` bytes and a piece. `Again`: that was the rest of it.
+    fn receive_now(&mut self, volume: &mut Volume, turn: &Turn, budget: &mut usize) -> Step {
+        while *budget > 0 {
+            let Incoming::Direct(_, arriving) = &mut self.incoming else {
+                return Step::Starved;
+            };
+            let Some(result) = arriving.receive_now(&self.socket) else {
+                break;
+            };
+            let Some(count) = self.heard(volume, turn, result) else {
+                return Step::Ended;
+            };
+            *budget = budget.saturating_sub(count.max(1));
+        }
+        match &self.incoming {
+            Incoming::Direct(_, arriving) if arriving.is_whole() => Step::Again,
+            _ => Step::Starved,
+        }
+    }
+
     /// Forget what is half received, and give back what was reserved for it.
     pub(super) fn drop_incoming(&mut self, volume: &mut Volume) {
         match std::mem::replace(&mut self.incoming, Incoming::Header) {
-            Incoming::Staged(write) | Incoming::Direct { write, .. } | Incoming::Held(write, _) => {
+            Incoming::Staged(write) | Incoming::Direct(write, _) | Incoming::Held(write, _) => {
                 volume.unreserve(u64::from(write.length));
             }
             Incoming::Header | Incoming::Discard(_) => {}
@@ -139,20 +154,11 @@ impl Connection {
                 self.staging.consume(length);
                 self.start_write(volume, turn, write, payload.into())
             }
-            Incoming::Direct {
-                write,
-                buffer,
-                filled,
-                check,
-            } => {
-                if *filled < write.length as usize {
-                    return Step::Starved;
-                }
-                let Some(buffer) = buffer.take() else {
+            Incoming::Direct(write, arriving) => {
+                let Some((payload, check)) = arriving.finish() else {
                     return Step::Starved;
                 };
-                let (write, payload) = (*write, buffer.into_payload());
-                let check = check.take().map(PayloadHasher::finish);
+                let write = *write;
                 let body = Body { payload, check };
                 if self.hang_up == HangUp::Unexplained {
                     self.incoming = Incoming::Held(write, body);
@@ -254,22 +260,10 @@ impl Connection {
             self.incoming = Incoming::Staged(write);
             return;
         }
-        self.staging.holds_large_payload();
-        let mut buffer = turn.driver.pool().take(request.length as usize);
-        let filled = self.staging.len().min(buffer.len());
-        let there = &self.staging.bytes()[..filled];
-        let mut check = checks.then(|| PayloadHasher::new(CHECKSUM));
-        if let Some(check) = &mut check {
-            check.update(there);
-        }
-        buffer.as_mut_slice()[..filled].copy_from_slice(there);
-        self.staging.consume(filled);
-        self.incoming = Incoming::Direct {
-            write,
-            buffer: Some(buffer),
-            filled,
-            check,
-        };
+        let check = checks.then(|| PayloadHasher::new(CHECKSUM));
+        let length = request.length as usize;
+        let arriving = Arriving::new(turn.driver.pool(), length, &mut self.staging, check);
+        self.incoming = Incoming::Direct(write, arriving);
     }
 
     fn start_write(&mut self, volume: &mut Volume, turn: &mut Turn, write: Write, body: Body) -> Step {
@@ -317,7 +311,7 @@ impl Connection {
 
     fn receive(&mut self, turn: &mut Turn) {
         let lent = match &mut self.incoming {
-            Incoming::Direct { buffer, filled, .. } => buffer.take().map(|buffer| (buffer, *filled)),
+            Incoming::Direct(_, arriving) => arriving.lend(),
             _ => {
                 self.staging.adapt(turn.driver.pool());
                 self.staging.lend()
@@ -346,13 +340,13 @@ impl Connection {
     fn judge_hang_up(&mut self, volume: &mut Volume, turn: &mut Turn) -> bool {
         let nothing_to_take = match &self.incoming {
             Incoming::Header => self.staging.len() == 0,
-            Incoming::Direct { write, filled, .. } => *filled < write.length as usize,
+            Incoming::Direct(_, arriving) => !arriving.is_whole(),
             Incoming::Staged(_) | Incoming::Held(..) | Incoming::Discard(_) => false,
         };
         if self.hang_up == HangUp::No && !nothing_to_take && self.socket.has_hung_up() {
             self.hang_up = HangUp::Unexplained;
         }
-        if self.hang_up != HangUp::Unexplained || matches!(self.incoming, Incoming::Direct { .. }) {
+        if self.hang_up != HangUp::Unexplained || matches!(self.incoming, Incoming::Direct(..)) {
             return true;
         }
         match self.find_farewell() {
@@ -373,7 +367,7 @@ impl Connection {
     /// Walk over the requests in the staging buffer.
     fn find_farewell(&self) -> Farewell {
         let mut at = match &self.incoming {
-            Incoming::Header | Incoming::Held(..) | Incoming::Direct { .. } => 0,
+            Incoming::Header | Incoming::Held(..) | Incoming::Direct(..) => 0,
             Incoming::Staged(write) => write.length as usize,
             Incoming::Discard(left) => *left as usize,
         };

@@ -55,7 +55,7 @@ pub(super) struct StreamLink {
     standing: Standing,
     since: Duration,
     dead_after: Duration,
-    socket: Socket,
+    pub(super) socket: Socket,
     receive_token: Token,
     send_token: Token,
     pub(super) receiving: bool,

@@ -1,14 +1,15 @@
 //! From received bytes to whole frames: header and body, then the payload, then its checksum.
 
-use std::mem;
+use std::{io, mem};
 
 use mirror_core::stream::Frame;
 use mirror_core::stream::codec::{self, Checksum, DecodeError, FRAME_BYTES_MAX, PayloadHasher, Progress};
 
 use super::ledger::protocol;
 use super::work::StreamLost;
+use crate::data::arriving::Arriving;
 use crate::data::staging::{STAGING_BYTES, Staging};
-use crate::ring::{Buffer, BufferPool, Payload};
+use crate::ring::{Buffer, BufferPool, Payload, Socket};
 
 /// Payloads up to this many bytes are copied out of the staging buffer; longer ones are received in place.
 const STAGED_BYTES: usize = 16 << 10;
@@ -30,13 +31,7 @@ enum Incoming {
     /// The payload of this one, small, waited for in the staging buffer.
     Staged(Expected),
     /// The rest of the payload of this one, received in place.
-    Direct {
-        expected: Expected,
-        /// Away while a receive is in flight.
-        buffer: Option<Buffer>,
-        filled: usize,
-        check: PayloadHasher,
-    },
+    Direct(Expected, Arriving),
 }
 
 struct Expected {
@@ -63,7 +58,7 @@ impl Inbound {
     /// The buffer to receive into, and the bytes it holds. `None`: it is away.
     pub(super) fn lend(&mut self, pool: &BufferPool) -> Option<(Buffer, usize)> {
         match &mut self.incoming {
-            Incoming::Direct { buffer, filled, .. } => buffer.take().map(|buffer| (buffer, *filled)),
+            Incoming::Direct(_, arriving) => arriving.lend(),
             Incoming::Frame | Incoming::Staged(_) => {
                 self.staging.adapt(pool);
                 self.staging.lend()
@@ -74,16 +69,23 @@ impl Inbound {
     /// The buffer is back with `count` more bytes.
     pub(super) fn restore(&mut self, home: Buffer, count: usize) {
         match &mut self.incoming {
-            Incoming::Direct {
-                buffer, filled, check, ..
-            } => {
-                // While the bytes are in the cache.
-                check.update(&home.as_slice()[*filled..*filled + count]);
-                *filled += count;
-                *buffer = Some(home);
-            }
+            Incoming::Direct(_, arriving) => arriving.restore(home, count),
             Incoming::Frame | Incoming::Staged(_) => self.staging.restore(home, count),
         }
+    }
+
+    /// Receive more of a long payload, as far as it is there: what came of it. `None`: nothing is there, or nothing of
+    /// that kind is awaited.
+    pub(super) fn receive_now(&mut self, socket: &Socket) -> Option<io::Result<usize>> {
+        match &mut self.incoming {
+            Incoming::Direct(_, arriving) => arriving.receive_now(socket),
+            Incoming::Frame | Incoming::Staged(_) => None,
+        }
+    }
+
+    /// A long payload has come to its end, and `next` has not been asked for it.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(&self.incoming, Incoming::Direct(_, arriving) if arriving.is_whole())
     }
 
     /// Throw away what is there, and what is half received.
@@ -134,20 +136,9 @@ impl Inbound {
             self.incoming = Incoming::Staged(expected);
             return;
         }
-        self.staging.holds_large_payload();
-        let mut buffer = pool.take(expected.length());
-        let filled = self.staging.len().min(buffer.len());
-        let mut check = PayloadHasher::new(self.checksum);
-        let there = &self.staging.bytes()[..filled];
-        check.update(there);
-        buffer.as_mut_slice()[..filled].copy_from_slice(there);
-        self.staging.consume(filled);
-        self.incoming = Incoming::Direct {
-            expected,
-            buffer: Some(buffer),
-            filled,
-            check,
-        };
+        let check = PayloadHasher::new(self.checksum);
+        let arriving = Arriving::new(pool, expected.length(), &mut self.staging, Some(check));
+        self.incoming = Incoming::Direct(expected, arriving);
     }
 
     /// The payload, if it is a short one and all of it is there.
@@ -176,16 +167,13 @@ impl Inbound {
                 };
                 return Ok(Some((expected.frame, Some(payload))));
             }
-            Incoming::Direct {
-                expected,
-                buffer: Some(buffer),
-                filled,
-                check,
-            } if filled == expected.length() => (expected, buffer.into_payload(), check.finish()),
-            unfinished @ Incoming::Direct { .. } => {
-                self.incoming = unfinished;
-                return Ok(None);
-            }
+            Incoming::Direct(expected, mut arriving) => match arriving.finish() {
+                Some((payload, check)) => (expected, payload, check.unwrap_or_default()),
+                None => {
+                    self.incoming = Incoming::Direct(expected, arriving);
+                    return Ok(None);
+                }
+            },
         };
         compare(expected.check, check)?;
         Ok(Some((expected.frame, Some(payload))))

@@ -9,6 +9,7 @@ use mirror_core::stream::{Answer, Control, Credit, Frame, Intake, Request};
 use super::ledger::{Expects, judge_answer, protocol, unfit};
 use super::link::StreamLink;
 use super::work::{Arrived, StreamEvent, StreamLost, StreamOutcome};
+use crate::data::arriving::NOW_BYTES;
 use crate::data::outbox::is_transient;
 use crate::data::turn::Turn;
 use crate::ring::{Op, Payload};
@@ -24,6 +25,17 @@ impl StreamLink {
     ) -> Result<(), StreamLost> {
         self.receiving = false;
         let Op::Receive { buffer, .. } = op else { return Ok(()) };
+        let count = self.heard(turn, result)?;
+        self.inbound.restore(buffer, count);
+        if self.closing.is_some() {
+            self.inbound.discard();
+            return Ok(());
+        }
+        self.take_frames(turn, intake)
+    }
+
+    /// How many bytes a receive has brought.
+    fn heard(&mut self, turn: &Turn, result: io::Result<usize>) -> Result<usize, StreamLost> {
         let count = match (result, &self.closing) {
             (Ok(0), Some(closing)) => return Err(StreamLost::Ended(closing.reason.clone())),
             (Ok(0), None) => return Err(StreamLost::Closed("the peer closed the connection".to_owned())),
@@ -37,17 +49,25 @@ impl StreamLink {
         if count > 0 {
             self.life.hear(turn.now);
         }
-        self.inbound.restore(buffer, count);
-        if self.closing.is_some() {
-            self.inbound.discard();
-            return Ok(());
+        Ok(count)
+    }
+
+    /// Receive what is there of a long payload, at most `budget` bytes and a piece. True: that was the rest of it.
+    fn receive_now(&mut self, turn: &Turn, budget: &mut usize) -> Result<bool, StreamLost> {
+        while *budget > 0 && !self.receiving {
+            let Some(result) = self.inbound.receive_now(&self.socket) else {
+                break;
+            };
+            let count = self.heard(turn, result)?;
+            *budget = budget.saturating_sub(count.max(1));
         }
-        self.take_frames(turn, intake)
+        Ok(self.inbound.is_whole())
     }
 
     /// Take every whole frame that is there.
     pub(super) fn take_frames(&mut self, turn: &Turn, intake: &mut Intake<Arrived>) -> Result<(), StreamLost> {
         let pool = turn.driver.pool();
+        let mut budget = NOW_BYTES;
         loop {
             let outflow = &self.outflow;
             let next = self.inbound.next(pool, |frame| match frame {
@@ -60,6 +80,9 @@ impl StreamLink {
                 Frame::Control(_) => Ok(()),
             })?;
             let Some((frame, payload)) = next else {
+                if self.receive_now(turn, &mut budget)? {
+                    continue;
+                }
                 // Answers and credits may let more go.
                 self.pump(turn);
                 return Ok(());
