@@ -2,6 +2,7 @@
 
 use super::Mirror;
 use super::background::CopyPhase;
+use super::orders::Then;
 use super::peer::Peer;
 use super::request::{PeerMask, Phase, Request, bit};
 use crate::config::AckMode;
@@ -290,7 +291,8 @@ impl Mirror {
         }
         self.superblock.whole &= !replaced && self.role == Role::Secondary;
         self.set_disk(self.superblock.taken_again());
-        self.order_when_durable(ticket);
+        self.leg.taking = true;
+        self.when_durable(Then::Taken(ticket));
         if self.is_primary() {
             self.tell_leg();
             for peer in 0..self.peers.len() {
@@ -301,6 +303,15 @@ impl Mirror {
             if self.leg_is_complete() {
                 self.announce_all();
             }
+        }
+    }
+
+    /// The metadata says what the image lacks, or that it was given up at least: a crash does not find it called whole (I10).
+    pub(super) fn image_taken(&mut self, ticket: Ticket) {
+        self.leg.taking = false;
+        self.order_done(ticket, Ok(()));
+        for peer in 0..self.peers.len() {
+            self.fetch(peer);
         }
     }
 

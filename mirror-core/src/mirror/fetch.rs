@@ -30,7 +30,7 @@ impl Mirror {
 
     /// Ask for the next ranges, flush what was written here, or find that everything is done.
     pub(super) fn fetch(&mut self, peer: usize) {
-        let has_image = self.superblock.disk != LocalDisk::Diskless;
+        let has_image = self.superblock.disk != LocalDisk::Diskless && !self.leg.taking;
         let may = has_image && self.is_primary() && !self.stopping.is_asked() && !self.has_failed();
         if self.peers[peer].state != PeerState::SyncTarget || !may {
             return;

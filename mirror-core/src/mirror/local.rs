@@ -55,6 +55,8 @@ pub(super) struct Leg {
     pub(super) leaving: Option<Leaving>,
     /// An operator's attach that does.
     pub(super) attaching: Option<Ticket>,
+    /// An attach that is not durable yet: nothing is fetched to the image.
+    pub(super) taking: bool,
     /// The image that the next attach is about.
     pub(super) offered: Option<ImageIdentity>,
     /// Nothing can be written down any more.

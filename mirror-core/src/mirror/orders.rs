@@ -26,6 +26,8 @@ pub(super) enum Then {
     Named,
     /// This leg is Inconsistent: what its source sends may be applied.
     Begun(PeerIndex, ConnectionId),
+    /// An image that was attached is known to lack what it lacks: it may be fetched to.
+    Taken(Ticket),
     /// A resize takes its next step.
     Resize,
 }
@@ -91,6 +93,7 @@ impl Mirror {
             Then::Say(peer, connection, message) => self.say(peer, connection, message),
             Then::Named => self.named(),
             Then::Begun(peer, connection) => self.target_begun(peer, connection),
+            Then::Taken(ticket) => self.image_taken(ticket),
             Then::Resize => self.resize_step(),
         }
     }
@@ -101,7 +104,7 @@ impl Mirror {
             self.order_done(ticket, Err(refusal));
         }
         for then in self.persisting.take_waiting() {
-            if let Then::Done(ticket) = then {
+            if let Then::Done(ticket) | Then::Taken(ticket) = then {
                 self.order_done(ticket, Err(refusal));
             }
         }

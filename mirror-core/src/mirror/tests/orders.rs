@@ -274,3 +274,23 @@ fn an_image_that_is_not_taken_is_not_named() {
     cluster.ordered(A, replaced);
     assert_eq!(cluster.nodes[A].mirror.superblock.image, new);
 }
+
+#[test]
+fn an_attached_image_is_fetched_to_when_its_metadata_says_what_it_lacks() {
+    let mut cluster = pair(AckMode::Sync);
+    cluster.write(A, 1, 1);
+    cluster.nodes[A].holds_metadata = true;
+    cluster.order(A, Order::Detach);
+    cluster.nodes[A].image.fill(77);
+    cluster.order(A, Order::Attach { replaced: true });
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Inconsistent);
+    let copied = cluster.nodes[A].image.iter().any(|&stamp| stamp != 77);
+    assert!(!copied, "I10: a crash now would find it called whole");
+    cluster.nodes[A].holds_metadata = false;
+    while !cluster.nodes[A].transactions.is_empty() {
+        cluster.save(A);
+    }
+    cluster.settle();
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::UpToDate);
+    assert_eq!(cluster.nodes[A].image, cluster.nodes[B].image);
+}
