@@ -74,14 +74,17 @@ impl World {
         let equal = self.known(node, volume)?.generation == self.known(other, volume)?.generation;
         let it = &self.nodes[node].volumes[volume];
         let (follows, left_at, left_step) = (it.follows, it.left_at, it.left_step);
+        let through = it.through.or(Some(node));
         let (partial, power_lost, forgot_at) = (it.partial, it.power_lost, it.forgot_at);
         let theirs = &mut self.nodes[other].volumes[volume];
         if copied {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
+            theirs.through = through;
             (theirs.partial, theirs.power_lost) = (partial, power_lost);
             theirs.forgets(forgot_at);
         } else if equal && !partial && !theirs.partial && theirs.follows < follows {
             (theirs.follows, theirs.left_at, theirs.left_step) = (follows, left_at, left_step);
+            theirs.through = through;
         }
         Ok(())
     }
@@ -95,6 +98,7 @@ impl World {
         let standing = match self.nodes[source].reign {
             None => Standing {
                 follows: it.follows,
+                through: it.through.or(Some(source)),
                 left: (it.left_at, it.left_step),
                 partial: it.partial,
                 power_lost: it.power_lost,
@@ -103,6 +107,7 @@ impl World {
             // The Primary may go on without it from here on, if it does not hear that this was heard, or it has already.
             reign => Standing {
                 follows: reign,
+                through: None,
                 left: let_go.map_or((now, self.steps), |(_, when)| when),
                 partial: false,
                 power_lost: false,
@@ -117,7 +122,7 @@ impl World {
         let it = &mut self.nodes[node].volumes[volume];
         if let Some(standing) = it.copied.take_if(|_| disk == LocalDisk::UpToDate) {
             (it.follows, it.partial, it.power_lost) = (standing.follows, standing.partial, standing.power_lost);
-            (it.left_at, it.left_step) = standing.left;
+            (it.through, (it.left_at, it.left_step)) = (standing.through, standing.left);
             it.forgets(standing.forgot_at);
         }
     }
@@ -184,7 +189,7 @@ impl World {
         for side in [node, other] {
             let it = &mut self.nodes[side].volumes[volume];
             forgot_at.into_iter().for_each(|at| it.forgets(at));
-            it.follows = Some(reign);
+            (it.follows, it.through) = (Some(reign), None);
             (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, false, false);
             it.word = Word::Keep;
             it.branch = None;
@@ -226,7 +231,7 @@ impl World {
             LocalDisk::UpToDate if self.nodes[node].reign.is_some() => {
                 let reign = self.nodes[node].reign;
                 let it = &mut self.nodes[node].volumes[volume];
-                (it.partial, it.follows) = (false, reign);
+                (it.partial, it.follows, it.through) = (false, reign, None);
             }
             // The word was for what it held before; what is said from here on is another one.
             LocalDisk::UpToDate => {
@@ -250,7 +255,7 @@ impl World {
         let reign = self.reigns.len();
         let now = self.truth.tick();
         self.trace(|| format!("reign {reign} of {node} begins, forced: {forced}"));
-        let mut volumes = Vec::new();
+        let (mut volumes, mut came) = (Vec::new(), Vec::new());
         let mut parent = None;
         for volume in 0..self.plan.layouts.len() {
             let disk = self.served_content(node, volume);
@@ -259,10 +264,13 @@ impl World {
                 self.judge_base(node, volume, &disk, forced)?;
             }
             volumes.push(Lineage::begin(&disk, now));
+            let it = &self.nodes[node].volumes[volume];
+            came.push(it.follows.zip(it.through));
         }
         self.reigns.push(Reign {
             node,
             parent,
+            came,
             volumes,
             forced,
             since: now,
@@ -274,7 +282,7 @@ impl World {
             let own = self.nodes[node].volumes[volume].mirror.as_ref();
             let whole = own.is_some_and(|mirror| mirror.disk() == LocalDisk::UpToDate);
             let it = &mut self.nodes[node].volumes[volume];
-            it.follows = Some(reign);
+            (it.follows, it.through) = (Some(reign), None);
             (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, !whole, false);
             it.word = Word::Keep;
             self.followers(node, volume)?;
@@ -338,7 +346,7 @@ impl World {
         let Some(reign) = self.nodes[node].reign else { return };
         self.admit(reign, other, volume);
         let it = &mut self.nodes[other].volumes[volume];
-        (it.follows, it.left_at) = (Some(reign), 0);
+        (it.follows, it.through, it.left_at) = (Some(reign), None, 0);
         self.left(node, other, volume);
     }
 

@@ -365,7 +365,8 @@ impl World {
         while let Some(reign) = at {
             let it = &self.reigns[reign];
             let forgotten = asynchronous && self.nodes[it.node].volumes[volume].forgot_at > write.submitted;
-            let lacked = forgotten || !matches!(write.promised[it.node], Promise::Has | Promise::Lacks);
+            let promised = write.promised[it.stands_for(write, volume)];
+            let lacked = forgotten || !matches!(promised, Promise::Has | Promise::Lacks);
             if it.forced && lacked {
                 return true;
             }

@@ -38,6 +38,8 @@ pub enum Said {
 pub struct Standing {
     /// The reign.
     pub follows: Option<usize>,
+    /// See `Volume::through`.
+    pub through: Option<usize>,
     /// When, and at which step, the reign went on without it; 0: it has not.
     pub left: (Moment, u64),
     /// Parts of it are newer than others.
@@ -89,6 +91,8 @@ pub struct Volume {
     pub branch: Option<BTreeMap<usize, Stamp>>,
     /// The reign whose data it holds, as the checker sees it.
     pub follows: Option<usize>,
+    /// The node that they came through, when that reign's Primary did not bring them here itself.
+    pub through: Option<usize>,
     /// When the Primary of that reign went on without it; 0: it has not.
     pub left_at: Moment,
     /// The event at which it did.
@@ -275,6 +279,7 @@ impl Volume {
             refused: BTreeSet::new(),
             branch: None,
             follows: None,
+            through: None,
             left_at: 0,
             left_step: 0,
             partial: false,

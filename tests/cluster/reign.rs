@@ -5,7 +5,7 @@
 //! - *after a power loss* the same, but only against newer writes whose durability was answered.
 
 use crate::disk::{Disk, GARBAGE, Stamp};
-use crate::truth::{Moment, Truth};
+use crate::truth::{Moment, Truth, Write};
 
 /// Why an image may not be as it is.
 pub type Complaint = Result<(), String>;
@@ -34,6 +34,8 @@ pub struct Reign {
     pub node: usize,
     /// The reign it came from.
     pub parent: Option<usize>,
+    /// By volume: what it began with is of this earlier reign, and came through this node, not from that Primary itself.
+    pub came: Vec<Option<(usize, usize)>>,
     /// By volume.
     pub volumes: Vec<Lineage>,
     /// It began by force: what its base lacked was given up by the operator's word.
@@ -42,6 +44,17 @@ pub struct Reign {
     pub since: Moment,
     /// Over since; 0: not yet.
     pub ended: Moment,
+}
+
+impl Reign {
+    /// The node by which is judged whether this reign lacks a write because it was still on its way. Without its Primary a
+    /// volume is copied from one node to another: what the second one has is what had come as far as the first, and who
+    /// promotes the second by force gives up what was on its way to the first. What the Primary knew of the second when it
+    /// answered says nothing of that: the two may not have been connected yet (700100109).
+    pub fn stands_for(&self, write: &Write, volume: usize) -> usize {
+        let came = self.came[volume].filter(|&(reign, _)| reign == write.reign);
+        came.map_or(self.node, |(_, through)| through)
+    }
 }
 
 impl Lineage {
