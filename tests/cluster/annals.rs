@@ -58,7 +58,7 @@ impl World {
                 let it = &mut self.nodes[node].volumes[volume];
                 (it.copied, it.let_go) = (None, None);
                 self.becomes_partial(node, volume, Some(other));
-                Ok(())
+                self.serves_instead(node, other, volume)
             }
             _ => Ok(()),
         }
@@ -194,29 +194,8 @@ impl World {
             it.word = Word::Keep;
             it.branch = None;
         }
-        self.judge_in_step(reign, other, volume)
-    }
-
-    /// A node that has just come into step holds what hosts of the reign were promised.
-    fn judge_in_step(&mut self, reign: usize, other: usize, volume: usize) -> Check {
-        let disk = &self.nodes[other].volumes[volume].disk;
-        let lineage = &self.reigns[reign].volumes[volume];
         let sync = self.plan.mode == mirror_core::config::AckMode::Sync;
-        for slot in 0..lineage.slots().min(disk.slots()) {
-            let stamp = disk.read(slot);
-            let outside = self.plan.layouts[volume].offset(slot) >= self.nodes[other].volumes[volume].offered;
-            let complaint = if outside || disk.rotten.contains(&slot) {
-                Ok(())
-            } else if sync {
-                lineage
-                    .visible(&self.truth, slot, stamp)
-                    .and_then(|()| lineage.all_survive(&self.truth, disk, slot))
-            } else {
-                lineage.exists(slot, stamp)
-            };
-            complaint.map_err(|text| self.violation("in step", format!("{other}.{volume}: {text}")))?;
-        }
-        Ok(())
+        self.judge_in_step(reign, other, volume, sync)
     }
 
     /// The image of a node has another state.
@@ -317,13 +296,14 @@ impl World {
 
     /// Peers that are in step at the beginning of a reign follow it.
     fn followers(&mut self, node: usize, volume: usize) -> Check {
+        let Some(reign) = self.nodes[node].reign else {
+            return Ok(());
+        };
         for peer in 0..self.nodes[node].links.len() {
             let other = node_of(node, peer);
             match self.nodes[node].volumes[volume].states[peer] {
                 PeerState::Established => {
-                    if let Some(reign) = self.nodes[node].reign {
-                        self.admit(reign, other, volume);
-                    }
+                    self.admit(reign, other, volume);
                     self.came_into_step(node, other, volume)?;
                 }
                 PeerState::SyncSource => {
@@ -334,20 +314,35 @@ impl World {
                     }
                 }
                 // The image here failed during the promotion: what is served is the other's.
-                PeerState::SyncTarget => self.is_served_by(node, other, volume),
+                PeerState::SyncTarget => {
+                    self.admit(reign, other, volume);
+                    self.serves(reign, other, volume);
+                }
                 _ => {}
             }
         }
         Ok(())
     }
 
+    /// A Primary without its image fetches from one that does not follow it yet: the image failed, and the connections went,
+    /// when the other had the new name and before the reign began. What is answered without that other is answered under
+    /// another name, and then it is not fetched from. So it has what the reign began with (judged here, in `async` too, as
+    /// nothing is on its way to it), and hosts read and write it there from now on.
+    fn serves_instead(&mut self, node: usize, other: usize, volume: usize) -> Check {
+        let reign = self.nodes[node].reign.filter(|_| self.speaks_with(node, other));
+        let fresh = |reign: &usize| self.nodes[other].volumes[volume].follows != Some(*reign);
+        let Some(reign) = reign.filter(fresh) else {
+            return Ok(());
+        };
+        self.serves(reign, other, volume);
+        self.judge_in_step(reign, other, volume, true)
+    }
+
     /// As a peer whose Primary has lost its image later: it follows, and its Primary may go on without it.
-    fn is_served_by(&mut self, node: usize, other: usize, volume: usize) {
-        let Some(reign) = self.nodes[node].reign else { return };
-        self.admit(reign, other, volume);
+    fn serves(&mut self, reign: usize, other: usize, volume: usize) {
         let it = &mut self.nodes[other].volumes[volume];
         (it.follows, it.through, it.left_at) = (Some(reign), None, 0);
-        self.left(node, other, volume);
+        self.left(self.reigns[reign].node, other, volume);
     }
 
     /// The reign on a node is over.

@@ -1,4 +1,5 @@
-//! What an image holds when its node becomes Primary, dies, or starts again, held against what hosts were promised.
+//! What an image holds when its node becomes Primary, comes into step, dies, or starts again, held against what hosts were
+//! promised.
 
 use crate::disk::Disk;
 use crate::node::{node_of, peer_of};
@@ -111,6 +112,28 @@ impl World {
                 );
                 return Err(self.violation("coverage", text));
             }
+        }
+        Ok(())
+    }
+
+    /// A node that has just come into step holds what hosts of the reign were promised: everything, or all but what may be on
+    /// its way to it.
+    pub fn judge_in_step(&mut self, reign: usize, other: usize, volume: usize, everything: bool) -> Check {
+        let disk = &self.nodes[other].volumes[volume].disk;
+        let lineage = &self.reigns[reign].volumes[volume];
+        for slot in 0..lineage.slots().min(disk.slots()) {
+            let stamp = disk.read(slot);
+            let outside = self.plan.layouts[volume].offset(slot) >= self.nodes[other].volumes[volume].offered;
+            let complaint = if outside || disk.rotten.contains(&slot) {
+                Ok(())
+            } else if everything {
+                lineage
+                    .visible(&self.truth, slot, stamp)
+                    .and_then(|()| lineage.all_survive(&self.truth, disk, slot))
+            } else {
+                lineage.exists(slot, stamp)
+            };
+            complaint.map_err(|text| self.violation("in step", format!("{other}.{volume}: {text}")))?;
         }
         Ok(())
     }

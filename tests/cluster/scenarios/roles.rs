@@ -1,11 +1,12 @@
 //! Roles: promotion, demotion, switchover, and who may.
 
-use mirror_core::config::OnDisconnect;
+use mirror_core::config::{AckMode, OnDisconnect};
 use mirror_core::identity::Role;
 use mirror_core::resource::event::{Answer, HostAccess};
 use mirror_core::state::PeerState;
 
-use crate::faults::{Action, Cut, Fault};
+use crate::faults::{Action, Cut, DiskFault, Fault};
+use crate::node::peer_of;
 use crate::stage::{LONG_US, Row, Stage, Step};
 
 /// Names and scripts.
@@ -23,6 +24,7 @@ pub const ALL: &[Row] = &[
     ("takeover-after-kill", takeover_after_kill),
     ("switchover-under-load", switchover_under_load),
     ("promotion-cut-short", promotion_cut_short),
+    ("image-lost-while-promoted", image_lost_while_promoted),
 ];
 
 /// A node in the middle of a resync is not promoted without force; a complete one is told what it may lack.
@@ -246,5 +248,62 @@ fn promotion_cut_short(seed: u64) -> Step {
     stage.until("the two are back again", |world| world.is_connected(1, 2))?;
     stage.promote(2, true)?;
     stage.start(0)?;
+    stage.until_whole()
+}
+
+/// The image of one volume, and the connections, are lost when that volume has its new name and another has not: the reign
+/// begins with nobody to serve that volume. Whoever comes then has the data, serves them, and is the one who has what was
+/// written when the Primary is gone.
+fn image_lost_while_promoted(seed: u64) -> Step {
+    let (node, down_us) = (0, 5_000);
+    for mode in [AckMode::Sync, AckMode::Async] {
+        for ends in [None, Some(Fault::Kill { node, down_us })] {
+            let stage = Stage::with(seed, 2, 2, |plan| plan.mode = mode).ready()?;
+            let text = format!("{mode:?}, {ends:?}");
+            serves_without_image(stage, ends).map_err(|why| format!("{text}: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same, after the reign before was ended by this, or else by its operator.
+fn serves_without_image(mut stage: Stage, ends: Option<Fault>) -> Step {
+    for block in 0..4 {
+        stage.write_only(0, 0, block, false)?;
+    }
+    let before = stage.generation(1);
+    if let Some(fault) = ends {
+        stage.strike(fault)?;
+        stage.world.nodes[0].volumes[1].slow_metadata = 200;
+    } else {
+        stage.does(Action::Demote(0))?;
+        stage.world.nodes[0].volumes[1].slow_metadata = 200;
+        let action = Action::Promote { node: 0, force: false };
+        stage.world.act(action).map_err(|violation| violation.to_string())?;
+    }
+    stage.until("the other has the new name", |world| {
+        let mirror = world.nodes[1].volumes[0].mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.generation() != before)
+    })?;
+    let (node, volume, what) = (0, 0, DiskFault::Metadata);
+    stage.strike(Fault::DiskFails { node, volume, what })?;
+    stage.until("the image is given up", |world| world.lacks_image(0, 0))?;
+    stage.cut(0, 1)?;
+    stage.world.nodes[0].volumes[1].slow_metadata = 1;
+    stage.until("hosts may write", |world| {
+        world.nodes[0].access == HostAccess::ReadWrite
+    })?;
+    stage.join(0, 1);
+    stage.until("connected, and the other volume is in step", |world| {
+        let states = [(0, 1), (1, 0)].map(|(node, other)| world.nodes[node].volumes[1].states[peer_of(node, other)]);
+        world.is_connected(0, 1) && states == [PeerState::Established; 2]
+    })?;
+    stage.read(0, 0, 1)?;
+    stage.write_fua(0, 0, 2)?;
+    let written = stage.holds(1, 0, 2);
+    let (node, down_us) = (Some(0), 5_000);
+    stage.strike(Fault::Power { node, down_us })?;
+    stage.promote(1, true)?;
+    stage.expect("what was written is there", stage.holds(1, 0, 2) == written)?;
     stage.until_whole()
 }
