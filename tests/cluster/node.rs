@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mirror_core::Mirror;
 use mirror_core::event::{Output as MirrorOutput, Ticket, Transaction};
+use mirror_core::identity::Generation;
 use mirror_core::metadata::{HEADER_BYTES, ImageIdentity};
 use mirror_core::resource::Resource;
 use mirror_core::resource::event::{HostAccess, Output as ResourceOutput};
@@ -221,6 +222,8 @@ pub struct Node {
     pub leaves: Option<usize>,
     /// A promotion by force is under way.
     pub forcing: bool,
+    /// What its volumes were called when it was last told to become Primary.
+    pub names: Vec<Option<Generation>>,
     /// It stops in order.
     pub stopping: bool,
     /// Mirrors that have stopped, of a daemon that stops.
@@ -354,6 +357,7 @@ impl Node {
             timeout: None,
             reign: None,
             forcing: false,
+            names: Vec::new(),
             stopping: false,
             stopped: 0,
             incarnation: 0,

@@ -1,5 +1,7 @@
 //! What operators do: at random while faults strike, and with a plan when everything has to come back.
 
+use mirror_core::event::PeerIndex;
+use mirror_core::identity::Generation;
 use mirror_core::resource::event::{Answer, Command, CommandId, Input};
 
 use crate::disk::Disk;
@@ -70,6 +72,7 @@ impl World {
             let promotes = |asked: &Asked| asked.node == node && matches!(asked.action, Action::Promote { .. });
             let others = self.operator.asked.iter().any(promotes);
             self.nodes[node].forcing = force || (others && self.nodes[node].forcing);
+            self.nodes[node].names = self.names(node);
         }
         let (node, command) = self.command_of(action);
         self.command(node, command, action)
@@ -215,10 +218,8 @@ impl World {
             }
             Answer::Done => {}
             Answer::HalfDone(_) => {
-                // Names are out: what he accepted as lost is given up, and nobody may write.
                 self.nodes[node].forcing = true;
-                self.reign_begins(node)?;
-                self.reign_ends(node);
+                self.half_reign(node)?;
             }
             Answer::Refused(_) => {
                 let forces = |asked: &Asked| matches!(asked.action, Action::Promote { force: true, .. });
@@ -227,6 +228,35 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Of the volumes that have new names what he accepted as lost is given up, though nobody may write.
+    fn half_reign(&mut self, node: usize) -> Check {
+        let names = self.names(node);
+        let own = &self.nodes[node];
+        let unnamed: Vec<usize> = (0..names.len()).filter(|&at| names[at] == own.names[at]).collect();
+        if unnamed.len() == names.len() {
+            return Ok(());
+        }
+        let standing = |at: usize| {
+            let it = &own.volumes[at];
+            (it.follows, it.left_at, it.left_step, it.partial, it.power_lost, it.word)
+        };
+        let before: Vec<_> = unnamed.iter().map(|&at| standing(at)).collect();
+        self.reign_begins(node)?;
+        for (at, before) in unnamed.into_iter().zip(before) {
+            let it = &mut self.nodes[node].volumes[at];
+            (it.follows, it.left_at, it.left_step, it.partial, it.power_lost, it.word) = before;
+        }
+        self.reign_ends(node);
+        Ok(())
+    }
+
+    /// What the volumes of a node are called.
+    fn names(&self, node: usize) -> Vec<Option<Generation>> {
+        let volumes = self.nodes[node].volumes.iter();
+        let name = |mirror: &mirror_core::Mirror| mirror.identity(PeerIndex(0)).current;
+        volumes.map(|it| it.mirror.as_ref().map(name)).collect()
     }
 
     /// The image he had in mind is not taken.

@@ -242,10 +242,7 @@ impl Resource {
         let name = self.volumes[volume].name.clone();
         let served = self.partners().any(|at| {
             let identity = world.identity(volume, index(at));
-            let disks = &self.peers[at].disks;
-            let there = disks
-                .iter()
-                .any(|(other, disk)| *other == name && *disk == LocalDisk::UpToDate);
+            let there = self.peers[at].has_complete(&name);
             let joined = self.peers[at].joined().is_some_and(Joined::is_ready);
             joined && there && identity.dirty_bytes == 0
         });
@@ -265,12 +262,8 @@ impl Resource {
     /// The Primary whose hosts have no other image than this node's, as far as is known here.
     fn stands_in_for(&self, volume: usize) -> Option<&str> {
         let volume = &self.volumes[volume];
-        let is_complete = |at: usize| {
-            let mut disks = self.peers[at].disks.iter();
-            disks.any(|(name, disk)| *name == volume.name && *disk == LocalDisk::UpToDate)
-        };
         // Of one that has said nothing of its images on this connection it is not known.
-        let lacks = |at: usize| !self.peers[at].disks.is_empty() && !is_complete(at);
+        let lacks = |at: usize| !self.peers[at].disks.is_empty() && !self.peers[at].has_complete(&volume.name);
         if volume.disk != LocalDisk::UpToDate || !self.partners().all(lacks) {
             return None;
         }

@@ -318,11 +318,10 @@ impl Resource {
     fn lane_in_step(&self, peer: usize, lane: &Lane, world: &dyn Volumes) -> bool {
         let volume = &self.volumes[lane.ruling.volume];
         let mine = world.identity(lane.ruling.volume, index(peer));
-        let there = self.peers[peer].disks.iter().find(|(name, _)| *name == volume.name);
         mine.for_peer == 0
             && mine.dirty_bytes == 0
             && mine.disk == LocalDisk::UpToDate
-            && there.is_some_and(|(_, disk)| *disk == LocalDisk::UpToDate)
+            && self.peers[peer].has_complete(&volume.name)
     }
 }
 

@@ -171,11 +171,14 @@ impl Resource {
         joined.lanes.iter().any(|lane| {
             let said = &joined.mine.volumes[lane.ruling.mine];
             let now = world.identity(lane.ruling.volume, index(peer));
-            // The end of a copy, in either direction, forgets what was marked before.
-            let copied = matches!(
-                lane.ruling.decision.verdict,
-                Verdict::Target { .. } | Verdict::Source { .. }
-            ) && now.sync == 0;
+            // The end of a copy, in either direction, forgets what was marked before. (Who is fetched from notes nothing of
+            // the copy: the other's image tells.)
+            let ended = match lane.ruling.decision.verdict {
+                Verdict::Target { .. } => true,
+                Verdict::Source { .. } => self.peers[peer].has_complete(&self.volumes[lane.ruling.volume].name),
+                _ => false,
+            };
+            let copied = ended && now.sync == 0;
             let clean = copied || (said.disk == LocalDisk::UpToDate && said.dirty_bytes == 0);
             let marked = now.disk == LocalDisk::UpToDate && now.dirty_bytes > 0 && now.for_peer == 0;
             lane.stage == LaneStage::Up && clean && marked && !lane.grows_with_peer

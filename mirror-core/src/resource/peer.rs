@@ -211,6 +211,12 @@ pub(super) struct Mark {
 }
 
 impl Peer {
+    /// It has said on this connection that its image of the volume is complete.
+    pub fn has_complete(&self, volume: &str) -> bool {
+        let mut disks = self.disks.iter();
+        disks.any(|(name, disk)| name == volume && *disk == LocalDisk::UpToDate)
+    }
+
     pub fn new(name: String, kind: Option<PeerKind>) -> Self {
         Self {
             name,
