@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod hosts;
 mod report;
+mod slow_disk;
 pub mod wire;
 
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use blockmirror_tests::raw::Raw;
 use blockmirror_tests::wait::{self, PATIENT};
 
 use self::disk::Disk;
+use self::slow_disk::SlowDisk;
 
 const VOLUME: &str = "db";
 /// One block of so many is changed.
@@ -57,27 +59,39 @@ struct Link {
     name: &'static str,
     limit: Option<&'static str>,
     in_memory: bool,
+    /// Bytes per second that the target may write, where its disk is to be slower than the machine's.
+    disk_limit: Option<u64>,
     /// The image is so many times as large, so that a resync over a fast link takes long enough to be measured.
     times: u64,
 }
 
-const LINKS: [Link; 3] = [
+const LINKS: [Link; 4] = [
     Link {
         name: "200 Mbit/s, images in memory",
         limit: Some("200mbit"),
         in_memory: true,
+        disk_limit: None,
         times: 1,
     },
     Link {
         name: "1 Gbit/s, images in memory",
         limit: Some("1gbit"),
         in_memory: true,
+        disk_limit: None,
         times: 3,
     },
     Link {
         name: "not limited, images on disk",
         limit: None,
         in_memory: false,
+        disk_limit: None,
+        times: 1,
+    },
+    Link {
+        name: "not limited, disk limited to 100 MB/s",
+        limit: None,
+        in_memory: false,
+        disk_limit: Some(100_000_000),
         times: 1,
     },
 ];
@@ -135,10 +149,22 @@ fn speed(link: &Link, scale: &Scale) -> Result<Vec<Pass>> {
     let size = scale.size * link.times;
     let mut partners = apart(size, link.in_memory)?;
     let disk = Disk::new(&partners.scratch.join("disk-speed"), changed_places(size))?;
+    let slow = link
+        .disk_limit
+        .map(|limit| SlowDisk::new(partners.scratch.path(), limit));
+    let slow = slow.transpose()?;
+    if let Some(slow) = &slow {
+        slow.take(partners.nodes[1].running()?.id())?;
+    }
     let mut passes = Vec::new();
     for round in 0..scale.rounds {
         change(&partners, size, round as u64 + 2)?;
-        passes.push(together(&mut partners, link, &disk)?);
+        let disk = match &slow {
+            Some(slow) => slow.limited(|| disk.speed()),
+            None => disk.speed(),
+        };
+        let disk = disk.context("what the disk can do")?;
+        passes.push(together(&mut partners, link, disk)?);
         part(&partners)?;
     }
     partners.assert_identical()?;
@@ -200,7 +226,7 @@ fn answered(raw: &mut Raw) -> Result<()> {
 }
 
 /// Connect them over this link, and wait until both have everything.
-fn together(partners: &mut Partners, link: &Link, disk: &Disk) -> Result<Pass> {
+fn together(partners: &mut Partners, link: &Link, disk: f64) -> Result<Pass> {
     let namespaces = partners.link.as_ref().context("no namespaces")?;
     let bytes = match link.limit {
         Some(rate) => {
@@ -210,7 +236,6 @@ fn together(partners: &mut Partners, link: &Link, disk: &Disk) -> Result<Pass> {
         None => WIRE_BYTES_FREE,
     };
     let wire = wire::speed(namespaces, bytes).context("what the link can do")?;
-    let disk = disk.speed().context("what the disk can do")?;
     partners.connect(0, false)?;
     let started = Instant::now();
     while !partners.is_in_step(0) {
