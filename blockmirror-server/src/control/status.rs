@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use blockmirror_client::admin::{
-    ConnectionState, HostAccess, LinkKind, Mode, OnDisconnect, PartnerStatus, PeerStatus, ReplicationState,
+    ConnectionState, DiskState, HostAccess, LinkKind, Mode, OnDisconnect, PartnerStatus, PeerStatus, ReplicationState,
     ResourceStatus, ResyncLimit, ResyncStatus, StatusReport, VerifyStatus, VolumeStatus,
 };
 use mirror_core::config::PeerKind;
@@ -173,6 +173,9 @@ fn volume_status(
         if status.link != LinkKind::Nbd {
             let stream = resource.and_then(|resource| resource.streams.get(peer.number));
             of_stream(&mut status, core.map(|core| core.link), stream);
+            if core.is_some_and(|core| lacks_image(core, &volume.export)) {
+                status.disk_state = DiskState::Diskless;
+            }
         }
         Some(status)
     };
@@ -197,6 +200,12 @@ fn volume_status(
         peers: served.peer_views().filter_map(peer).collect(),
         disk_state: snapshot.disk.map(why::disk_state),
     }
+}
+
+/// It has said on the present connection that the volume has no image there.
+fn lacks_image(core: &core_status::PeerStatus, export: &str) -> bool {
+    let mut disks = core.disks.iter();
+    disks.any(|(name, disk)| name == export && *disk == LocalDisk::Diskless)
 }
 
 /// What a volume's mirror does not know of a peer that is reached by the resource's stream.

@@ -6,11 +6,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::Resource;
 use super::config::AfterRestart;
 use super::event::HostAccess;
-use super::peer::{LaneStage, Link, Ruling};
+use super::peer::{Joined, LaneStage, Link, Ruling};
 use super::status::{LinkState, link_state};
+use super::{Resource, Volume};
 use crate::config::PeerKind;
 use crate::event::PeerIndex;
 use crate::identity::{Decision, Explanation, NodeIdentity, Role, Side, Verdict, explain};
@@ -78,7 +78,7 @@ impl Resource {
         let mut limits = Vec::new();
         let mut next = Vec::new();
         for at in self.live_volumes() {
-            disk_limit(&self.volumes[at].name, self.volumes[at].disk, &mut limits);
+            self.disk_limit(at, &mut limits);
         }
         let live = self.peers.iter().enumerate().filter(|(_, peer)| !peer.removed);
         let peers: Vec<PeerWhy> = live
@@ -91,6 +91,9 @@ impl Resource {
             .collect();
         for peer in peers.iter().filter(|peer| peer.link != LinkState::Connected) {
             limits.push(format!("{}: {}", peer.name, peer.because));
+        }
+        for (peer, volume) in self.without_image() {
+            limits.push(format!("volume {volume} has no image on {peer} (Diskless)"));
         }
         self.advise(&mut next);
         Why {
@@ -139,7 +142,7 @@ impl Resource {
             (Role::Secondary, None) if self.past.take_back.is_some() => {
                 let missing: Vec<&str> = self
                     .partners()
-                    .filter(|at| !self.peers[*at].joined().is_some_and(super::peer::Joined::is_ready))
+                    .filter(|at| !self.peers[*at].joined().is_some_and(Joined::is_ready))
                     .map(|at| self.peers[at].name.as_str())
                     .collect();
                 format!(
@@ -197,6 +200,43 @@ impl Resource {
         }
     }
 
+    /// What is here of the volume, unless it is all.
+    fn disk_limit(&self, at: usize, limits: &mut Vec<String>) {
+        let Volume { name, disk, .. } = &self.volumes[at];
+        let text = match disk {
+            LocalDisk::UpToDate => return,
+            LocalDisk::Diskless if self.role == Role::Secondary => "has no image here".to_owned(),
+            LocalDisk::Diskless => match self.complete_at(name) {
+                Some(peer) => format!("has no image here: {peer} serves it"),
+                None => "has no image here, and no connected peer has all of it".to_owned(),
+            },
+            LocalDisk::Inconsistent => "is Inconsistent here: a resync to it has not ended".to_owned(),
+            LocalDisk::Outdated => "is Outdated here: another node has newer data".to_owned(),
+        };
+        limits.push(format!("volume {name} {text}"));
+    }
+
+    /// A connected peer that has said that it has all of the volume.
+    fn complete_at(&self, volume: &str) -> Option<&str> {
+        let has_it = |at: &usize| {
+            let said = (volume, LocalDisk::UpToDate);
+            let mut disks = self.peers[*at].disks.iter();
+            let joined = self.peers[*at].joined().is_some_and(Joined::is_ready);
+            joined && disks.any(|(name, disk)| (name.as_str(), *disk) == said)
+        };
+        let at = self.partners().find(has_it)?;
+        Some(&self.peers[at].name)
+    }
+
+    /// Peers that have said on the present connection that a volume has no image there, and the volume.
+    fn without_image(&self) -> impl Iterator<Item = (&str, &str)> {
+        let peers = self.peers.iter().filter(|peer| !peer.removed);
+        peers.flat_map(|peer| {
+            let gone = peer.disks.iter().filter(|(_, disk)| *disk == LocalDisk::Diskless);
+            gone.map(|(volume, _)| (peer.name.as_str(), volume.as_str()))
+        })
+    }
+
     /// Commands stand in backquotes, whole: they are typed as they stand.
     fn advise(&self, next: &mut Vec<String>) {
         let (resource, node) = (&self.config.name, &self.config.node);
@@ -230,17 +270,12 @@ impl Resource {
                 ));
             }
         }
+        for (peer, volume) in self.without_image() {
+            next.push(format!(
+                "when its image is there again: on {peer} `blockmirror attach {volume}`"
+            ));
+        }
     }
-}
-
-fn disk_limit(name: &str, disk: LocalDisk, limits: &mut Vec<String>) {
-    let text = match disk {
-        LocalDisk::UpToDate => return,
-        LocalDisk::Diskless => "has no image here: a peer serves it",
-        LocalDisk::Inconsistent => "is Inconsistent here: a resync to it has not ended",
-        LocalDisk::Outdated => "is Outdated here: another node has newer data",
-    };
-    limits.push(format!("volume {name} {text}"));
 }
 
 impl HandshakeRecord {

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 use blockmirror_client::admin::{DiskState, Order};
-use blockmirror_tests::partners::{Partners, Setup};
+use blockmirror_tests::partners::{Partners, RESOURCE, Setup};
 use blockmirror_tests::raw::{Raw, command};
-use blockmirror_tests::wait::PATIENT;
+use blockmirror_tests::wait::{self, PATIENT};
 
 use super::{MIB, VOLUME, expect, fill, partners};
 
@@ -46,6 +46,13 @@ fn a_node_whose_image_is_gone_starts_without_it_and_its_partner_serves() -> Resu
         "{:?}",
         resource.alerts
     );
+    wait::until("the other node to know", PATIENT, || {
+        let volume = partners.nodes[1].volume(VOLUME).ok()?;
+        (volume.peers[0].disk_state == DiskState::Diskless).then_some(())
+    })?;
+    let why = partners.nodes[1].why(RESOURCE)?;
+    let told = |line: &String| line.contains("volume db has no image on alpha (Diskless)");
+    ensure!(why.facts.iter().any(told), "{why:?}");
     ensure!(!image.exists(), "an empty image has nothing of what was there");
     ensure!(partners.promote(0).is_err(), "the data is on the other node");
     partners.promote_whatever(1)?;

@@ -12,4 +12,5 @@ mod space;
 mod split;
 mod takeover;
 mod volume;
+mod why;
 mod world;
