@@ -6,7 +6,7 @@ use mirror_core::resource::event::{Answer, Command, CommandId, Input};
 
 use crate::disk::Disk;
 use crate::faults::Action;
-use crate::node::Word;
+use crate::node::{Word, peer_of};
 use crate::plan::garbage;
 use crate::world::{Check, Event, Phase, World};
 
@@ -149,9 +149,21 @@ impl World {
         if let Action::Verify { .. } = action {
             self.tally.verified += 1;
         }
+        self.note_parted(node, action);
         let id = CommandId(id);
         self.feed_resource(node, Input::Command { id, command })?;
         self.settle(node)
+    }
+
+    /// Who parts with a peer goes on without it. What was decided before he wants it back is answered a moment later.
+    fn note_parted(&mut self, node: usize, action: Action) {
+        let (other, until) = match action {
+            Action::Disconnect { from, .. } => (from, u64::MAX),
+            Action::Connect { to, discard: false, .. } => (to, self.now + 1_000_000),
+            _ => return,
+        };
+        let free = &mut self.nodes[node].links[peer_of(node, other)].free_until;
+        *free = if until == u64::MAX { until } else { until.min(*free) };
     }
 
     /// A command was answered.

@@ -69,6 +69,8 @@ pub struct Primary {
     pub broken: bool,
     /// It was asked to stop in this life.
     pub stopping: bool,
+    /// By peer: the operator has parted with it, until then nothing has to wait for it.
+    pub free_until: Vec<u64>,
     /// How much slower the metadata disk is than usual.
     pub slow_store: u64,
     /// The local leg.
@@ -107,6 +109,7 @@ impl Primary {
             failing_persist: false,
             broken: false,
             stopping: false,
+            free_until: vec![0; scenario.peers.len()],
             slow_store: 1,
             slow_local: 1,
             life: 0,
@@ -268,6 +271,7 @@ impl World {
         let mirror = self.new_mirror(restored);
         self.tally.restarts += u64::from(self.primary.life > 0);
         (self.primary.broken, self.primary.stopping) = (false, false);
+        self.primary.free_until.fill(0);
         self.primary.states = vec![PeerState::Connecting; self.primary.configured];
         self.peers.iter_mut().for_each(|peer| peer.resync = None);
         self.judge_start(&mirror)?;

@@ -49,6 +49,7 @@ impl World {
                 {
                     return Ok(());
                 }
+                self.note_parted(command);
                 self.primary.stopping |= command == Command::Stop && self.primary.mirror.is_some();
                 self.feed(Input::Command(command))?;
                 if let Command::Invalidate(peer) = command {
@@ -81,9 +82,22 @@ impl World {
     pub fn operator_connects(&mut self) -> Check {
         for peer in 0..self.primary.configured {
             if self.primary.states[peer] == PeerState::StandAlone {
-                self.feed(Input::Command(Command::Connect(PeerIndex(peer as u8))))?;
+                let command = Command::Connect(PeerIndex(peer as u8));
+                self.note_parted(command);
+                self.feed(Input::Command(command))?;
             }
         }
         Ok(())
+    }
+
+    /// Who parts with a peer goes on without it. What was decided before he wants it back is answered a moment later.
+    fn note_parted(&mut self, command: Command) {
+        let (peer, until) = match command {
+            Command::Disconnect(peer) => (peer, u64::MAX),
+            Command::Connect(peer) => (peer, self.now + 1_000_000),
+            _ => return,
+        };
+        let free = &mut self.primary.free_until[usize::from(peer.0)];
+        *free = if until == u64::MAX { until } else { until.min(*free) };
     }
 }

@@ -132,7 +132,10 @@ impl World {
             PeerState::Established => false,
             PeerState::SyncSource | PeerState::SyncTarget | PeerState::Behind => true,
             // A stop ends every wait.
-            PeerState::Connecting | PeerState::StandAlone => policy == OnDisconnect::Continue || self.primary.stopping,
+            PeerState::Connecting | PeerState::StandAlone => {
+                let parted = policy == OnDisconnect::Suspend && self.now <= self.primary.free_until[peer];
+                policy == OnDisconnect::Continue || parted || self.primary.stopping
+            }
         };
         if allowed {
             return Ok(());

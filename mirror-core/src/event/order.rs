@@ -136,6 +136,14 @@ pub enum Order {
         /// The one before.
         before: Meeting,
     },
+    /// The operator parts with the peer, and goes on without it until it is back whatever `on_disconnect` says; or wants it
+    /// back. Not durable: the next life of the daemon waits for it again.
+    Part {
+        /// The peer.
+        peer: PeerIndex,
+        /// Or wants it back.
+        parted: bool,
+    },
     /// A new peer; its index is the next one.
     AddPeer(PeerConfig),
     /// Forget a peer that is not connected. Its index is not used again before a restart.

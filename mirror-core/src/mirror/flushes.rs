@@ -61,7 +61,7 @@ impl Mirror {
                 // What was sent before it fell Behind is part of what this flush promises to the other volumes.
                 self.enqueue_barrier(peer);
             }
-        } else if link.is_sync() && link.config.on_disconnect == OnDisconnect::Suspend {
+        } else if link.is_sync() && link.policy() == OnDisconnect::Suspend {
             flush.held |= bit(peer);
         } else {
             flush.degraded |= bit(peer);

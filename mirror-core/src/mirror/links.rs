@@ -6,7 +6,7 @@ use super::Mirror;
 use super::peer::{Begun, Told};
 use super::request::{PeerMask, Phase, bit};
 use super::stop::Ending;
-use crate::event::{ConnectionId, DisconnectReason, LinkKind, Output, PeerIndex, RequestId, SyncPlan};
+use crate::event::{ConnectionId, DisconnectReason, LinkKind, Output, PeerIndex, RequestId, SyncPlan, Ticket};
 use crate::identity::Role;
 use crate::order::RangeOrder;
 use crate::sabotage::Sabotage;
@@ -37,6 +37,7 @@ impl Mirror {
         }
         let peer = &mut self.peers[at];
         (peer.connection, peer.latest, peer.link) = (Some(connection), Some(connection), link);
+        peer.parted = false;
         debug_assert!(
             !link_is_new || (peer.unstable.is_empty() && peer.flushing.is_empty()),
             "what an old connection left is dirty"
@@ -162,10 +163,36 @@ impl Mirror {
         self.reconnect(peer);
     }
 
+    /// The operator parts with the peer, or wants it back.
+    pub(super) fn order_part(&mut self, ticket: Ticket, peer: PeerIndex, parted: bool) {
+        match (self.peers[usize::from(peer.0)].link, parted) {
+            (LinkKind::Nbd, true) => self.operator_disconnect(peer),
+            (LinkKind::Nbd, false) => self.operator_connect(peer),
+            // The resource sees to the connection.
+            (LinkKind::Stream, true) => self.part_with(usize::from(peer.0)),
+            (LinkKind::Stream, false) => self.peers[usize::from(peer.0)].parted = false,
+        }
+        self.order_done(ticket, Ok(()));
+    }
+
+    /// Nothing waits for the peer any more until it is back: what it lacks goes without it, as with `continue`. (Not what
+    /// was on its way to the last leg that had the data: nobody else has them.)
+    fn part_with(&mut self, peer: usize) {
+        self.peers[peer].parted = true;
+        if self.peers[peer].connection.is_some() {
+            // Once that is gone.
+            return;
+        }
+        if self.leg.awaited != Some(peer) {
+            self.wait_no_more(bit(peer));
+        }
+        self.resume_suspended();
+    }
+
     pub(super) fn operator_disconnect(&mut self, peer: PeerIndex) {
         let at = usize::from(peer.0);
         let connection = self.peers[at].connection;
-        self.peers[at].parted = true;
+        self.part_with(at);
         if self.peers[at].state == PeerState::StandAlone {
             return;
         }
@@ -210,7 +237,7 @@ impl Mirror {
     /// The connection is gone: everything it had in flight, and everything the peer may lose, is dirty (I3, I9).
     pub(super) fn lose_peer(&mut self, peer: usize, to: PeerState) {
         let link = &mut self.peers[peer];
-        link.connection = None;
+        (link.connection, link.gone_since) = (None, self.now);
         (link.begun, link.ended, link.passive) = (Begun::No, None, false);
         (link.misses_leg, link.stand_in_after) = (false, None);
         link.queue.clear();
@@ -235,6 +262,9 @@ impl Mirror {
         }
         for id in lost {
             self.advance(id);
+        }
+        if self.peers[peer].parted {
+            self.part_with(peer);
         }
         self.open_gates();
     }

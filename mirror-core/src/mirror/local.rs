@@ -14,6 +14,7 @@ use super::background::CopyKind;
 use super::detach::Leaving;
 use super::peer::{Peer, Told};
 use super::request::{PeerMask, Phase, bit};
+use super::status::NoData;
 use super::{Admission, Mirror};
 use crate::config::{COPY_BYTES_MIN, OnDisconnect, OnIoError};
 use crate::event::{Failure, Mutation, Output, PeerIndex, Refusal, RequestId, Ticket};
@@ -24,7 +25,7 @@ use crate::sabotage::Sabotage;
 use crate::state::{LocalDisk, PeerState};
 
 /// Changes wait so long for a peer that has the data, when the leg here has not; then they are refused. (A peer with
-/// `on_disconnect = "suspend"` is waited for without end.)
+/// `on_disconnect = "suspend"` is waited for until the operator parts with it.)
 pub(super) const NO_DATA_WAIT: Duration = Duration::from_secs(20);
 /// Unreadable ranges remembered at most; an image with more of them is given up.
 const BAD_MAX: usize = 64;
@@ -299,11 +300,23 @@ impl Mirror {
 
     /// When somebody has to have come.
     pub(super) fn leg_timeout_at(&self) -> Option<Duration> {
-        let endless = |link: &Peer| link.config.on_disconnect == OnDisconnect::Suspend && !link.removed;
+        let endless = |link: &Peer| link.policy() == OnDisconnect::Suspend && !link.removed;
         if self.leg.gave_up || self.peers.iter().any(endless) {
             return None;
         }
         self.leg.without_data.map(|since| since + NO_DATA_WAIT)
+    }
+
+    /// For `status`: nobody who is here has the data.
+    pub(super) fn no_data(&self, now: Duration) -> Option<NoData> {
+        let since = self.leg.without_data?;
+        Some(NoData {
+            elapsed: now.saturating_sub(since),
+            rest: match self.leg.gave_up {
+                true => Some(Duration::ZERO),
+                false => self.leg_timeout_at().map(|at| at.saturating_sub(now)),
+            },
+        })
     }
 
     pub(super) fn leg_timeout(&mut self) {

@@ -368,7 +368,7 @@ impl Mirror {
             if peer.state.is_connected() || peer.removed {
                 continue;
             }
-            match peer.config.on_disconnect {
+            match peer.policy() {
                 OnDisconnect::Continue => {}
                 OnDisconnect::Suspend => suspended = true,
                 OnDisconnect::Fail => return Admission::Refused(Refusal::PeerGone(PeerIndex(at as u8))),

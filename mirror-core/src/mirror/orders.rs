@@ -63,6 +63,7 @@ impl Mirror {
             Order::Verify { peer, repair, resume } => self.order_verify(ticket, peer, repair, resume),
             Order::VerifyStop { peer } => self.order_verify_stop(ticket, peer),
             Order::AddPeer(peer) => self.order_add_peer(ticket, peer),
+            Order::Part { peer, parted } => self.order_part(ticket, peer, parted),
             Order::RemovePeer(peer) => self.order_remove_peer(ticket, peer),
         }
     }
@@ -378,6 +379,7 @@ fn peer_of(order: &Order) -> Option<PeerIndex> {
         | Order::Met { peer, .. }
         | Order::Verify { peer, .. }
         | Order::VerifyStop { peer }
+        | Order::Part { peer, .. }
         | Order::RemovePeer(peer) => Some(peer),
         Order::Agree
         | Order::Promote { .. }

@@ -9,7 +9,7 @@ use super::request::PeerMask;
 use super::status::VerifyStatus;
 use super::verify::Verify;
 use crate::bitmap::Bitmap;
-use crate::config::{AckMode, PeerConfig, PeerKind};
+use crate::config::{AckMode, OnDisconnect, PeerConfig, PeerKind};
 use crate::event::{ConnectionId, CopyId, LinkKind, Mutation, RequestId};
 use crate::flush_line::FlushLine;
 use crate::identity::{Generation, Meeting};
@@ -82,8 +82,10 @@ pub(crate) struct Peer {
     pub(crate) latest: Option<ConnectionId>,
     /// What is at its other end, or will be.
     pub(crate) link: LinkKind,
-    /// StandAlone by an operator's word, not by this node's role.
+    /// The operator has parted with it, and it has not been back since: nothing waits for it.
     pub(crate) parted: bool,
+    /// When its connection was lost; zero: it has not been there yet.
+    pub(crate) gone_since: Duration,
     /// Out of the configuration: nothing is kept track of, its index is not used again.
     pub(crate) removed: bool,
     /// A write waits for it whatever its mode: the leg here is not complete.
@@ -147,6 +149,7 @@ impl Peer {
             },
             config,
             parted: false,
+            gone_since: Duration::ZERO,
             removed: false,
             forced_sync: false,
             passive: false,
@@ -181,6 +184,20 @@ impl Peer {
     /// A write is answered when it has been applied there too.
     pub(crate) fn is_sync(&self) -> bool {
         self.config.mode == AckMode::Sync || self.forced_sync
+    }
+
+    /// What becomes of changes while it is gone. The operator who parts with it goes on without it.
+    pub(crate) fn policy(&self) -> OnDisconnect {
+        match self.config.on_disconnect {
+            OnDisconnect::Suspend if self.parted => OnDisconnect::Continue,
+            policy => policy,
+        }
+    }
+
+    /// Changes wait for it to be back.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let gone = !self.state.is_connected() && !self.removed;
+        gone && self.policy() == OnDisconnect::Suspend
     }
 
     /// Requests to it are queued and ordered here: an asynchronous plain server. A partner keeps them in order itself.

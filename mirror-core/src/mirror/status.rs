@@ -61,6 +61,15 @@ pub struct VerifyStatus {
     pub rest: Option<Duration>,
 }
 
+/// Neither the image of a Primary nor any peer that is connected has all of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoData {
+    /// For so long.
+    pub elapsed: Duration,
+    /// How long changes wait still for somebody who has; zero: they are refused, `None`: without end.
+    pub rest: Option<Duration>,
+}
+
 /// One peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -84,6 +93,8 @@ pub struct PeerStatus {
     pub verify: Option<VerifyStatus>,
     /// The last one that ended.
     pub last_verify: Option<VerifyStatus>,
+    /// It has been away for so long, and changes of hosts wait for it (`on_disconnect = "suspend"`).
+    pub waited_for: Option<Duration>,
 }
 
 /// One volume.
@@ -103,6 +114,10 @@ pub struct Status {
     pub failed: Option<Fatal>,
     /// Mutations and flushes between `Host` and `Release`.
     pub requests: usize,
+    /// Of these, how many wait for a peer to come back.
+    pub held: usize,
+    /// Nobody who is here has the data.
+    pub no_data: Option<NoData>,
     /// In the order of the configuration.
     pub peers: Vec<PeerStatus>,
 }
@@ -113,8 +128,16 @@ impl Mirror {
         self.fatal.is_some()
     }
 
+    /// Mutations and flushes that wait for a peer to come back.
+    fn held(&self) -> usize {
+        let started = self.ids(|request| request.held != 0 && !request.replied).len();
+        let flushes = self.flushes.iter().filter(|flush| flush.held != 0).count();
+        self.suspended.len() + started + flushes
+    }
+
     /// A snapshot.
     pub fn status(&self, now: Duration) -> Status {
+        let primary = self.role == Role::Primary && !self.has_failed();
         let peers = self.peers.iter().map(|peer| {
             let dirty_bytes = peer.dirty_bytes(self.config.size);
             let running = |progress: ResyncStatus| ResyncStatus {
@@ -146,6 +169,7 @@ impl Mirror {
                 last_resync: peer.resync.last,
                 verify: peer.verify.as_ref().map(|verify| verify.status(now, self.config.size)),
                 last_verify: peer.last_verify,
+                waited_for: (primary && peer.is_waited_for()).then(|| now.saturating_sub(peer.gone_since)),
             }
         });
         Status {
@@ -156,6 +180,8 @@ impl Mirror {
             hot_extents: self.log.as_ref().map_or(0, |log| log.len()),
             failed: self.fatal,
             requests: self.mutations + self.flushes.len(),
+            held: self.held(),
+            no_data: self.no_data(now).filter(|_| primary),
             peers: peers.collect(),
         }
     }

@@ -11,6 +11,7 @@ mod node;
 mod orders;
 mod resize;
 mod roles;
+mod suspend;
 mod thirds;
 mod world;
 

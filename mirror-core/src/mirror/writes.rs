@@ -184,7 +184,7 @@ impl Mirror {
 
     /// What a host hears when the loss of this peer fails its change.
     pub(super) fn refusal_without(&self, peer: PeerIndex) -> Refusal {
-        match self.peers[usize::from(peer.0)].config.on_disconnect {
+        match self.peers[usize::from(peer.0)].policy() {
             // It could have waited, but for the end.
             OnDisconnect::Continue if self.stopping.is_asked() => Refusal::Stopping,
             _ => Refusal::PeerGone(peer),
@@ -193,7 +193,7 @@ impl Mirror {
 
     /// What becomes of changes on their way to a peer that is lost. Once the mirror stops nothing can wait for a peer.
     pub(super) fn policy_for_lost(&self, peer: usize) -> OnDisconnect {
-        match self.peers[peer].config.on_disconnect {
+        match self.peers[peer].policy() {
             _ if self.closed().is_some() && self.nobody_has_data() => OnDisconnect::Fail,
             OnDisconnect::Suspend if self.closed().is_some() => OnDisconnect::Fail,
             policy => policy,

@@ -194,19 +194,6 @@ impl Resource {
         }
     }
 
-    fn disconnect(&mut self, id: CommandId, peer: usize, world: &dyn Volumes) {
-        let reason = format!("the operator of {} disconnects", self.config.node);
-        if self.peers[peer].stand_alone.is_none() {
-            self.stand_alone(peer, "disconnected by the operator".to_owned());
-        }
-        self.say_goodbye(peer, false, reason);
-        if self.has_word(peer, world) {
-            self.command_for_all(id, &taken_back(peer), Then::Nothing);
-        } else {
-            self.answer(Some(id), Answer::Done);
-        }
-    }
-
     /// Everything here is durably worthless, and everything may differ from the peer; the next handshake does the rest,
     /// and is told again what changes while it is under way.
     fn invalidate(&mut self, id: CommandId, peer: usize) {

@@ -5,8 +5,9 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
+use super::commands::{Then, taken_back};
 use super::config::{HANDSHAKE_MAX, PREPARE_MAX, RECHECK, REFUSED_RETRY, SPACE_RETRY};
-use super::event::{Event, Loss, Output, Volumes};
+use super::event::{Answer, CommandId, Event, Loss, Output, Volumes};
 use super::orders::Purpose;
 use super::peer::{Comparing, End, Link};
 use super::{Resource, index};
@@ -307,11 +308,47 @@ impl Resource {
         }
     }
 
+    /// The operator parts with the peer. He goes on without it: what `on_disconnect = "suspend"` holds back for it goes, too.
+    pub(super) fn disconnect(&mut self, id: CommandId, peer: usize, world: &dyn Volumes) {
+        let reason = format!("the operator of {} disconnects", self.config.node);
+        if self.peers[peer].stand_alone.is_none() {
+            self.stand_alone(peer, "disconnected by the operator".to_owned());
+        }
+        self.peers[peer].parted = true;
+        self.order_all(&part(peer, true), Purpose::Nothing);
+        self.say_goodbye(peer, false, reason);
+        if self.has_word(peer, world) {
+            self.command_for_all(id, &taken_back(peer), Then::Nothing);
+        } else {
+            self.answer(Some(id), Answer::Done);
+        }
+    }
+
+    /// A volume that has come waits for nobody whom the operator has parted with either.
+    pub(super) fn part_new_volume(&mut self, volume: usize) {
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].parted && !self.peers[peer].removed {
+                self.order(volume, part(peer, true), Purpose::Nothing);
+            }
+        }
+    }
+
     /// The operator wants the peer back.
     pub(super) fn connect_again(&mut self, peer: usize) {
+        if core::mem::take(&mut self.peers[peer].parted) {
+            self.order_all(&part(peer, false), Purpose::Nothing);
+        }
         let state = &mut self.peers[peer];
         state.stand_alone = None;
         (state.not_before, state.rests_until) = (self.now, self.now);
         self.dial(peer);
+    }
+}
+
+/// The operator parts with the peer, or wants it back.
+fn part(peer: usize, parted: bool) -> Order {
+    Order::Part {
+        peer: index(peer),
+        parted,
     }
 }

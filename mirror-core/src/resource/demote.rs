@@ -126,7 +126,7 @@ impl Resource {
             }
             Stage::Draining { .. } if late => {
                 self.call_demotion_off(
-                    "requests of hosts that are in flight do not end (a peer with on_disconnect = \"suspend\" may hold them)",
+                    "requests of hosts that are in flight do not end (on_disconnect = \"suspend\" may hold them: see `blockmirror status`)",
                 );
             }
             Stage::Ordering { left: 0 } => self.end_demotion(gone, world),

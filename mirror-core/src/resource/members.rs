@@ -82,6 +82,7 @@ impl Resource {
         self.volumes.push(Volume::new(name));
         let volume = self.volumes.len() - 1;
         self.meet_anew("a volume was added");
+        self.part_new_volume(volume);
         if self.role == Role::Primary && self.partners().next().is_some() {
             let order = Order::Promote {
                 generation: self.rng.identifier(),

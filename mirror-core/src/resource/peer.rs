@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub rests_until: Duration,
     /// Why it is not tried to reach it, until an operator says otherwise.
     pub stand_alone: Option<String>,
+    /// An operator has parted with it: no volume waits for it.
+    pub parted: bool,
     /// Its data and ours have diverged: what was seen, until a handshake has succeeded.
     pub split_brain: Option<String>,
     /// It has (or may have, without its image) newer data than this node, as the last handshake found, and this node has not
@@ -228,6 +230,7 @@ impl Peer {
             no_space: false,
             rests_until: Duration::ZERO,
             stand_alone: None,
+            parted: false,
             split_brain: None,
             newer: false,
             lacked: Vec::new(),

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::world::{SIZE, World};
 use crate::config::{AckMode, OnDisconnect, PeerConfig, PeerKind};
-use crate::event::{OrderRefusal, PeerIndex};
+use crate::event::{Order, OrderRefusal, PeerIndex};
 use crate::identity::Role;
 use crate::range::BLOCK_BYTES;
 use crate::resource::LinkState;
@@ -262,7 +262,7 @@ fn outputs_are_in_the_order_in_which_they_have_to_be_done() {
         matches!(
             output,
             Output::Order {
-                order: crate::event::Order::BeginTarget { .. },
+                order: Order::BeginTarget { .. },
                 ..
             }
         )
@@ -290,4 +290,31 @@ fn the_primarys_volume_grows_last() {
         "{answer:?}"
     );
     assert_eq!(world.nodes[0].volumes[0].size, SIZE);
+}
+
+#[test]
+fn every_volume_hears_that_the_operator_parts_with_a_peer_and_so_does_one_that_comes_later() {
+    let mut world = World::working(2, 2);
+    let log = world.log_outputs(0);
+    let parts = |wanted: bool| {
+        let is_part = |output: &&Output| matches!(output, Output::Order { order: Order::Part { parted, .. }, .. } if *parted == wanted);
+        let count = log.borrow().iter().filter(is_part).count();
+        log.borrow_mut().clear();
+        count
+    };
+    let peer = PeerIndex(0);
+    assert_eq!(world.ask(0, Command::Disconnect(peer)), Some(Answer::Done));
+    assert_eq!(parts(true), 2);
+    world.nodes[0].volumes.push(super::volume::Volume::fresh(55, 1));
+    let add = Command::AddVolume { name: "w".into() };
+    assert_eq!(world.ask(0, add), Some(Answer::Done));
+    assert_eq!(parts(true), 1);
+    let connect = Command::Connect {
+        peer,
+        discard_my_data: false,
+    };
+    assert_eq!(world.ask(0, connect.clone()), Some(Answer::Done));
+    assert_eq!(parts(false), 3);
+    assert_eq!(world.ask(0, connect), Some(Answer::Done));
+    assert_eq!(parts(false), 0, "nobody was parted with");
 }

@@ -148,7 +148,7 @@ impl Volume {
                 self.up.push(None);
             }
             Order::RemovePeer(PeerIndex(at)) => self.up[usize::from(*at)] = None,
-            Order::Adopt { .. } | Order::Verify { .. } | Order::VerifyStop { .. } => {}
+            Order::Adopt { .. } | Order::Verify { .. } | Order::VerifyStop { .. } | Order::Part { .. } => {}
         }
         Ok(())
     }
