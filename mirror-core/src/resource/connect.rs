@@ -17,6 +17,9 @@ use crate::identity::Role;
 use crate::sabotage::Sabotage;
 use crate::stream::Control;
 
+/// How it begins what is said to a peer that is not let in.
+const STANDS_ALONE: &str = "this node stands alone until its operator says connect: ";
+
 impl Resource {
     /// The daemon has started.
     pub(super) fn start(&mut self, world: &dyn Volumes) {
@@ -57,8 +60,7 @@ impl Resource {
                 "{name} had no space left: make room on its image, it is tried again soon"
             ))
         } else {
-            let reason = self.peers[peer].stand_alone.as_ref();
-            reason.map(|reason| format!("this node stands alone until its operator says connect: {reason}"))
+            self.stands_alone(peer)
         };
         self.peers[peer].link = Link::Comparing(Comparing {
             connection,
@@ -77,6 +79,24 @@ impl Resource {
         } else if self.peers[peer].kind.is_none() {
             self.set_kind(peer, PeerKind::Partner);
         }
+    }
+
+    /// Why the peer is not let in: this node stands alone towards it.
+    fn stands_alone(&self, peer: usize) -> Option<String> {
+        let reason = self.peers[peer].stand_alone.as_ref()?;
+        Some(format!("{STANDS_ALONE}{}", self.bare(peer, reason)))
+    }
+
+    /// What is behind it, without who said so: the two would wrap each other's words in their own at every try.
+    fn bare<'a>(&self, peer: usize, mut reason: &'a str) -> &'a str {
+        let [here, there] = [&self.config.node, &self.peers[peer].name].map(|name| said_by(name));
+        while let Some(rest) = [STANDS_ALONE, &here, &there]
+            .iter()
+            .find_map(|before| reason.strip_prefix(before))
+        {
+            reason = rest;
+        }
+        reason
     }
 
     /// The peer is a plain NBD server.
@@ -186,7 +206,8 @@ impl Resource {
                 reason: reason.clone(),
             },
         });
-        if stand_alone {
+        // Who stands alone already keeps the reason that he began with.
+        if stand_alone && self.peers[peer].stand_alone.is_none() {
             self.stand_alone(peer, reason.clone());
         }
         self.retry_later(peer);
@@ -195,12 +216,13 @@ impl Resource {
 
     /// The other has said why it closes the connection.
     pub(super) fn heard_goodbye(&mut self, peer: usize, stand_alone: bool, reason: &str, world: &dyn Volumes) {
-        let text = format!("{} said: {reason}", self.peers[peer].name);
+        let text = format!("{}{reason}", said_by(&self.peers[peer].name));
         // Who knows of the split brain and was told to connect goes on trying until the other is told, too.
         if stand_alone && self.peers[peer].stand_alone.is_none() && self.peers[peer].split_brain.is_none() {
-            self.peers[peer].split_brain = Some(text.clone());
+            let told = format!("{}{}", said_by(&self.peers[peer].name), self.bare(peer, reason));
+            self.peers[peer].split_brain = Some(told.clone());
             if !self.gives_up(peer, world) {
-                self.stand_alone(peer, text.clone());
+                self.stand_alone(peer, told);
             }
         }
         self.retry_later(peer);
@@ -343,6 +365,11 @@ impl Resource {
         (state.not_before, state.rests_until) = (self.now, self.now);
         self.dial(peer);
     }
+}
+
+/// How what the peer has said begins.
+fn said_by(name: &str) -> String {
+    format!("{name} said: ")
 }
 
 /// The operator parts with the peer, or wants it back.

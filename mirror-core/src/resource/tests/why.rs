@@ -1,8 +1,10 @@
 //! What an operator is told of the present state is true.
 
 use alloc::string::String;
+use core::time::Duration;
 
 use super::world::World;
+use crate::event::PeerIndex;
 use crate::resource::Why;
 use crate::resource::event::{Answer, Command};
 
@@ -38,4 +40,40 @@ fn who_serves_a_primary_without_its_image_is_named_only_while_it_does() {
     assert!(says(&why(&world, 0).limits, "no image here: berta serves it"));
     world.part(0, 1);
     assert!(says(&why(&world, 0).limits, "no connected peer has all of it"));
+}
+
+/// One of the two tries again and again to reach the other, which stands alone.
+#[test]
+fn the_reason_to_stand_alone_is_the_same_after_every_try() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    world.write(0, 1);
+    assert_eq!(world.promote_by_force(1), Answer::Done);
+    world.write(1, 2);
+    assert_eq!(world.ask(1, Command::Demote), Some(Answer::Done));
+    world.heal(0, 1);
+    world.settle();
+    let reason = |world: &World, node: usize| {
+        let status = world.nodes[node].resource.status();
+        (status.peers[0].stand_alone.clone(), status.peers[0].split_brain.clone())
+    };
+    for node in [1, 0, 1, 0] {
+        let connect = Command::Connect {
+            peer: PeerIndex(0),
+            discard_my_data: false,
+        };
+        // The other still stands alone, and says so.
+        let before = reason(&world, 1 - node);
+        assert!(before.0.is_some() && before.1.is_some(), "{before:?}");
+        assert_eq!(world.ask(node, connect), Some(Answer::Done));
+        world.advance(Duration::from_secs(20));
+        assert_eq!(reason(&world, 1 - node), before);
+        let told = reason(&world, node).1.unwrap();
+        assert!(
+            told.matches("said: ").count() <= 1 && told.matches("stands alone").count() == 0,
+            "{told}"
+        );
+        assert_eq!(world.ask(node, Command::Disconnect(PeerIndex(0))), Some(Answer::Done));
+        world.advance(Duration::from_secs(2));
+    }
 }
