@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use blockmirror_tests::pair::{EXPORT, Pair, Setup};
+use blockmirror_tests::partners::{self, Partners, RESOURCE};
 use blockmirror_tests::wait::{self, PATIENT, PROMPT};
 
 #[test]
@@ -32,6 +33,58 @@ fn suspend_holds_writes_until_the_peer_is_back() -> Result<()> {
     );
     pair.primary.wait_established(EXPORT, PATIENT)?;
     pair.assert_converges()
+}
+
+/// Who parts with a partner goes on without it; until then he is told who is waited for, and how he does.
+#[test]
+fn who_parts_with_a_partner_that_writes_wait_for_goes_on_without_it() -> Result<()> {
+    let mut partners = Partners::new(partners::Setup {
+        peer: "on_disconnect = \"suspend\"".to_owned(),
+        ..partners::Setup::default()
+    })?;
+    let mut raw = partners.open(0, RESOURCE)?;
+    ensure!(raw.write(0, 0, &[5; 4096])? == 0);
+    partners.nodes[1].kill();
+    let cookie = raw.send_write(0, 4096, &[6; 4096])?;
+    wait::until("the write to be held", PROMPT, || {
+        (partners.nodes[0].volume(RESOURCE).ok()?.requests_held == 1).then_some(())
+    })?;
+    ensure!(
+        partners.nodes[0].volume(RESOURCE)?.peers[0]
+            .waited_for_seconds
+            .is_some()
+    );
+    let told = "writes and flushes of hosts wait for bravo";
+    let alerts = partners.resource(0)?.alerts;
+    ensure!(alerts.iter().any(|alert| alert.contains(told)), "{alerts:?}");
+    let why = partners.nodes[0].why(RESOURCE)?;
+    ensure!(
+        why.facts
+            .iter()
+            .any(|fact| fact.contains(told) && fact.ends_with(": 1 request waits")),
+        "{why:?}"
+    );
+    ensure!(why.advice[0].ends_with("`blockmirror disconnect db bravo`"), "{why:?}");
+    partners.disconnect(0)?;
+    ensure!(raw.reply()? == (cookie, 0), "it goes without the partner");
+    ensure!(raw.write(0, 8192, &[7; 4096])? == 0, "and so does what comes next");
+    ensure!(
+        partners.nodes[0].volume(RESOURCE)?.peers[0]
+            .waited_for_seconds
+            .is_none()
+    );
+    partners.nodes[1].restart()?;
+    partners.connect(0, false)?;
+    partners.wait_in_step(0, PATIENT)?;
+    partners.assert_identical()?;
+    partners.nodes[1].kill();
+    let cookie = raw.send_write(0, 12288, &[8; 4096])?;
+    wait::until("the write to be held", PROMPT, || {
+        (partners.nodes[0].volume(RESOURCE).ok()?.requests_held == 1).then_some(())
+    })?;
+    partners.nodes[1].restart()?;
+    ensure!(raw.reply()? == (cookie, 0), "the partner is back");
+    Ok(())
 }
 
 #[test]

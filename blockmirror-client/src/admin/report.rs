@@ -64,6 +64,9 @@ pub struct VolumeStatus {
     pub requests_in_flight: u64,
     /// Bytes reserved for them.
     pub bytes_in_flight: u64,
+    /// Writes and flushes among them that wait for a peer to come back.
+    #[serde(default)]
+    pub requests_held: u64,
     /// Extents of the activity log that may have writes under way.
     pub hot_extents: u64,
     /// The current generation identifier, hexadecimal; `None` for a volume served plain.
@@ -108,6 +111,9 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// Attempts to connect since the last success.
     pub attempts: u64,
+    /// It has been away for so long, and hosts' writes wait for it (`on_disconnect = "suspend"`).
+    #[serde(default)]
+    pub waited_for_seconds: Option<f64>,
     /// What is spoken with it.
     #[serde(default)]
     pub link: LinkKind,

@@ -74,6 +74,7 @@ pub fn report(peer: PeerStatus) -> StatusReport {
         connections: 0,
         requests_in_flight: 0,
         bytes_in_flight: 0,
+        requests_held: 0,
         hot_extents: 0,
         generation: None,
         failed: None,

@@ -17,6 +17,7 @@ mod reload;
 mod roster;
 mod schedule;
 mod shutdown;
+mod stalls;
 mod start;
 mod status;
 mod stream;

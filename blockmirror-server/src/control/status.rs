@@ -13,7 +13,7 @@ use mirror_core::status::Limit;
 
 use super::branches::{self, Found};
 use super::roster::{PeerView, Present, Served, VolumeView};
-use super::why;
+use super::{stalls, why};
 use crate::config::{self, ImageSource, Io, Peer, Protocol, Volume};
 use crate::data::{PeerSnapshot, ResourceSnapshot, ResyncSnapshot, StreamSnapshot, VolumeSnapshot};
 
@@ -107,11 +107,15 @@ fn alerts(core: &core_status::ResourceStatus, served: &Served, known: &Known) ->
             ));
         }
         if volume.disk == Some(LocalDisk::Diskless) {
+            let served = core.role == mirror_core::identity::Role::Primary && volume.no_data.is_none();
             alerts.push(format!(
-                "volume {0} has no image here, and lives on its partners; when it is there again: `blockmirror attach {0}`",
-                volume.export
+                "volume {0} has no image here{1}; when it is there again: `blockmirror attach {0}`",
+                volume.export,
+                if served { ", and lives on its partners" } else { "" }
             ));
         }
+        let stalls = stalls::of(served, volume).into_iter();
+        alerts.extend(stalls.map(|stall| format!("{}; to do: {}", stall.what, stall.remedy)));
     }
     for peer in core.peers.iter().filter(|peer| !peer.removed) {
         if let Some(text) = &peer.split_brain {
@@ -194,6 +198,7 @@ fn volume_status(
         connections: snapshot.connections as u64,
         requests_in_flight: snapshot.requests_in_flight as u64,
         bytes_in_flight: snapshot.bytes_in_flight,
+        requests_held: snapshot.requests_held as u64,
         hot_extents: snapshot.hot_extents as u64,
         generation: snapshot.generation.clone(),
         failed: snapshot.failed.clone(),
@@ -248,6 +253,7 @@ fn peer_status(peer: &Peer, volume: &Volume, snapshot: &PeerSnapshot) -> PeerSta
         last_resync: snapshot.last_resync.as_ref().map(resync_status),
         last_error: snapshot.last_error.clone(),
         attempts: u64::from(snapshot.attempts),
+        waited_for_seconds: snapshot.waited_for.map(|time| time.as_secs_f64()),
         link: LinkKind::Nbd,
         verify: snapshot.verify.as_ref().map(verify_status),
         last_verify: snapshot.last_verify.as_ref().map(verify_status),

@@ -11,6 +11,7 @@ use mirror_core::resource::{HostAccess, LinkState, PeerWhy, VolumeRecord, Why};
 use mirror_core::state::LocalDisk;
 
 use super::roster::Served;
+use super::stalls::{self, Stall};
 use super::status::{self, Known};
 use crate::data::PeerSnapshot;
 
@@ -18,7 +19,13 @@ use crate::data::PeerSnapshot;
 pub(super) fn report(node: &str, served: &Served, known: &Known) -> Option<WhyReport> {
     let snapshot = known.resources.get(served.place.resource)?;
     let why = snapshot.why.as_ref()?;
-    let mut facts = facts(why);
+    let mut stalls = Vec::new();
+    for view in served.views() {
+        let mut volumes = known.volumes.iter();
+        let found = volumes.find(|volume| volume.export == view.config.export);
+        stalls.extend(found.into_iter().flat_map(|volume| stalls::of(served, volume)));
+    }
+    let mut facts = facts(why, &stalls);
     for view in served.views() {
         let found = known.volumes.iter().find(|volume| volume.export == view.config.export);
         let peers = found.into_iter().flat_map(|volume| {
@@ -33,18 +40,24 @@ pub(super) fn report(node: &str, served: &Served, known: &Known) -> Option<WhyRe
         role: role(why.role),
         role_because: why.because.clone(),
         facts,
-        advice: why.next.clone(),
+        advice: stalls
+            .into_iter()
+            .map(|stall| stall.remedy)
+            .chain(why.next.clone())
+            .collect(),
         handshakes: why.peers.iter().map(|peer| handshake(peer, snapshot.now)).collect(),
     })
 }
 
-fn facts(why: &Why) -> Vec<String> {
+fn facts(why: &Why, stalls: &[Stall]) -> Vec<String> {
     let hosts = match why.hosts {
-        HostAccess::ReadWrite => "hosts may read and write here",
+        HostAccess::ReadWrite if stalls.is_empty() => "hosts may read and write here",
+        HostAccess::ReadWrite => "hosts are let in here, but not everything that they ask for is done",
         HostAccess::ReadOnly => "hosts may read here (read_only_secondary)",
         HostAccess::Shut => "hosts are shut out here",
     };
     let mut facts = vec![hosts.to_owned()];
+    facts.extend(stalls.iter().map(|stall| stall.what.clone()));
     facts.extend(why.limits.iter().cloned());
     facts
 }

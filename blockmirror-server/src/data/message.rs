@@ -11,7 +11,7 @@ use mirror_core::metadata::ImageIdentity;
 use mirror_core::resource::event::{Answer, Command, HostAccess};
 use mirror_core::resource::{ResourceStatus, Why};
 use mirror_core::state::LocalDisk;
-use mirror_core::status::{Limit, VerifyStatus};
+use mirror_core::status::{Limit, NoData, VerifyStatus};
 use tokio::sync::oneshot;
 
 use super::plan::{PartnerPlan, PeerPlan, ViewPlan, VolumePlan};
@@ -294,7 +294,7 @@ pub struct StreamSnapshot {
 }
 
 /// The present state of one volume.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct VolumeSnapshot {
     /// The export's name.
     pub export: String,
@@ -316,6 +316,10 @@ pub struct VolumeSnapshot {
     pub generation: Option<String>,
     /// Why the volume refuses changes; `None`: it does not.
     pub failed: Option<String>,
+    /// Changes of hosts that wait for a peer to come back.
+    pub requests_held: usize,
+    /// Nobody who is here has the data, though this node is Primary.
+    pub no_data: Option<NoData>,
     /// The branch that is being written.
     pub branch: Option<BranchSnapshot>,
     /// Its peers, in plan order.
@@ -364,6 +368,8 @@ pub struct PeerSnapshot {
     pub last_error: Option<String>,
     /// Connection attempts since the last success.
     pub attempts: u32,
+    /// It has been away for so long, and changes of hosts wait for it.
+    pub waited_for: Option<Duration>,
 }
 
 /// Progress of one resync.

@@ -25,6 +25,7 @@ pub(super) fn peer_snapshot(peer: &Peer, kind: PeerKind, status: &PeerStatus) ->
         last_verify: status.last_verify,
         last_error: peer.last_error().map(str::to_owned),
         attempts: peer.attempts(),
+        waited_for: status.waited_for,
     }
 }
 

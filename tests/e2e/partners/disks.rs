@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use blockmirror_client::admin::{DiskState, Order};
 use blockmirror_tests::partners::{Partners, RESOURCE, Setup};
 use blockmirror_tests::raw::{Raw, command};
-use blockmirror_tests::wait::{self, PATIENT};
+use blockmirror_tests::wait::{self, PATIENT, PROMPT};
 
 use super::{MIB, VOLUME, expect, fill, partners};
 
@@ -106,6 +106,46 @@ fn a_volume_grows_on_both_nodes_while_it_is_written() -> Result<()> {
     fill(&mut grown, 48 * 256 - 50, 50, 3)?;
     partners.wait_in_step(0, PATIENT)?;
     partners.assert_identical()
+}
+
+/// Reads fail and writes wait while nobody who is there has the data, and that is what an operator is told.
+#[test]
+fn a_primary_without_its_image_says_so_when_its_partner_is_lost() -> Result<()> {
+    let mut partners = partners()?;
+    let mut raw = partners.open(0, VOLUME)?;
+    fill(&mut raw, 0, 10, 1)?;
+    let detach = Order::Detach {
+        volume: VOLUME.to_owned(),
+    };
+    partners.nodes[0].order(&detach)?;
+    partners.nodes[1].kill();
+    let lost = "neither its image here nor any connected peer has all of it";
+    wait::until("the loss to be told", PATIENT, || {
+        let alerts = partners.resource(0).ok()?.alerts;
+        alerts.iter().any(|alert| alert.contains(lost)).then_some(())
+    })?;
+    let why = partners.nodes[0].why(RESOURCE)?;
+    ensure!(why.facts.iter().any(|fact| fact.contains(lost)), "{why:?}");
+    ensure!(
+        why.facts.iter().all(|fact| !fact.contains("may read and write")),
+        "{why:?}"
+    );
+    ensure!(
+        why.advice[0].contains("bring back who had everything last: bravo"),
+        "{why:?}"
+    );
+    let cookie = raw.send_write(0, 0, &[9; 4096])?;
+    wait::until("the write to wait", PROMPT, || {
+        (partners.nodes[0].volume(VOLUME).ok()?.requests_held == 1).then_some(())
+    })?;
+    partners.nodes[1].restart()?;
+    ensure!(raw.reply()? == (cookie, 0), "the data are back");
+    let why = partners.nodes[0].why(RESOURCE)?;
+    ensure!(
+        why.facts.iter().any(|fact| fact.contains("may read and write")),
+        "{why:?}"
+    );
+    Ok(())
 }
 
 fn shrink(partners: &Partners, side: usize, force: bool) -> Result<String> {

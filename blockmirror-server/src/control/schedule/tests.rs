@@ -157,6 +157,8 @@ fn answer(message: ToData, world: &mut World) {
 
 fn volume(peers: &[PeerSnapshot]) -> VolumeSnapshot {
     VolumeSnapshot {
+        requests_held: 0,
+        no_data: None,
         export: "db".to_owned(),
         size_bytes: 1 << 20,
         image_engine: String::new(),

@@ -131,6 +131,7 @@ impl MirrorSide {
         snapshot.hot_extents = status.hot_extents;
         snapshot.disk = Some(status.disk);
         snapshot.generation = Some(format!("{:016x}", status.generation));
+        (snapshot.requests_held, snapshot.no_data) = (status.held, status.no_data);
         snapshot.failed = status.failed.map(|why| why.to_string());
         let sides = self.peers.iter().zip(&self.kinds).zip(&self.incoming);
         let told = sides.zip(&status.peers).map(|(((peer, kind), incoming), status)| {

@@ -307,6 +307,8 @@ impl Volume {
             disk: None,
             generation: None,
             failed: None,
+            requests_held: 0,
+            no_data: None,
             branch: self.branch.snapshot(),
             peers: Vec::new(),
         };

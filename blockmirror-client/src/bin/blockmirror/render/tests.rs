@@ -34,6 +34,7 @@ fn volume(export: &str, peers: Vec<PeerStatus>) -> VolumeStatus {
         connections: 1,
         requests_in_flight: 32,
         bytes_in_flight: 128 << 10,
+        requests_held: 0,
         hot_extents: 12,
         generation: Some("8f3a52c1d0e4b796".to_owned()),
         failed: None,
