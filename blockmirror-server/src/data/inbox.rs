@@ -43,7 +43,11 @@ impl DataThread {
             ToData::StreamFailed { resource, peer, error } => self.stream_failed(resource, peer, error),
             ToData::StreamRested { resource, peer } => self.stream_rested(resource, peer),
             ToData::Resources(answer) => {
-                let snapshots = self.resources.iter().map(|side| side.snapshot(self.turn.now)).collect();
+                let snapshots = self
+                    .resources
+                    .iter()
+                    .map(|side| side.snapshot(self.turn.now, &self.volumes))
+                    .collect();
                 let _ = answer.send(snapshots);
             }
             ToData::ResourceCommand {

@@ -1,5 +1,6 @@
 //! The resource: roles, handshakes and everything else that concerns all volumes of a resource together.
 
+mod advice;
 mod bits;
 mod commands;
 pub mod config;

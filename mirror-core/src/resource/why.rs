@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::config::AfterRestart;
-use super::event::HostAccess;
+use super::event::{HostAccess, Volumes};
 use super::peer::{Joined, LaneStage, Link, Ruling};
 use super::status::{LinkState, link_state};
 use super::{Resource, Volume};
@@ -74,9 +74,8 @@ pub struct VolumeRecord {
 
 impl Resource {
     /// Why it is as it is.
-    pub fn why(&self) -> Why {
+    pub fn why(&self, world: &dyn Volumes) -> Why {
         let mut limits = Vec::new();
-        let mut next = Vec::new();
         for at in self.live_volumes() {
             self.disk_limit(at, &mut limits);
         }
@@ -95,13 +94,12 @@ impl Resource {
         for (peer, volume) in self.without_image() {
             limits.push(format!("volume {volume} has no image on {peer} (Diskless)"));
         }
-        self.advise(&mut next);
         Why {
             role: self.role,
             because: self.role_because(),
             hosts: self.hosts.unwrap_or(HostAccess::Shut),
             limits,
-            next,
+            next: self.advise(world),
             peers,
         }
     }
@@ -214,67 +212,6 @@ impl Resource {
             LocalDisk::Outdated => "is Outdated here: another node has newer data".to_owned(),
         };
         limits.push(format!("volume {name} {text}"));
-    }
-
-    /// A connected peer that has said that it has all of the volume.
-    fn complete_at(&self, volume: &str) -> Option<&str> {
-        let has_it = |at: &usize| {
-            let said = (volume, LocalDisk::UpToDate);
-            let mut disks = self.peers[*at].disks.iter();
-            let joined = self.peers[*at].joined().is_some_and(Joined::is_ready);
-            joined && disks.any(|(name, disk)| (name.as_str(), *disk) == said)
-        };
-        let at = self.partners().find(has_it)?;
-        Some(&self.peers[at].name)
-    }
-
-    /// Peers that have said on the present connection that a volume has no image there, and the volume.
-    fn without_image(&self) -> impl Iterator<Item = (&str, &str)> {
-        let peers = self.peers.iter().filter(|peer| !peer.removed);
-        peers.flat_map(|peer| {
-            let gone = peer.disks.iter().filter(|(_, disk)| *disk == LocalDisk::Diskless);
-            gone.map(|(volume, _)| (peer.name.as_str(), volume.as_str()))
-        })
-    }
-
-    /// Commands stand in backquotes, whole: they are typed as they stand.
-    fn advise(&self, next: &mut Vec<String>) {
-        let (resource, node) = (&self.config.name, &self.config.node);
-        for peer in self.peers.iter().filter(|peer| !peer.removed) {
-            let name = &peer.name;
-            if peer.split_brain.is_some() {
-                next.push(format!(
-                    "decide whose data counts; to keep what is here: on {name} `blockmirror connect --discard-my-data \
-                     {resource} {node}` (what differs is saved to a branch first), here `blockmirror connect {resource} {name}`"
-                ));
-            } else if peer.no_space {
-                next.push(format!("make room where the images of {name} are"));
-            } else if peer.stand_alone.is_some() {
-                next.push(format!(
-                    "when the reason is gone: `blockmirror connect {resource} {name}`"
-                ));
-            }
-        }
-        let nobody = self.partners().all(|at| !self.peers[at].is_connected_primary());
-        if self.role == Role::Secondary && nobody && self.change.is_none() {
-            next.push(format!(
-                "if hosts are to work, here or on another node: `blockmirror promote {resource}`"
-            ));
-        }
-        let connected = self.partners().any(|at| self.peers[at].joined().is_some());
-        for at in self.live_volumes().filter(|_| connected) {
-            if self.volumes[at].disk == LocalDisk::Diskless {
-                next.push(format!(
-                    "when its image is there again: `blockmirror attach {}`",
-                    self.volumes[at].name
-                ));
-            }
-        }
-        for (peer, volume) in self.without_image() {
-            next.push(format!(
-                "when its image is there again: on {peer} `blockmirror attach {volume}`"
-            ));
-        }
     }
 }
 

@@ -32,8 +32,10 @@ use self::commands::Waiting;
 pub use self::gate::{Gate, StreamHello};
 use self::partner::Partner;
 use self::stop::StopPhase;
+use self::view::View;
 use super::message::ResourceSnapshot;
 use super::plan::{PartnerPlan, ResourcePlan, VolumePlan};
+use super::volume::Volume;
 use crate::wall_clock::seconds_since_1970;
 
 /// A resource of this data thread.
@@ -118,13 +120,17 @@ impl ResourceSide {
     }
 
     /// Its present state.
-    pub(super) fn snapshot(&self, now: Duration) -> ResourceSnapshot {
+    pub(super) fn snapshot(&self, now: Duration, volumes: &[Volume]) -> ResourceSnapshot {
+        let view = View {
+            volumes,
+            places: &self.volumes,
+        };
         ResourceSnapshot {
             name: self.name.clone(),
             role: self.core.as_ref().map(|core| core.role()),
             hosts: self.access,
             status: self.core.as_ref().map(|core| core.status()),
-            why: self.core.as_ref().map(|core| core.why()),
+            why: self.core.as_ref().map(|core| core.why(&view)),
             now,
             streams: self.partners.iter().map(|partner| partner.snapshot(now)).collect(),
         }

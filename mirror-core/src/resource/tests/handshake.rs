@@ -75,7 +75,7 @@ fn an_identity_that_changes_meanwhile_is_told_again() {
     world.settle();
     assert!(world.all_in_step(), "{}", world.describe());
     assert_ne!(world.nodes[0].volumes[0].current, 0);
-    let record = world.nodes[1].resource.why().peers[0].handshake.clone().unwrap();
+    let record = world.nodes[1].why().peers[0].handshake.clone().unwrap();
     assert!(record.theirs.volumes[0].dirty_bytes > 0, "{record:?}");
 }
 
@@ -100,7 +100,7 @@ fn two_secondaries_do_not_copy_while_a_primary_is_there() {
     world.settle();
     assert_eq!(world.link(1, 2), LinkState::Handshake, "{}", world.describe());
     assert_eq!(world.nodes[2].volumes[0].disk, LocalDisk::UpToDate);
-    let why = world.nodes[1].resource.why();
+    let why = world.nodes[1].why();
     assert!(
         why.peers.iter().any(|peer| peer.because.contains("anna is Primary")),
         "{why:?}"
@@ -256,7 +256,7 @@ fn a_volume_is_copied_to_from_one_side_at_a_time() {
     world.settle();
     let sources = world.nodes[2].volumes[0].up.iter().flatten().count();
     assert_eq!(sources, 1, "{}", world.describe());
-    let why = world.nodes[2].resource.why();
+    let why = world.nodes[2].why();
     assert!(
         why.peers.iter().any(|peer| peer.because.contains("one at a time")),
         "{why:?}"

@@ -6,7 +6,7 @@ use crate::stream::Control;
 
 /// What the last handshake of the second node with the first has decided.
 fn rule(world: &World) -> Option<Rule> {
-    let why = world.nodes[1].resource.why();
+    let why = world.nodes[1].why();
     let handshake = why.peers[0].handshake.as_ref()?;
     Some(handshake.volumes[0].decision.rule)
 }

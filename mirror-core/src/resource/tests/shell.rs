@@ -10,7 +10,7 @@ use super::world::{Frame, Node, World, node_of, peer_of};
 use crate::event::{ConnectionId, Order, OrderRefusal, PeerIndex, SyncPlan};
 use crate::identity::VolumeIdentity;
 use crate::resource::event::{HostAccess, Input, Loss, Output, Volumes};
-use crate::resource::{Resource, ResourceConfig};
+use crate::resource::{Resource, ResourceConfig, Why};
 use crate::state::LocalDisk;
 use crate::stream::Control;
 
@@ -37,6 +37,12 @@ impl Volumes for Answers<'_> {
         let volume = &self.0[volume];
         let word = volume.given_up.get(usize::from(peer.0)).copied().unwrap_or(0);
         word == 0 && !volume.fresh && volume.disk == LocalDisk::UpToDate
+    }
+}
+
+impl Node {
+    pub fn why(&self) -> Why {
+        self.resource.why(&Answers(&self.volumes))
     }
 }
 

@@ -21,7 +21,7 @@ fn full() -> World {
 }
 
 fn is_said(world: &World) -> bool {
-    let why = world.nodes[0].resource.why();
+    let why = world.nodes[0].why();
     let advised = why.next.iter().any(|next| next.contains("make room"));
     assert_eq!(world.nodes[0].resource.status().peers[0].no_space, advised);
     advised

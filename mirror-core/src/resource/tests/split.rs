@@ -50,7 +50,7 @@ fn assert_both_alone(world: &World) {
                 .iter()
                 .all(|volume| volume.disk == LocalDisk::UpToDate)
         );
-        assert!(!world.nodes[node].resource.why().next.is_empty());
+        assert!(!world.nodes[node].why().next.is_empty());
     }
 }
 

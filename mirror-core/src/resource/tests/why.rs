@@ -9,7 +9,7 @@ use crate::resource::Why;
 use crate::resource::event::{Answer, Command};
 
 fn why(world: &World, node: usize) -> Why {
-    world.nodes[node].resource.why()
+    world.nodes[node].why()
 }
 
 fn says(lines: &[String], words: &str) -> bool {
@@ -76,4 +76,63 @@ fn the_reason_to_stand_alone_is_the_same_after_every_try() {
         assert_eq!(world.ask(node, Command::Disconnect(PeerIndex(0))), Some(Answer::Done));
         world.advance(Duration::from_secs(2));
     }
+}
+
+/// What is said of the role.
+fn role_advice(world: &World, node: usize) -> String {
+    let next = why(world, node).next.into_iter();
+    next.filter(|line| line.contains("promote")).collect()
+}
+
+#[test]
+fn a_promotion_that_is_sure_to_be_refused_is_not_advised() {
+    let mut world = World::new(2, 1);
+    assert!(
+        role_advice(&world, 0).contains("`blockmirror promote --force db`"),
+        "nobody has declared the data"
+    );
+    assert_eq!(world.promote_by_force(0), Answer::Done);
+    world.settle();
+    assert_eq!(role_advice(&world, 1), "", "anna is Primary");
+    world.copies = false;
+    world.part(0, 1);
+    world.write(0, 1);
+    let told = role_advice(&world, 1);
+    assert!(
+        told.contains("bring anna back, or `blockmirror promote --force db`"),
+        "{told}"
+    );
+    assert!(matches!(world.promote(1), Answer::NeedsAccept { .. }));
+    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    assert!(role_advice(&world, 0).contains("here or on another node: `blockmirror promote db`"));
+    world.heal(0, 1);
+    world.settle();
+    let told = role_advice(&world, 1);
+    assert!(
+        told.contains("on anna `blockmirror promote db`; not here: volume v0: anna has newer data"),
+        "{told}"
+    );
+    assert!(matches!(world.promote(1), Answer::Refused(_)));
+    assert_eq!(world.promote(0), Answer::Done);
+}
+
+#[test]
+fn who_has_no_image_is_told_where_there_is_one() {
+    let mut world = World::working(2, 1);
+    assert_eq!(world.ask(0, Command::Demote), Some(Answer::Done));
+    assert_eq!(world.ask(1, Command::Detach(0)), Some(Answer::Done));
+    world.settle();
+    let told = role_advice(&world, 1);
+    assert!(
+        told.contains("on anna `blockmirror promote db`; not here: volume v0"),
+        "{told}"
+    );
+    assert!(matches!(world.promote(1), Answer::Refused(_)));
+    assert_eq!(world.promote(0), Answer::Done);
+    world.kill(0);
+    let told = role_advice(&world, 1);
+    assert!(
+        told.contains("before `blockmirror promote db`: volume v0 has no image here: `blockmirror attach v0`"),
+        "{told}"
+    );
 }

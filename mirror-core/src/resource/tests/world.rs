@@ -156,7 +156,7 @@ impl World {
         let nodes = self
             .nodes
             .iter()
-            .map(|node| format!("{:#?}\n{:?}\n", node.resource.why(), node.volumes));
+            .map(|node| format!("{:#?}\n{:?}\n", node.why(), node.volumes));
         nodes.collect()
     }
 
