@@ -94,14 +94,15 @@ impl BranchFile {
     }
 
     /// The latest branch of the volume in the directory, if it was not finished: go on with it. What a crash has left
-    /// behind its last whole record is cut off. Blocks, and reads all of it.
+    /// behind its last whole record is cut off. Those of `others`, nodes that share the directory, are none of ours.
+    /// Blocks, and reads all of it.
     ///
     /// # Errors
     /// There is one that cannot be read or is in use.
-    pub fn resume(directory: &Path, volume: &str) -> Result<Option<Self>, BranchError> {
+    pub fn resume(directory: &Path, volume: &str, others: &[String]) -> Result<Option<Self>, BranchError> {
         let found = headers(directory).into_iter();
         let latest = found
-            .filter(|(_, header)| header.volume == volume)
+            .filter(|(_, header)| header.volume == volume && !others.contains(&header.node))
             .max_by_key(|(_, header)| header.created);
         let Some((path, _)) = latest else { return Ok(None) };
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;

@@ -23,6 +23,8 @@ pub struct BranchInfo {
     pub path: PathBuf,
     /// The volume, by its export's name.
     pub volume: String,
+    /// The node that made it.
+    pub node: String,
     /// The generation that was lost.
     pub generation: u64,
     /// Seconds since 1970.
@@ -44,6 +46,7 @@ pub fn list(directories: &[PathBuf]) -> Vec<BranchInfo> {
             Some(BranchInfo {
                 name: path.file_stem()?.to_str()?.to_owned(),
                 volume: header.volume,
+                node: header.node,
                 generation: header.generation,
                 created: header.created,
                 saved_bytes: fs::metadata(&path).ok()?.len().saturating_sub(HEADER_BYTES as u64),

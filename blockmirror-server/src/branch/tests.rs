@@ -112,19 +112,19 @@ fn one_that_was_cut_short_goes_on_where_it_was_whole() {
             .unwrap()
             .set_len(torn)
             .unwrap();
-        let mut branch = BranchFile::resume(dir.path(), "db").unwrap().unwrap();
+        let mut branch = BranchFile::resume(dir.path(), "db", &[]).unwrap().unwrap();
         assert_eq!(branch.index().bytes(), 4096);
         assert_eq!(fs::metadata(&path).unwrap().len(), whole);
         assert_eq!(branch.missing(&(0..8192)), [4096..8192]);
         save(&mut branch, 4096..8192, Saved::Data(&[3; 4096]));
     }
-    let mut branch = BranchFile::resume(dir.path(), "db").unwrap().unwrap();
+    let mut branch = BranchFile::resume(dir.path(), "db", &[]).unwrap().unwrap();
     assert_eq!(branch.index().bytes(), 8192);
-    assert!(BranchFile::resume(dir.path(), "log").unwrap().is_none());
+    assert!(BranchFile::resume(dir.path(), "log", &[]).unwrap().is_none());
     end(&mut branch);
     drop(branch);
     assert!(
-        BranchFile::resume(dir.path(), "db").unwrap().is_none(),
+        BranchFile::resume(dir.path(), "db", &[]).unwrap().is_none(),
         "it is complete"
     );
 }

@@ -20,9 +20,17 @@ pub(super) struct Found {
     pub(super) exported_as: Option<String>,
 }
 
+/// Nodes of which branches may be in the same directory: they are theirs to list and to remove. (One of any other name may
+/// be this node's from before it was renamed: it is shown, and kept until somebody removes it.)
+fn others(resource: &Resource) -> Vec<String> {
+    resource.peers.iter().map(|peer| peer.name.clone()).collect()
+}
+
 /// Where the branches of a resource are, and of which volumes.
 struct Place {
     resource: String,
+    node: String,
+    others: Vec<String>,
     directories: Vec<PathBuf>,
     volumes: Vec<String>,
     keep: BranchKeep,
@@ -44,11 +52,12 @@ pub(super) fn plan(
     let Some(directory) = resource.branch_dir.as_deref().or(beside).filter(|_| mirrored) else {
         return Ok(None);
     };
-    let unfinished = BranchFile::resume(directory, &volume.export).map_err(|error| StartError::Branch {
-        export: volume.export.clone(),
-        directory: directory.to_owned(),
-        error,
-    })?;
+    let unfinished =
+        BranchFile::resume(directory, &volume.export, &others(resource)).map_err(|error| StartError::Branch {
+            export: volume.export.clone(),
+            directory: directory.to_owned(),
+            error,
+        })?;
     Ok(Some(BranchPlan {
         place: BranchPlace {
             directory: directory.to_owned(),
@@ -61,13 +70,18 @@ pub(super) fn plan(
 /// All branches, by resource, the latest first. Blocks.
 pub(super) fn all(roster: &Roster) -> Vec<Found> {
     // Looked up first, so that nobody waits for the files.
-    let places: Vec<Place> = roster.look().resources.iter().map(place).collect();
+    let present = roster.look();
+    let resources = present.resources.iter();
+    let places: Vec<Place> = resources.map(|served| place(&present.config.name, served)).collect();
+    drop(present);
     places.iter().flat_map(found).collect()
 }
 
-fn place(served: &Served) -> Place {
+fn place(node: &str, served: &Served) -> Place {
     Place {
         resource: served.config.name.clone(),
+        node: node.to_owned(),
+        others: others(&served.config),
         directories: directories(served),
         volumes: served
             .config
@@ -100,9 +114,9 @@ fn directories(served: &Served) -> Vec<PathBuf> {
     directories
 }
 
-/// A directory may be shared with other resources: the volume tells whose a branch is.
+/// A directory may be shared with other resources and other nodes: volume and node tell whose a branch is.
 fn found(place: &Place) -> Vec<Found> {
-    let mine = |info: &BranchInfo| place.volumes.contains(&info.volume);
+    let mine = |info: &BranchInfo| place.volumes.contains(&info.volume) && !place.others.contains(&info.node);
     let infos = branch::list(&place.directories).into_iter().filter(mine);
     let found = infos.map(|info| Found {
         resource: place.resource.clone(),
@@ -111,7 +125,11 @@ fn found(place: &Place) -> Vec<Found> {
             .iter()
             .find(|(name, _)| *name == info.name)
             .map(|(_, export)| export.clone()),
-        keep: place.keep,
+        keep: if info.node == place.node {
+            place.keep
+        } else {
+            BranchKeep::Forever
+        },
         info,
     });
     found.collect()
@@ -221,6 +239,44 @@ mod tests {
         expire(&for_a_day, over);
         assert!(!path.exists());
         assert!(foreign.path().exists(), "a volume of another resource");
+    }
+
+    #[test]
+    fn nodes_that_share_a_directory_do_not_see_each_others_branches() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |node: &str| {
+            let place = BranchPlace {
+                directory: dir.path().to_owned(),
+                node: node.to_owned(),
+            };
+            let branch = BranchFile::create(&place, "db", 7, 4096, "a test").unwrap();
+            (branch.path().to_owned(), branch.header().created)
+        };
+        let lines = format!("branch_dir = \"{}\"\nbranch_keep = \"1d\"", dir.path().display());
+        let roster = roster_with(
+            &["db"],
+            &lines,
+            "[[resource.peer]]\nname = \"bravo\"\nuri = \"nbd://b\"",
+        );
+        let me = roster.look().config.name.clone();
+        let [(mine, created), (former, _), (theirs, _)] = [&me, "former", "bravo"].map(|node| of(node));
+        let shown = || {
+            let mut paths: Vec<PathBuf> = all(&roster).into_iter().map(|found| found.info.path).collect();
+            paths.sort();
+            paths
+        };
+        let mut wanted = vec![mine.clone(), former.clone()];
+        wanted.sort();
+        assert_eq!(shown(), wanted);
+        expire(&roster, created + 1_000_000);
+        assert!(!mine.exists(), "its time is over");
+        assert!(
+            theirs.exists() && former.exists(),
+            "theirs is not ours to remove, and whose the other is nobody knows"
+        );
+        let unfinished = |others: &[String]| BranchFile::resume(dir.path(), "db", others).unwrap().is_some();
+        assert!(unfinished(&["bravo".to_owned()]));
+        assert!(!unfinished(&["bravo".to_owned(), "former".to_owned()]));
     }
 
     #[test]

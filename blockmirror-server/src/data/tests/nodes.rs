@@ -99,7 +99,7 @@ impl Cluster {
         let directory = self.branch_directory(at);
         std::fs::create_dir_all(&directory).unwrap();
         BranchPlan {
-            unfinished: BranchFile::resume(&directory, name).unwrap(),
+            unfinished: BranchFile::resume(&directory, name, &[]).unwrap(),
             place: BranchPlace {
                 directory,
                 node: node_name(at),
