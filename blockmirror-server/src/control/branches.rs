@@ -259,7 +259,7 @@ mod tests {
             "[[resource.peer]]\nname = \"bravo\"\nuri = \"nbd://b\"",
         );
         let me = roster.look().config.name.clone();
-        let [(mine, created), (former, _), (theirs, _)] = [&me, "former", "bravo"].map(|node| of(node));
+        let [(mine, created), (former, _), (theirs, _)] = [&me, "former", "bravo"].map(of);
         let shown = || {
             let mut paths: Vec<PathBuf> = all(&roster).into_iter().map(|found| found.info.path).collect();
             paths.sort();

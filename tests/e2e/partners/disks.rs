@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use blockmirror_client::admin::{DiskState, Order};
-use blockmirror_tests::partners::{Partners, RESOURCE, Setup};
+use blockmirror_tests::partners::{Partners, RESOURCE, Setup, assert_refused};
 use blockmirror_tests::raw::{Raw, command};
 use blockmirror_tests::wait::{self, PATIENT, PROMPT};
 
@@ -63,7 +63,8 @@ fn a_node_whose_image_is_gone_starts_without_it_and_its_partner_serves() -> Resu
         volume: VOLUME.to_owned(),
         replaced,
     };
-    ensure!(partners.nodes[0].order(&attach(false)).is_err(), "it is not there yet");
+    let refused = partners.nodes[0].order(&attach(false)).map(drop);
+    assert_refused(refused, "is not there: bring it back")?;
     ensure!(!image.exists());
     std::fs::rename(&away, &image)?;
     partners.nodes[0].order(&attach(false))?;

@@ -1,7 +1,7 @@
 //! Who may serve hosts, and how that moves.
 
 use anyhow::{Result, ensure};
-use blockmirror_client::admin::Role;
+use blockmirror_client::admin::{Order, Role};
 use blockmirror_tests::namespaces;
 use blockmirror_tests::partners::{Partners, Setup, assert_refused};
 use blockmirror_tests::raw::errno;
@@ -132,5 +132,13 @@ fn why_tells_the_rule_and_what_to_do() -> Result<()> {
     let handshake = why.handshakes.first().map(|handshake| &handshake.volumes);
     let decision = handshake.and_then(|volumes| volumes.first());
     ensure!(decision.is_some_and(|decision| !decision.rule.is_empty() && !decision.because.is_empty()));
+    let stop = Order::VerifyStop {
+        name: "db".to_owned(),
+        peer: None,
+    };
+    assert_refused(
+        partners.nodes[0].order(&stop).map(drop),
+        "no comparison of \"db\" is under way",
+    )?;
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Taking the image of a volume again.
 
+use std::path::Path;
+
 use mirror_core::metadata::ImageIdentity;
 use mirror_core::state::LocalDisk;
 
 use super::{Admin, Refused, ask};
 use crate::config::{ImageSource, Volume};
-use crate::control::open;
+use crate::control::open::{self, StartError};
 use crate::control::roster::VolumeView;
 use crate::data::ResourceOrder;
-use crate::image::Image;
+use crate::image::{Image, OpenError};
 use crate::metadata_file::image_identity;
 
 /// Open the image, and hand it over.
@@ -46,6 +48,20 @@ pub(super) async fn attach(admin: &Admin, name: &str, replaced: bool) -> Result<
     Ok(())
 }
 
+/// What to do about an image that is not there.
+fn missing(path: &Path, export: &str, has_size: bool) -> String {
+    let size = if has_size {
+        ""
+    } else {
+        "give the volume its `size` in the configuration, restart, and "
+    };
+    format!(
+        "volume \"{export}\": its image {} is not there: bring it back (is its disk mounted?) and attach it again; if it is lost, \
+         {size}`blockmirror attach --replaced {export}` makes an empty one, and everything is copied to it",
+        path.display()
+    )
+}
+
 fn open_again(volume: &Volume, known: Option<ImageIdentity>, replaced: bool) -> Result<(Image, ImageIdentity), String> {
     let ImageSource::Path(path) = &volume.image else {
         return Err(format!(
@@ -58,7 +74,13 @@ fn open_again(volume: &Volume, known: Option<ImageIdentity>, replaced: bool) -> 
         // Only a replaced image may be made anew.
         wanted.size = None;
     }
-    let image = open::image(&wanted).map_err(|error| error.to_string())?;
+    let image = open::image(&wanted).map_err(|error| match error {
+        StartError::Image {
+            error: OpenError::Missing { path },
+            export,
+        } => missing(&path, &export, volume.size.is_some()),
+        error => error.to_string(),
+    })?;
     let found = image_identity(path, image.size())
         .map_err(|error| format!("the image {} cannot be identified: {error}", path.display()))?;
     let same = |known: ImageIdentity| {

@@ -10,7 +10,7 @@ use mirror_core::resource::Command;
 use super::peers::index;
 use super::query::Query;
 use super::{Admin, Refused, ask, attach};
-use crate::control::roster::{PeerView, VolumeView};
+use crate::control::roster::{ResourcePlace, VolumeView};
 use crate::data::ResourceOrder;
 
 pub(super) async fn of_resource(
@@ -68,8 +68,7 @@ pub(super) async fn of_volume(
         }
         "verify-stop" => {
             let query = Query::parse(query, &["peer"])?;
-            let make = |volume, peer| Command::VerifyStop { volume, peer };
-            verify(&admin, &name, query.text("peer"), make).await?;
+            verify_stop(&admin, &name, query.text("peer")).await?;
         }
         "resize" => {
             let query = Query::parse(query, &["size", "assume_clean", "force"])?;
@@ -95,6 +94,47 @@ pub(super) async fn of_volume(
     Ok(Json(OrderDone::default()))
 }
 
+/// Stop those that are under way, of all that are meant.
+async fn verify_stop(admin: &Admin, name: &str, peer: Option<&str>) -> Result<(), Refused> {
+    let (mut meant, mut stopped) = (0, 0);
+    for (place, volume, number, peers) in admin.volumes(name, |view| compared(view, peer))? {
+        let known = ask::snapshots(admin, place.thread).await?.volumes;
+        let known = known.iter().find(|known| known.export == volume);
+        for peer in peers {
+            meant += 1;
+            let snapshot = known.and_then(|known| known.peers.get(peer));
+            if snapshot.is_some_and(|snapshot| snapshot.verify.is_some()) {
+                let (volume, peer) = (number, index(peer)?);
+                ask::order(admin, place, ResourceOrder::Core(Command::VerifyStop { volume, peer })).await?;
+                stopped += 1;
+            }
+        }
+    }
+    match (stopped, meant, peer) {
+        (0, 0, Some(peer)) => return Err(Refused::not_found(format!("\"{name}\" has no peer \"{peer}\""))),
+        (0, ..) => {}
+        _ => return Ok(()),
+    }
+    let with = peer.map(|peer| format!(" with \"{peer}\"")).unwrap_or_default();
+    Err(Refused::conflict(format!(
+        "no comparison of \"{name}\"{with} is under way on this node: there is nothing to stop (where one is, `blockmirror status` \
+         shows it: on the Primary)"
+    )))
+}
+
+/// A volume that is meant, and the peers that are.
+fn compared(view: VolumeView<'_>, peer: Option<&str>) -> (ResourcePlace, String, usize, Vec<usize>) {
+    let present = view.resource.peer_views();
+    let peers = present.filter(|view| peer.is_none_or(|name| view.config.name == name));
+    let peers = peers.map(|peer| peer.number).collect();
+    (
+        view.resource.place,
+        view.config.export.clone(),
+        view.served.number,
+        peers,
+    )
+}
+
 /// One comparison per volume and peer that is meant.
 async fn verify(
     admin: &Admin,
@@ -102,18 +142,8 @@ async fn verify(
     peer: Option<&str>,
     make: impl Fn(usize, mirror_core::event::PeerIndex) -> Command,
 ) -> Result<(), Refused> {
-    let wanted = |view: &PeerView<'_>| peer.is_none_or(|name| view.config.name == name);
-    let look = |view: VolumeView<'_>| {
-        let peers: Vec<usize> = view
-            .resource
-            .peer_views()
-            .filter(wanted)
-            .map(|peer| peer.number)
-            .collect();
-        (view.resource.place, view.served.number, peers)
-    };
     let mut asked = 0;
-    for (place, volume, peers) in admin.volumes(name, look)? {
+    for (place, _, volume, peers) in admin.volumes(name, |view| compared(view, peer))? {
         for peer in peers {
             let command = make(volume, index(peer)?);
             ask::order(admin, place, ResourceOrder::Core(command)).await?;
