@@ -182,13 +182,11 @@ impl Resource {
         state.disks.clear();
         state.asked = None;
         let was_joined = matches!(link, Link::Joined(_));
-        if was_joined || state.end.is_none() {
+        // It came back as Primary and was not understood: it lived, and what it did since the two had parted nobody has heard.
+        let came_back = role == Role::Primary;
+        if was_joined || came_back || state.end.is_none() {
+            let died = died && was_joined;
             state.end = Some(End { role, died, loss });
-        } else if let Some(end) = &mut state.end
-            && role == Role::Primary
-        {
-            // It came back as Primary and was not understood: it lives.
-            *end = End { role, died, loss };
         }
         self.dial(peer);
     }

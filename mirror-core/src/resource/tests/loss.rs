@@ -1,5 +1,8 @@
 //! What a promotion would do without, and when nobody can say.
 
+use alloc::boxed::Box;
+use core::time::Duration;
+
 use super::world::{World, peer_of};
 use crate::resource::event::Answer;
 use crate::stream::Control;
@@ -35,4 +38,21 @@ fn who_was_allowed_to_be_primary_and_is_not_hides_nobody_that_may_be() {
             "anna may be Primary: {answer:?}"
         );
     }
+}
+
+#[test]
+fn a_primary_that_ends_before_it_has_spoken_has_been_alone_for_a_while() {
+    let mut world = World::working(2, 1);
+    world.part(0, 1);
+    world.write(0, 5);
+    world.holds = Some(Box::new(|from, _| from == 0));
+    world.heal(0, 1);
+    world.advance(Duration::from_secs(1));
+    assert!(world.nodes[1].connections[0].is_some(), "{}", world.describe());
+    world.kill(0);
+    let answer = world.promote(1);
+    assert!(
+        matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+        "{answer:?}"
+    );
 }
