@@ -52,6 +52,7 @@ impl Resource {
                 self.past.last_primary = None;
             }
         }
+        self.past.forgot |= self.gives_answered_up(&lanes, &mine, &theirs);
         self.joins_primary(peer, theirs.role);
         park_beside_waiting(&mut lanes, &mine, &theirs);
         self.peers[peer].split_brain = None;
@@ -209,6 +210,9 @@ impl Resource {
                 .joined()
                 .is_some_and(|joined| joined.lanes.iter().any(parked));
             self.peers[peer].newer &= missing;
+            if !missing {
+                self.peers[peer].unfetched.clear();
+            }
         }
         let rests = self.now < self.peers[peer].rests_until;
         if self.peers[peer].no_space && !rests && self.is_in_step(peer, world) {

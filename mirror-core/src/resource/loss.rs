@@ -5,10 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Loss, Volumes};
-use super::peer::{Joined, Link, Ruling};
+use super::peer::{Joined, Lane, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
-use crate::identity::{Generation, Newer, NodeIdentity, Role, Rule};
+use crate::identity::{Generation, Newer, NodeIdentity, Role, Rule, Verdict};
 use crate::state::LocalDisk;
 
 impl Resource {
@@ -45,7 +45,8 @@ impl Resource {
 
     /// The peer has had newer data than what is here still.
     fn still_lacks(&self, at: usize, world: &dyn Volumes) -> bool {
-        let mut lacked = self.peers[at].lacked.iter();
+        let peer = &self.peers[at];
+        let mut lacked = peer.lacked.iter().chain(&peer.unfetched);
         lacked.any(|&(volume, held)| !self.volumes[volume].removed && world.identity(volume, index(at)).current == held)
     }
 
@@ -66,6 +67,18 @@ impl Resource {
         for (_, other) in others {
             other.end.take_if(|end| end.role == Role::Primary);
         }
+    }
+
+    /// This node was the last Primary, has answered what no partner had, and has not its own image any more: what it is copied
+    /// now is of before.
+    pub(super) fn gives_answered_up(&self, lanes: &[Lane], mine: &NodeIdentity, theirs: &NodeIdentity) -> bool {
+        let secondaries = self.role == Role::Secondary && theirs.role == Role::Secondary;
+        let gives_up = |lane: &Lane| {
+            let target = matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
+            let decided = matches!(lane.ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
+            target && !decided && !mine.volumes[lane.ruling.mine].acks_wait
+        };
+        secondaries && self.past.mine && !self.past.left_in_order && lanes.iter().any(gives_up)
     }
 
     /// What the last Primary had and this node did not get.
@@ -151,6 +164,24 @@ pub(super) fn lacked(
         lacks.then_some(held)
     };
     rulings.iter().filter_map(lacks).collect()
+}
+
+/// Copies that were to be made from a Primary that had crashed, and had answered what no partner had: by the name of before
+/// others may be complete without that, and what is here is overwritten.
+pub(super) fn unfetched(
+    before: &[(usize, Generation)],
+    rulings: &[Ruling],
+    mine: &NodeIdentity,
+    theirs: &NodeIdentity,
+) -> Vec<(usize, Generation)> {
+    let began = |ruling: &Ruling| {
+        let held = (ruling.volume, mine.volumes[ruling.mine].current);
+        let target = matches!(ruling.decision.verdict, Verdict::Target { .. });
+        let crashed = ruling.decision.rule == Rule::CrashedPrimary && !theirs.volumes[ruling.theirs].acks_wait;
+        let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
+        ((target && crashed) || (before.contains(&held) && !decided)).then_some(held)
+    };
+    rulings.iter().filter_map(began).collect()
 }
 
 /// The other has, or may have, newer data of this volume.

@@ -39,6 +39,9 @@ pub(super) struct Peer {
     /// Volumes in which it had newer data than this node had under this name, at some handshake. It may say otherwise later:
     /// one that lived on another node's image falls back to its own.
     pub lacked: Vec<(usize, Generation)>,
+    /// Volumes that were called this when a copy from it began, which may have answered more by this name than any other node
+    /// has; the copy has not ended.
+    pub unfetched: Vec<(usize, Generation)>,
     /// Its role as it said last, in this connection or an earlier one.
     pub role: Role,
     /// Its images, as it said last on this connection, by name.
@@ -234,6 +237,7 @@ impl Peer {
             split_brain: None,
             newer: false,
             lacked: Vec::new(),
+            unfetched: Vec::new(),
             role: Role::Secondary,
             disks: Vec::new(),
             missed: None,

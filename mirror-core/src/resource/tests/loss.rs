@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::world::{World, peer_of};
 use crate::resource::event::Answer;
+use crate::state::LocalDisk;
 use crate::stream::Control;
 
 /// Berta and clara are together, anna is Primary and apart from them; clara has been killed since and knows of no Primary.
@@ -55,4 +56,27 @@ fn a_primary_that_ends_before_it_has_spoken_has_been_alone_for_a_while() {
         matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
         "{answer:?}"
     );
+}
+
+#[test]
+fn the_last_primary_that_lost_its_image_may_have_answered_more_than_its_partner_has() {
+    for acks_wait in [true, false] {
+        let mut world = World::working(2, 1);
+        world.kill(0);
+        let volume = &mut world.nodes[0].volumes[0];
+        (volume.acks_wait, volume.disk) = (acks_wait, LocalDisk::Inconsistent);
+        volume.fill(0);
+        world.start(0);
+        world.settle();
+        assert!(world.all_in_step(), "{}", world.describe());
+        let answer = world.promote(0);
+        if acks_wait {
+            assert_eq!(answer, Answer::Done);
+        } else {
+            assert!(
+                matches!(answer, Answer::NeedsAccept { loss, .. } if loss.unknown),
+                "{answer:?}"
+            );
+        }
+    }
 }
