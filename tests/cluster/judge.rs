@@ -120,8 +120,8 @@ impl World {
     fn judge_lack(&mut self, node: usize, other: usize, volume: usize, state: PeerState, what: &str) -> Check {
         self.tally.degraded += 1;
         let sync = self.plan.mode == AckMode::Sync;
-        let parted = self.plan.on_disconnect == OnDisconnect::Suspend
-            && self.now <= self.nodes[node].links[peer_of(node, other)].free_until;
+        let parted =
+            self.plan.on_disconnect == OnDisconnect::Suspend && self.operator.has_parted(node, other, self.now);
         let free = peer_of(node, other) > 0 || self.plan.on_disconnect == OnDisconnect::Continue || parted;
         let allowed = match state {
             PeerState::Established => !sync,

@@ -183,8 +183,6 @@ pub struct Link {
     pub dialling: bool,
     /// The latest attempt.
     pub attempt: u32,
-    /// The operator has parted with the peer: until then nothing has to wait for it.
-    pub free_until: u64,
 }
 
 /// One node.
@@ -321,7 +319,6 @@ impl Link {
             intake: Intake::new(volumes, credit),
             dialling: false,
             attempt: 0,
-            free_until: 0,
         }
     }
 }

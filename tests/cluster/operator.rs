@@ -1,12 +1,14 @@
 //! What operators do: at random while faults strike, and with a plan when everything has to come back.
 
+use std::collections::BTreeMap;
+
 use mirror_core::event::PeerIndex;
 use mirror_core::identity::Generation;
 use mirror_core::resource::event::{Answer, Command, CommandId, Input};
 
 use crate::disk::Disk;
 use crate::faults::Action;
-use crate::node::{Word, peer_of};
+use crate::node::Word;
 use crate::plan::garbage;
 use crate::world::{Check, Event, Phase, World};
 
@@ -41,12 +43,20 @@ pub struct Operator {
     pub reconnects: u32,
     /// Volumes and peers that were compared at the end.
     pub compared: u32,
+    /// By node, other node: he has parted with it there, and until then nothing has to wait for it.
+    free_until: BTreeMap<(usize, usize), u64>,
 }
 
 impl Operator {
     /// Nobody answers for a dead process.
     pub fn node_died(&mut self, node: usize) {
         self.asked.retain(|asked| asked.node != node);
+        self.free_until.retain(|(at, _), _| *at != node);
+    }
+
+    /// The node may go on without the other one at this time.
+    pub fn has_parted(&self, node: usize, other: usize, now: u64) -> bool {
+        self.free_until.get(&(node, other)).is_some_and(|until| now <= *until)
     }
 
     /// A command waits for its answer.
@@ -157,13 +167,17 @@ impl World {
 
     /// Who parts with a peer goes on without it. What was decided before he wants it back is answered a moment later.
     fn note_parted(&mut self, node: usize, action: Action) {
-        let (other, until) = match action {
-            Action::Disconnect { from, .. } => (from, u64::MAX),
-            Action::Connect { to, discard: false, .. } => (to, self.now + 1_000_000),
-            _ => return,
-        };
-        let free = &mut self.nodes[node].links[peer_of(node, other)].free_until;
-        *free = if until == u64::MAX { until } else { until.min(*free) };
+        let free = &mut self.operator.free_until;
+        match action {
+            Action::Disconnect { from, .. } => {
+                free.insert((node, from), u64::MAX);
+            }
+            Action::Connect { to, discard: false, .. } => {
+                let soon = self.now + 1_000_000;
+                free.entry((node, to)).and_modify(|until| *until = soon.min(*until));
+            }
+            _ => {}
+        }
     }
 
     /// A command was answered.
