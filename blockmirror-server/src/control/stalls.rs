@@ -35,7 +35,7 @@ fn stalls(resource: &str, volume: &VolumeSnapshot, peers: &[&PeerSnapshot]) -> V
         .filter_map(|peer| Some((peer.name.as_str(), peer.waited_for?)));
     let stall = |(peer, away): (&str, Duration)| Stall {
         what: format!(
-            "volume {}: writes and flushes of hosts wait for {peer}, which is away for {} (on_disconnect = \"suspend\"){}",
+            "volume {}: writes and flushes of hosts wait for {peer}, which has been away for {} (on_disconnect = \"suspend\"){}",
             volume.export,
             spelled(away),
             waiting(volume)
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn who_is_waited_for_since_when_and_how_one_goes_on_without_him() {
-        let what = "volume db: writes and flushes of hosts wait for bravo, which is away for 12 s (on_disconnect = \"suspend\"): \
+        let what = "volume db: writes and flushes of hosts wait for bravo, which has been away for 12 s (on_disconnect = \"suspend\"): \
                     2 requests wait";
         let remedy = "bring bravo back, or go on without it: `blockmirror disconnect shop bravo`";
         let peers = [&peer("bravo", Some(12)), &peer("charlie", None)];
