@@ -223,13 +223,24 @@ impl World {
 
     /// A node has become Primary: hosts may write.
     pub fn reign_begins(&mut self, node: usize) -> Check {
-        let forced = std::mem::take(&mut self.nodes[node].forcing);
         self.tally.promotions += 1;
-        self.tally.forced += u64::from(forced);
+        self.tally.forced += u64::from(self.nodes[node].forcing);
         let others = (0..self.nodes.len()).filter(|&other| other != node);
         let double = others.filter(|&other| self.nodes[other].reign.is_some()).count();
         self.tally.double += u64::from(double > 0);
         self.tally.switchovers += u64::from(self.takes_over(node));
+        self.new_reign(node)?;
+        self.worst_moment(node);
+        for volume in 0..self.plan.layouts.len() {
+            self.is_of_its_reign(node, volume);
+            self.followers(node, volume)?;
+        }
+        Ok(())
+    }
+
+    /// From what a node has now.
+    pub fn new_reign(&mut self, node: usize) -> Check {
+        let forced = std::mem::take(&mut self.nodes[node].forcing);
         let first = self.reigns.is_empty();
         let reign = self.reigns.len();
         let now = self.truth.tick();
@@ -256,17 +267,18 @@ impl World {
             ended: 0,
         });
         self.nodes[node].reign = Some(reign);
-        self.worst_moment(node);
-        for volume in 0..self.plan.layouts.len() {
-            let own = self.nodes[node].volumes[volume].mirror.as_ref();
-            let whole = own.is_some_and(|mirror| mirror.disk() == LocalDisk::UpToDate);
-            let it = &mut self.nodes[node].volumes[volume];
-            (it.follows, it.through) = (Some(reign), None);
-            (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, !whole, false);
-            it.word = Word::Keep;
-            self.followers(node, volume)?;
-        }
         Ok(())
+    }
+
+    /// What a volume of a Primary holds is of its own reign.
+    pub fn is_of_its_reign(&mut self, node: usize, volume: usize) {
+        let own = self.nodes[node].volumes[volume].mirror.as_ref();
+        let whole = own.is_some_and(|mirror| mirror.disk() == LocalDisk::UpToDate);
+        let reign = self.nodes[node].reign;
+        let it = &mut self.nodes[node].volumes[volume];
+        (it.follows, it.through) = (reign, None);
+        (it.left_at, it.left_step, it.partial, it.power_lost) = (0, 0, !whole, false);
+        it.word = Word::Keep;
     }
 
     /// The last reign ended on another node, which is still there.

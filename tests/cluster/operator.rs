@@ -259,21 +259,13 @@ impl World {
     /// Of the volumes that have new names what he accepted as lost is given up, though nobody may write.
     fn half_reign(&mut self, node: usize) -> Check {
         let names = self.names(node);
-        let own = &self.nodes[node];
-        let unnamed: Vec<usize> = (0..names.len()).filter(|&at| names[at] == own.names[at]).collect();
-        if unnamed.len() == names.len() {
+        let renamed = |&at: &usize| names[at] != self.nodes[node].names[at];
+        let named: Vec<usize> = (0..names.len()).filter(renamed).collect();
+        if named.is_empty() {
             return Ok(());
         }
-        let standing = |at: usize| {
-            let it = &own.volumes[at];
-            (it.follows, it.left_at, it.left_step, it.partial, it.power_lost, it.word)
-        };
-        let before: Vec<_> = unnamed.iter().map(|&at| standing(at)).collect();
-        self.reign_begins(node)?;
-        for (at, before) in unnamed.into_iter().zip(before) {
-            let it = &mut self.nodes[node].volumes[at];
-            (it.follows, it.left_at, it.left_step, it.partial, it.power_lost, it.word) = before;
-        }
+        self.new_reign(node)?;
+        named.into_iter().for_each(|volume| self.is_of_its_reign(node, volume));
         self.reign_ends(node);
         Ok(())
     }

@@ -166,8 +166,8 @@ pub(super) fn lacked(
     rulings.iter().filter_map(lacks).collect()
 }
 
-/// Copies that were to be made from a Primary that had crashed, and had answered what no partner had: by the name of before
-/// others may be complete without that, and what is here is overwritten.
+/// Copies that were to be made from a node that may have what was answered without others: what is here is overwritten, and by
+/// the same name another node may complete it with less.
 pub(super) fn unfetched(
     before: &[(usize, Generation)],
     rulings: &[Ruling],
@@ -177,9 +177,9 @@ pub(super) fn unfetched(
     let began = |ruling: &Ruling| {
         let held = (ruling.volume, mine.volumes[ruling.mine].current);
         let target = matches!(ruling.decision.verdict, Verdict::Target { .. });
-        let crashed = ruling.decision.rule == Rule::CrashedPrimary && !theirs.volumes[ruling.theirs].acks_wait;
+        let more = target && !theirs.volumes[ruling.theirs].acks_wait;
         let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
-        ((target && crashed) || (before.contains(&held) && !decided)).then_some(held)
+        (more || (before.contains(&held) && !decided)).then_some(held)
     };
     rulings.iter().filter_map(began).collect()
 }
