@@ -215,6 +215,9 @@ impl Resource {
     ) {
         let mut busy = self.growth.is_some() || self.change.is_some() || self.guests.len() >= GUESTS_MAX;
         let volume = self.volume_at(peer, place);
+        // One leads: the answer would go to the other.
+        let mut guests = self.guests.iter();
+        busy |= guests.any(|guest| guest.peer != peer && Some(guest.volume) == volume);
         busy |= self.role == Role::Primary && volume.is_some_and(|volume| self.would_shrink(volume, size, world));
         match volume {
             Some(volume) if !busy => {

@@ -2,13 +2,14 @@
 
 use alloc::vec::Vec;
 
-use super::world::{SIZE, World};
+use super::world::{SIZE, World, peer_of};
 use crate::config::{AckMode, OnDisconnect, PeerConfig, PeerKind};
 use crate::event::{Order, OrderRefusal, PeerIndex};
 use crate::identity::Role;
 use crate::range::BLOCK_BYTES;
 use crate::resource::LinkState;
-use crate::resource::event::{Answer, Command, Output};
+use crate::resource::event::{Answer, Command, Input, Output};
+use crate::stream::Control;
 
 fn resize(world: &mut World, node: usize, size: u64) -> Answer {
     resize_with(world, node, size, false)
@@ -34,6 +35,43 @@ fn all_grow() {
     assert_eq!(resize(&mut world, 0, 2 * SIZE), Answer::Done);
     assert_eq!(sizes(&world), [2 * SIZE; 3]);
     assert!(world.nodes.iter().all(|node| node.volumes[1].size == SIZE));
+}
+
+#[test]
+fn two_that_lead_a_growth_at_a_time_both_hear_of_it() {
+    let mut world = World::working(3, 1);
+    let log = world.log_outputs(2);
+    let grow = Control::Grow {
+        volume: 0,
+        size: 2 * SIZE,
+    };
+    for from in [0, 1] {
+        let peer = peer_of(2, from);
+        let connection = world.nodes[2].connections[peer].expect("they are together");
+        let (peer, control) = (PeerIndex(peer as u8), grow.clone());
+        world.nodes[2].inbox.push_back(Input::Control {
+            peer,
+            connection,
+            control,
+        });
+    }
+    world.run();
+    let said = |wanted: fn(&Control) -> bool| {
+        let log = log.borrow();
+        let mut sent = log.iter().filter_map(|output| match output {
+            Output::Send { peer, control, .. } => wanted(control).then_some(usize::from(peer.0)),
+            _ => None,
+        });
+        sent.next()
+    };
+    assert_eq!(
+        said(|control| matches!(control, Control::Grown { .. })),
+        Some(peer_of(2, 0))
+    );
+    assert_eq!(
+        said(|control| matches!(control, Control::GrowRefused { .. })),
+        Some(peer_of(2, 1))
+    );
 }
 
 #[test]
@@ -243,7 +281,7 @@ fn a_peer_that_turns_out_to_be_plain_leaves_nobody_to_wait_for() {
         .into();
     });
     assert_eq!(world.role(0), Role::Secondary);
-    world.give_input(0, crate::resource::event::Input::IsPlain(PeerIndex(0)));
+    world.give_input(0, Input::IsPlain(PeerIndex(0)));
     world.settle();
     assert_eq!(world.role(0), Role::Primary);
 }
@@ -271,7 +309,7 @@ fn outputs_are_in_the_order_in_which_they_have_to_be_done() {
         matches!(
             output,
             Output::Send {
-                control: crate::stream::Control::Bitmap { .. },
+                control: Control::Bitmap { .. },
                 ..
             }
         )
