@@ -6,6 +6,7 @@ use super::Mirror;
 use super::peer::{Begun, Told};
 use super::request::{PeerMask, Phase, bit};
 use super::stop::Ending;
+use crate::config::OnDisconnect;
 use crate::event::{ConnectionId, DisconnectReason, LinkKind, Output, PeerIndex, RequestId, SyncPlan, Ticket};
 use crate::identity::Role;
 use crate::order::RangeOrder;
@@ -277,6 +278,45 @@ impl Mirror {
             .any(|&id| self.request(id).is_some_and(|request| request.replied));
         if answered && self.holds_for_data(peer) && self.keeps(Sabotage::LostAnswers) {
             self.fail_volume(Fatal::Unconfirmed);
+        }
+    }
+
+    /// Another peer has come than the one that was awaited.
+    pub(super) fn lose_awaited(&mut self, awaited: usize, peer: usize) {
+        // It is lost as any other now: it was held for whatever its policy says.
+        let policy = match self.peers[awaited].is_sync() {
+            true => self.policy_for_lost(awaited),
+            false => OnDisconnect::Continue,
+        };
+        for id in self.ids(|request| request.held & bit(awaited) != 0) {
+            if let Some(request) = self.request(id) {
+                request.held |= bit(peer);
+                let policy = if request.replied {
+                    OnDisconnect::Continue
+                } else {
+                    policy
+                };
+                request.lose(awaited, policy);
+            }
+        }
+        for flush in &mut self.flushes {
+            if flush.held & bit(awaited) != 0 {
+                flush.held |= bit(peer);
+                flush.lose(awaited, policy);
+            }
+        }
+        self.need_generation(awaited);
+    }
+
+    /// Who was lost while nobody had the data needed no name then: nothing was answered without it. What is from here on does,
+    /// as without anybody who is lost. Nor does it say any more that it has a name that it was told of (1300113692).
+    pub(super) fn name_without_the_lost(&mut self) {
+        for peer in 0..self.peers.len() {
+            let link = &self.peers[peer];
+            let needs = link.told != Told::Known || !link.dirty.is_empty();
+            if needs && !link.state.is_connected() {
+                self.need_generation(peer);
+            }
         }
     }
 

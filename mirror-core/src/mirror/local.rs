@@ -13,7 +13,7 @@ use core::time::Duration;
 use super::background::CopyKind;
 use super::detach::Leaving;
 use super::peer::{Peer, Told};
-use super::request::{PeerMask, Phase, bit};
+use super::request::{PeerMask, Phase};
 use super::status::NoData;
 use super::{Admission, Mirror};
 use crate::config::{COPY_BYTES_MIN, OnDisconnect, OnIoError};
@@ -270,32 +270,10 @@ impl Mirror {
         if core::mem::take(&mut self.leg.withdrawn) && !self.leg_is_complete() {
             self.renew_generation();
         }
-        let Some(awaited) = self.leg.awaited.take().filter(|&awaited| awaited != peer) else {
-            return;
-        };
-        // It is lost as any other now: it was held for whatever its policy says.
-        let policy = match self.peers[awaited].is_sync() {
-            true => self.policy_for_lost(awaited),
-            false => OnDisconnect::Continue,
-        };
-        for id in self.ids(|request| request.held & bit(awaited) != 0) {
-            if let Some(request) = self.request(id) {
-                request.held |= bit(peer);
-                let policy = if request.replied {
-                    OnDisconnect::Continue
-                } else {
-                    policy
-                };
-                request.lose(awaited, policy);
-            }
+        if let Some(awaited) = self.leg.awaited.take().filter(|&awaited| awaited != peer) {
+            self.lose_awaited(awaited, peer);
         }
-        for flush in &mut self.flushes {
-            if flush.held & bit(awaited) != 0 {
-                flush.held |= bit(peer);
-                flush.lose(awaited, policy);
-            }
-        }
-        self.need_generation(awaited);
+        self.name_without_the_lost();
     }
 
     /// When somebody has to have come.

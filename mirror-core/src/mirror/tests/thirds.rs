@@ -3,6 +3,7 @@
 use super::cluster::Cluster;
 use crate::config::{AckMode, OnDisconnect};
 use crate::event::{Order, PeerIndex, RequestId, SyncPlan};
+use crate::identity::Role;
 use crate::state::{LocalDisk, PeerState};
 
 const A: usize = 0;
@@ -124,6 +125,26 @@ fn what_is_on_its_way_to_who_stands_in_goes_there_again_only_after_its_answer() 
     cluster.settle();
     assert_eq!(cluster.state(A, C), PeerState::SyncTarget);
     assert!(cluster.answered(A, write));
+}
+
+/// Seed 1300113692: C has been told of a name, and is lost after B, the last one with the data. When B is back that answer is
+/// not waited for: it will not come, and C comes into step again only when the leg here has everything.
+#[test]
+fn who_was_told_of_a_name_and_is_lost_while_nobody_has_the_data_is_waited_for_no_more() {
+    let mut cluster = ended_unknown();
+    cluster.stalled.push((A, C));
+    let write = cluster.write(A, 7, 3);
+    cluster.cut(A, B);
+    cluster.cut(A, C);
+    assert!(!cluster.answered(A, write));
+    cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    assert!(cluster.answered(A, write), "with no other write to say that C is gone");
+    assert_eq!(cluster.generation(A), cluster.generation(B));
+    let names = [0, cluster.generation(A)];
+    assert!(!names.contains(&cluster.record(A, C)), "I4: C lacks it");
+    assert!(!names.contains(&cluster.generation(C)));
+    cluster.order(A, Order::Demote);
+    assert_eq!(cluster.nodes[A].mirror.role(), Role::Secondary);
 }
 
 #[test]
