@@ -247,9 +247,13 @@ impl Mirror {
         }
     }
 
-    /// Peers whose new generation is not durable yet.
+    /// Peers whose new generation is not durable yet; or which get none before somebody has the data again, and may have the
+    /// name of now.
     fn closed_gates(&self) -> PeerMask {
-        super::peer::mask(&self.peers, |peer| peer.gate != Gate::Open)
+        let nobody = self.nobody_has_data();
+        let has_name = |link: &Peer| link.record.generation == 0 || link.told != Told::Known;
+        let unnamed = |link: &Peer| nobody && link.connection.is_none() && !link.removed && has_name(link);
+        super::peer::mask(&self.peers, |link| link.gate != Gate::Open || unnamed(link))
     }
 
     /// Gates a reply waits for that goes without the peers in its own mask.

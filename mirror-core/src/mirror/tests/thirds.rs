@@ -4,6 +4,7 @@ use super::cluster::Cluster;
 use crate::config::{AckMode, OnDisconnect};
 use crate::event::{Order, PeerIndex, RequestId, SyncPlan};
 use crate::identity::Role;
+use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::state::{LocalDisk, PeerState};
 
 const A: usize = 0;
@@ -145,6 +146,29 @@ fn who_was_told_of_a_name_and_is_lost_while_nobody_has_the_data_is_waited_for_no
     assert!(!names.contains(&cluster.generation(C)));
     cluster.order(A, Order::Demote);
     assert_eq!(cluster.nodes[A].mirror.role(), Role::Secondary);
+}
+
+/// C has everything but a block, by the name of now; a write on its way to it is lost while nobody has the data. B, which is
+/// back, has the write: it is not answered by a name that C has too.
+#[test]
+fn what_was_lost_on_its_way_while_nobody_had_the_data_goes_by_a_name_of_its_own() {
+    let mut cluster = three();
+    let to_c = usize::from(Cluster::index(A, C).0);
+    let differs = ByteRange::new(30 * BLOCK_BYTES, BLOCK_BYTES);
+    cluster.nodes[A].mirror.peers[to_c].mark_dirty(differs);
+    cluster.ordered(A, Order::Detach);
+    assert_eq!(cluster.state(A, C), PeerState::Established);
+    assert_eq!(cluster.record(A, C), 0);
+    cluster.stalled.push((A, C));
+    let write = cluster.write(A, 7, 3);
+    cluster.cut(A, B);
+    cluster.cut(A, C);
+    assert!(!cluster.answered(A, write));
+    cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    assert!(cluster.answered(A, write));
+    assert_eq!(cluster.generation(A), cluster.generation(B));
+    assert_ne!(cluster.generation(A), cluster.generation(C), "I4");
+    assert_eq!(cluster.record(A, C), cluster.generation(C));
 }
 
 #[test]
