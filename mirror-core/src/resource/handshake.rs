@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Event, Output, Volumes};
-use super::loss::{has_more, lacked, unfetched};
+use super::loss::{has_more, lacked};
 use super::park::waits_for_primary;
 use super::peer::{Comparing, Link, Ruling, VerdictHeard};
 use super::why::{HandshakeRecord, VolumeRecord};
@@ -143,10 +143,9 @@ impl Resource {
         let refusal = refusal(&record, &rulings, mine, theirs);
         let newer = rulings.iter().any(|ruling| has_more(ruling, theirs));
         let lacked = lacked(&self.peers[peer].lacked, &rulings, mine);
-        let unfetched = unfetched(&self.peers[peer].unfetched, &rulings, mine, theirs);
         let state = &mut self.peers[peer];
         state.record = Some(record);
-        (state.newer, state.lacked, state.unfetched) = (newer, lacked, unfetched);
+        (state.newer, state.lacked) = (newer, lacked);
         let any = |is: fn(&Verdict) -> bool| rulings.iter().any(|ruling| is(&ruling.decision.verdict));
         let is_split = any(|verdict| {
             matches!(

@@ -55,6 +55,7 @@ impl Resource {
         self.past.forgot |= self.gives_answered_up(&lanes, &mine, &theirs);
         self.joins_primary(peer, theirs.role);
         park_beside_waiting(&mut lanes, &mine, &theirs);
+        self.note_unfetched(peer, &lanes, &mine, &theirs);
         self.peers[peer].split_brain = None;
         self.give_up_others(peer, &lanes);
         for lane in &mut lanes {

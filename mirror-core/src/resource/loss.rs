@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Loss, Volumes};
-use super::peer::{Joined, Lane, Link, Ruling};
+use super::peer::{Joined, Lane, LaneStage, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
 use crate::identity::{Generation, Newer, NodeIdentity, Role, Rule, Verdict};
@@ -79,6 +79,23 @@ impl Resource {
             target && !decided && !mine.volumes[lane.ruling.mine].acks_wait
         };
         secondaries && self.past.mine && !self.past.left_in_order && lanes.iter().any(gives_up)
+    }
+
+    /// Copies begin from a node that may have what was answered without others: what is here is overwritten, and by the same
+    /// name another node may complete it with less.
+    pub(super) fn note_unfetched(&mut self, peer: usize, lanes: &[Lane], mine: &NodeIdentity, theirs: &NodeIdentity) {
+        let unfetched = &mut self.peers[peer].unfetched;
+        for lane in lanes {
+            let ruling = &lane.ruling;
+            let held = (ruling.volume, mine.volumes[ruling.mine].current);
+            let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
+            unfetched.retain(|before| before.0 != held.0 || (*before == held && !decided));
+            let begins = lane.stage != LaneStage::Parked && matches!(ruling.decision.verdict, Verdict::Target { .. });
+            let more = begins && !decided && !theirs.volumes[ruling.theirs].acks_wait;
+            if more && !unfetched.contains(&held) {
+                unfetched.push(held);
+            }
+        }
     }
 
     /// What the last Primary had and this node did not get.
@@ -164,24 +181,6 @@ pub(super) fn lacked(
         lacks.then_some(held)
     };
     rulings.iter().filter_map(lacks).collect()
-}
-
-/// Copies that were to be made from a node that may have what was answered without others: what is here is overwritten, and by
-/// the same name another node may complete it with less.
-pub(super) fn unfetched(
-    before: &[(usize, Generation)],
-    rulings: &[Ruling],
-    mine: &NodeIdentity,
-    theirs: &NodeIdentity,
-) -> Vec<(usize, Generation)> {
-    let began = |ruling: &Ruling| {
-        let held = (ruling.volume, mine.volumes[ruling.mine].current);
-        let target = matches!(ruling.decision.verdict, Verdict::Target { .. });
-        let more = target && !theirs.volumes[ruling.theirs].acks_wait;
-        let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
-        (more || (before.contains(&held) && !decided)).then_some(held)
-    };
-    rulings.iter().filter_map(began).collect()
 }
 
 /// The other has, or may have, newer data of this volume.
