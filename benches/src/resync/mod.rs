@@ -92,7 +92,7 @@ const LINKS: [Link; 4] = [
         limit: None,
         in_memory: false,
         disk_limit: Some(100_000_000),
-        times: 1,
+        times: 3,
     },
 ];
 
