@@ -102,10 +102,8 @@ impl Resource {
     /// A connected peer that has said that it has all of the volume.
     pub(super) fn complete_at(&self, volume: &str) -> Option<&str> {
         let has_it = |at: &usize| {
-            let said = (volume, LocalDisk::UpToDate);
-            let mut disks = self.peers[*at].disks.iter();
-            let joined = self.peers[*at].joined().is_some_and(Joined::is_ready);
-            joined && disks.any(|(name, disk)| (name.as_str(), *disk) == said)
+            let peer = &self.peers[*at];
+            peer.joined().is_some_and(Joined::is_ready) && peer.has_complete(volume)
         };
         let at = self.partners().find(has_it)?;
         Some(&self.peers[at].name)

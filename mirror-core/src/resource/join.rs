@@ -339,7 +339,7 @@ fn is_copied(lane: &Lane) -> bool {
 }
 
 /// Diverged data is given up, by the operator's word or by a policy.
-fn is_given_up(ruling: &Ruling) -> bool {
+pub(super) fn is_given_up(ruling: &Ruling) -> bool {
     matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy)
 }
 

@@ -5,10 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Loss, Volumes};
+use super::join::is_given_up;
 use super::peer::{Joined, Lane, LaneStage, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
-use crate::identity::{Generation, Newer, NodeIdentity, Role, Rule, Verdict};
+use crate::identity::{Generation, Newer, NodeIdentity, Role, Verdict};
 use crate::state::LocalDisk;
 
 impl Resource {
@@ -75,7 +76,7 @@ impl Resource {
         let secondaries = self.role == Role::Secondary && theirs.role == Role::Secondary;
         let gives_up = |lane: &Lane| {
             let target = matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
-            let decided = matches!(lane.ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
+            let decided = is_given_up(&lane.ruling);
             target && !decided && !mine.volumes[lane.ruling.mine].acks_wait
         };
         secondaries && self.past.mine && !self.past.left_in_order && lanes.iter().any(gives_up)
@@ -88,7 +89,7 @@ impl Resource {
         for lane in lanes {
             let ruling = &lane.ruling;
             let held = (ruling.volume, mine.volumes[ruling.mine].current);
-            let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
+            let decided = is_given_up(ruling);
             unfetched.retain(|before| before.0 != held.0 || (*before == held && !decided));
             let begins = lane.stage != LaneStage::Parked && matches!(ruling.decision.verdict, Verdict::Target { .. });
             let more = begins && !decided && !theirs.volumes[ruling.theirs].acks_wait;
@@ -176,7 +177,7 @@ pub(super) fn lacked(
 ) -> Vec<(usize, Generation)> {
     let lacks = |ruling: &Ruling| {
         let held = (ruling.volume, mine.volumes[ruling.mine].current);
-        let decided = matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy);
+        let decided = is_given_up(ruling);
         let lacks = ruling.decision.newer == Newer::Theirs || (before.contains(&held) && !decided);
         lacks.then_some(held)
     };

@@ -353,22 +353,14 @@ impl Resource {
         for volume in promotion.promoted {
             self.order(volume, Order::Demote, Purpose::Nothing);
         }
-        let mut text = format!(
-            "volume {} cannot become Primary: {}",
-            self.volumes[volume].name,
-            in_words(refusal)
-        );
-        if half {
-            text.push_str(HALF_DONE);
-        }
-        self.answer(
-            promotion.by,
-            if half {
-                Answer::HalfDone(text)
-            } else {
-                Answer::Refused(text)
-            },
-        );
+        let name = &self.volumes[volume].name;
+        let text = format!("volume {name} cannot become Primary: {}", in_words(refusal));
+        let answer = if half {
+            Answer::HalfDone(text + HALF_DONE)
+        } else {
+            Answer::Refused(text)
+        };
+        self.answer(promotion.by, answer);
         self.put_off_take_back();
         self.tell_state();
     }

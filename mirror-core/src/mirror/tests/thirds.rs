@@ -128,17 +128,23 @@ fn what_is_on_its_way_to_who_stands_in_goes_there_again_only_after_its_answer() 
     assert!(cluster.answered(A, write));
 }
 
-/// Seed 1300113692: C has been told of a name, and is lost after B, the last one with the data. When B is back that answer is
-/// not waited for: it will not come, and C comes into step again only when the leg here has everything.
-#[test]
-fn who_was_told_of_a_name_and_is_lost_while_nobody_has_the_data_is_waited_for_no_more() {
-    let mut cluster = ended_unknown();
+/// A write does not reach C, and both are lost, B first: it waits. Then B is back.
+fn lost_until_b_is_back(cluster: &mut Cluster) -> RequestId {
     cluster.stalled.push((A, C));
     let write = cluster.write(A, 7, 3);
     cluster.cut(A, B);
     cluster.cut(A, C);
     assert!(!cluster.answered(A, write));
     cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    write
+}
+
+/// Seed 1300113692: C has been told of a name, and is lost after B, the last one with the data. When B is back that answer is
+/// not waited for: it will not come, and C comes into step again only when the leg here has everything.
+#[test]
+fn who_was_told_of_a_name_and_is_lost_while_nobody_has_the_data_is_waited_for_no_more() {
+    let mut cluster = ended_unknown();
+    let write = lost_until_b_is_back(&mut cluster);
     assert!(cluster.answered(A, write), "with no other write to say that C is gone");
     assert_eq!(cluster.generation(A), cluster.generation(B));
     let names = [0, cluster.generation(A)];
@@ -159,12 +165,7 @@ fn what_was_lost_on_its_way_while_nobody_had_the_data_goes_by_a_name_of_its_own(
     cluster.ordered(A, Order::Detach);
     assert_eq!(cluster.state(A, C), PeerState::Established);
     assert_eq!(cluster.record(A, C), 0);
-    cluster.stalled.push((A, C));
-    let write = cluster.write(A, 7, 3);
-    cluster.cut(A, B);
-    cluster.cut(A, C);
-    assert!(!cluster.answered(A, write));
-    cluster.connect(A, SyncPlan::Target, B, SyncPlan::Fetched);
+    let write = lost_until_b_is_back(&mut cluster);
     assert!(cluster.answered(A, write));
     assert_eq!(cluster.generation(A), cluster.generation(B));
     assert_ne!(cluster.generation(A), cluster.generation(C), "I4");
