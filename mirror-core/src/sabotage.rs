@@ -81,6 +81,10 @@ rules! {
     ForcedSync,
     /// What the last leg that had everything had not confirmed when it was lost is sent again, though it was answered.
     LostAnswers,
+    /// That answered writes may be nowhere any more is not told to other nodes.
+    LossTold,
+    /// The same is forgotten with the life of the daemon.
+    LossDurable,
     /// The target of a resync stays UpToDate while it is overwritten.
     BeginTarget,
     /// The target of a resync that no handshake announced is not told before it is overwritten.

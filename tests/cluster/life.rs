@@ -80,6 +80,7 @@ impl World {
             opened.push(self.open_metadata(node, volume)?);
         }
         let was_primary = Restored::were_primary(&opened);
+        let answers_lost = opened.iter().any(Restored::answers_lost);
         let primary_since = opened.iter().map(Restored::primary_since).max().unwrap_or(0);
         for (volume, restored) in opened.into_iter().enumerate() {
             self.copy_noted(node, volume, restored.disk());
@@ -103,7 +104,7 @@ impl World {
         for volume in 0..self.nodes[node].volumes.len() {
             self.collect(node, volume)?;
         }
-        let resource = self.new_resource(node, was_primary, primary_since);
+        let resource = self.new_resource(node, was_primary, answers_lost, primary_since);
         self.nodes[node].resource = Some(resource);
         let sabotage = self.options.sabotage;
         self.nodes[node]
@@ -135,7 +136,7 @@ impl World {
         it.bad.clear();
     }
 
-    fn new_resource(&mut self, node: usize, was_primary: bool, primary_since: u64) -> Resource {
+    fn new_resource(&mut self, node: usize, was_primary: bool, answers_lost: bool, primary_since: u64) -> Resource {
         let mut incarnation = self.nodes[node].entropy.next();
         incarnation |= 1;
         self.nodes[node].incarnation = incarnation;
@@ -154,6 +155,7 @@ impl World {
                 .collect(),
             peers: peers.collect(),
             was_primary,
+            answers_lost,
             primary_since,
             after_restart: AfterRestart::Resume,
             split_brain: match self.plan.policy {

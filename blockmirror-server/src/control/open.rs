@@ -326,6 +326,7 @@ fn resource_config(
         volumes: opened.iter().map(|opened| opened.volume.export.clone()).collect(),
         peers: resource.peers.iter().zip(kinds).map(peer).collect(),
         was_primary: Restored::were_primary(restored.iter().copied()),
+        answers_lost: restored.iter().any(|restored| restored.answers_lost()),
         primary_since: restored
             .iter()
             .map(|restored| restored.primary_since())

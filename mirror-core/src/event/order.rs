@@ -127,7 +127,7 @@ pub enum Order {
         /// The peer.
         peer: PeerIndex,
     },
-    /// The two nodes have met: both tokens go into the peer's record.
+    /// The two nodes have met: both tokens go into the peer's record, and what is known of lost answers into the superblock.
     Met {
         /// The peer.
         peer: PeerIndex,
@@ -135,6 +135,8 @@ pub enum Order {
         met: Meeting,
         /// The one before.
         before: Meeting,
+        /// Answered writes may be nowhere any more: see [`NodeIdentity`](crate::identity::NodeIdentity).
+        answers_lost: bool,
     },
     /// The operator parts with the peer, and goes on without it until it is back whatever `on_disconnect` says; or wants it
     /// back. Not durable: the next life of the daemon waits for it again.

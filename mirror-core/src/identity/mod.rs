@@ -107,6 +107,11 @@ pub struct NodeIdentity {
     /// Its dirty bits tell what the other lacks, whoever wrote: it was Primary last, as far as it knows, or there is no third
     /// node. What a third node wrote as Primary may have reached only one of the two.
     pub bits_tell: bool,
+    /// It was Primary last, as far as it knows, and may have been alone with what it answered at its end.
+    pub was_primary: bool,
+    /// Answered writes may be nowhere any more: the last Primary, which had answered them alone, has lost its image, and nobody
+    /// is known to have become Primary since.
+    pub answers_lost: bool,
     /// Its volumes, ordered by name.
     pub volumes: Vec<VolumeIdentity>,
 }

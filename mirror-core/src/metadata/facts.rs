@@ -64,6 +64,11 @@ impl Restored {
         volumes.peek().is_some() && volumes.all(Self::was_primary)
     }
 
+    /// Answered writes may be nowhere any more: see [`NodeIdentity`](crate::identity::NodeIdentity).
+    pub fn answers_lost(&self) -> bool {
+        self.superblock.answers_lost
+    }
+
     /// When this node last became Primary, in seconds since 1970 by its own clock; 0: not known.
     pub fn primary_since(&self) -> u64 {
         self.superblock.primary_since

@@ -78,6 +78,7 @@ impl Restored {
             resume: false,
             acks_wait: false,
             whole: false,
+            answers_lost: false,
             clean: true,
             primary_since: 0,
             peers: [const { None }; PEERS_MAX],

@@ -35,6 +35,7 @@ const FLAG_PRIMARY: u32 = 4;
 const FLAG_RESUME: u32 = 8;
 const FLAG_ACKS_WAIT: u32 = 16;
 const FLAG_WHOLE: u32 = 32;
+const FLAG_ANSWERS_LOST: u32 = 64;
 
 const PEER_IN_USE: u32 = 1;
 const PEER_BASE_DIRTY: u32 = 2;
@@ -112,6 +113,8 @@ pub(crate) struct Superblock {
     /// Diskless, and the image was complete when a Secondary gave it up: what it lacks is known to its Primary. Of a
     /// Primary: and nothing has been answered without it since.
     pub(crate) whole: bool,
+    /// Answered writes may be nowhere any more: see `NodeIdentity`.
+    pub(crate) answers_lost: bool,
     /// The daemon stopped in order: nothing was in flight.
     pub(crate) clean: bool,
     /// When this node last became Primary, in seconds since 1970 by its own clock; 0: not known.
@@ -220,6 +223,7 @@ impl Superblock {
             (FLAG_RESUME, self.resume),
             (FLAG_ACKS_WAIT, self.acks_wait),
             (FLAG_WHOLE, self.whole),
+            (FLAG_ANSWERS_LOST, self.answers_lost),
         ];
         all.iter()
             .filter(|(_, set)| *set)
@@ -278,6 +282,7 @@ impl Superblock {
             resume: flags & FLAG_RESUME != 0 || version == 1,
             acks_wait: flags & FLAG_ACKS_WAIT != 0,
             whole: flags & FLAG_WHOLE != 0,
+            answers_lost: flags & FLAG_ANSWERS_LOST != 0,
             clean: flags & FLAG_CLEAN != 0,
             primary_since: u64_at(bytes, 88),
             peers,

@@ -106,6 +106,8 @@ impl Mirror {
             return self.ask_handshake(peer);
         }
         self.stop_pushing(peer);
+        // Who became Primary was told of what may be lost, and went on.
+        self.superblock.answers_lost = false;
         // Whatever it is called: what comes from a Primary is not tracked here.
         self.follow(peer, in_step);
         self.cover_data();

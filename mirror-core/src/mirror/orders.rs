@@ -56,7 +56,15 @@ impl Mirror {
             Order::Adopt { peer, current, history } => self.order_adopt(ticket, peer, current, history),
             Order::GiveUp { peer, given_up } => self.order_give_up(ticket, peer, given_up),
             Order::SetKind { peer, kind } => self.order_set_kind(ticket, peer, kind),
-            Order::Met { peer, met, before } => self.order_met(ticket, peer, [met, before]),
+            Order::Met {
+                peer,
+                met,
+                before,
+                answers_lost,
+            } => {
+                self.superblock.answers_lost = answers_lost && self.keeps(Sabotage::LossDurable);
+                self.order_met(ticket, peer, [met, before]);
+            }
             Order::Detach => self.order_detach(ticket),
             Order::Attach { replaced } => self.order_attach(ticket, replaced),
             Order::Resize { size, assume_clean } => self.order_resize(ticket, size, assume_clean),

@@ -186,7 +186,7 @@ impl Mirror {
         }
         let superblock = &mut self.superblock;
         (superblock.primary, superblock.resume, superblock.fresh) = (true, true, false);
-        superblock.acks_wait = acks_wait;
+        (superblock.acks_wait, superblock.answers_lost) = (acks_wait, false);
         self.persisting.superblock_wanted = true;
         if !served && self.superblock.disk != LocalDisk::Diskless {
             // Nobody is there who has more: the operator has declared what is here to be the data.

@@ -65,6 +65,8 @@ pub struct ResourceConfig {
     /// The metadata of the volumes say that this node was Primary when it last stopped: see
     /// [`Restored::were_primary`](crate::metadata::Restored::were_primary).
     pub was_primary: bool,
+    /// The metadata of some volume say that answered writes may be nowhere any more: see [`NodeIdentity`](crate::identity::NodeIdentity).
+    pub answers_lost: bool,
     /// When this node last became Primary, in seconds since 1970, if that is known from before; else 0.
     pub primary_since: u64,
     /// What the node does at a restart if it was Primary.

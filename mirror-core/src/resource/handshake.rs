@@ -34,6 +34,8 @@ impl Resource {
             discard_my_data: self.gives_up(peer, world) && self.role == Role::Secondary,
             primary_since: self.past.primary_since,
             bits_tell: self.bits_tell(peer),
+            was_primary: self.past.mine && !self.past.left_in_order,
+            answers_lost: self.past.answers_lost,
             volumes,
         }
     }
@@ -357,6 +359,7 @@ fn is_same(a: &NodeIdentity, b: &NodeIdentity) -> bool {
     a.role == b.role
         && a.discard_my_data == b.discard_my_data
         && a.bits_tell == b.bits_tell
+        && a.answers_lost == b.answers_lost
         && a.volumes.len() == b.volumes.len()
         && a.volumes.iter().zip(&b.volumes).all(|(a, b)| same_volume(a, b))
 }

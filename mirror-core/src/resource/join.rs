@@ -38,11 +38,10 @@ impl Resource {
             peer: index(peer),
             text,
         });
+        self.past.answers_lost |= self.answers_are_lost(&lanes, &mine, &theirs);
         let newer = |lane: &Lane| lane.ruling.decision.newer == Newer::Theirs;
         if self.role == Role::Secondary && lanes.iter().any(newer) {
             // Somebody was Primary since this node was, or its own data is gone with its metadata.
-            let gone = |lane: &Lane| newer(lane) && mine.volumes[lane.ruling.mine].fresh;
-            self.past.forgot |= self.past.mine && theirs.role == Role::Secondary && lanes.iter().any(gone);
             self.past.mine = false;
             self.past.take_back = None;
             self.past.sure &= self.past.last_primary == Some(peer) && theirs.role == Role::Primary;
@@ -52,7 +51,6 @@ impl Resource {
                 self.past.last_primary = None;
             }
         }
-        self.past.forgot |= self.gives_answered_up(&lanes, &mine, &theirs);
         self.joins_primary(peer, theirs.role);
         park_beside_waiting(&mut lanes, &mine, &theirs);
         self.note_unfetched(peer, &lanes, &mine, &theirs);
@@ -136,6 +134,7 @@ impl Resource {
             peer: index(peer),
             met: lane.met.met,
             before: lane.met.before,
+            answers_lost: self.past.answers_lost,
         }]);
         let others: Vec<usize> = self.partners().filter(|at| *at != peer).collect();
         if theirs.role == Role::Primary && mine.role == Role::Secondary {

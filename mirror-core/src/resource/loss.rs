@@ -10,6 +10,7 @@ use super::peer::{Joined, Lane, LaneStage, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
 use crate::identity::{Generation, Newer, NodeIdentity, Role, Verdict};
+use crate::sabotage::Sabotage;
 use crate::state::LocalDisk;
 
 impl Resource {
@@ -23,7 +24,7 @@ impl Resource {
                 LocalDisk::UpToDate | LocalDisk::Diskless => {}
             }
         }
-        loss.unknown |= self.past.forgot;
+        loss.unknown |= self.past.answers_lost;
         loss.unknown |= self
             .partners()
             .any(|at| self.peers[at].newer || self.still_lacks(at, world));
@@ -70,16 +71,27 @@ impl Resource {
         }
     }
 
-    /// This node was the last Primary, has answered what no partner had, and has not its own image any more: what it is copied
-    /// now is of before.
-    pub(super) fn gives_answered_up(&self, lanes: &[Lane], mine: &NodeIdentity, theirs: &NodeIdentity) -> bool {
-        let secondaries = self.role == Role::Secondary && theirs.role == Role::Secondary;
-        let gives_up = |lane: &Lane| {
-            let target = matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
-            let decided = is_given_up(&lane.ruling);
-            target && !decided && !mine.volumes[lane.ruling.mine].acks_wait
+    /// One of the two was the last Primary, had answered what no partner had, and has its image no more: what it is copied now
+    /// is of before. Or it knows of such a node.
+    pub(super) fn answers_are_lost(&self, lanes: &[Lane], mine: &NodeIdentity, theirs: &NodeIdentity) -> bool {
+        if self.role == Role::Primary || theirs.role == Role::Primary {
+            return false;
+        }
+        let loses = |node: &NodeIdentity, lane: &Lane| {
+            let ruling = &lane.ruling;
+            let (volume, target, newer) = match ruling.decision.verdict {
+                Verdict::Target { .. } => (&mine.volumes[ruling.mine], mine, Newer::Theirs),
+                Verdict::Source { .. } => (&theirs.volumes[ruling.theirs], theirs, Newer::Mine),
+                _ => return false,
+            };
+            // Where the other's data are newer, somebody was Primary since; or this node's are gone with the metadata.
+            let last = ruling.decision.newer != newer || volume.fresh;
+            let copied = lane.stage != LaneStage::Parked || volume.fresh;
+            target.node == node.node && last && copied && !is_given_up(ruling) && !volume.acks_wait
         };
-        secondaries && self.past.mine && !self.past.left_in_order && lanes.iter().any(gives_up)
+        let lost = |node: &NodeIdentity| node.was_primary && lanes.iter().any(|lane| loses(node, lane));
+        let told = (theirs.answers_lost || lost(theirs)) && self.keeps(Sabotage::LossTold);
+        told || lost(mine)
     }
 
     /// Copies begin from a node that may have what was answered without others: what is here is overwritten, and by the same

@@ -77,7 +77,7 @@ impl Resource {
         let Link::Joined(joined) = &mut self.peers[peer].link else {
             return;
         };
-        let connection = joined.connection;
+        let (connection, answers_lost) = (joined.connection, self.past.answers_lost);
         let up = joined.lanes.iter_mut().filter(|lane| lane.stage == LaneStage::Up);
         let marks: alloc::vec::Vec<(usize, Meeting, Meeting)> = up
             .map(|lane| {
@@ -97,6 +97,7 @@ impl Resource {
                 peer: index(peer),
                 met,
                 before,
+                answers_lost,
             };
             self.order(volume, order, Purpose::Meeting { peer, connection });
         }

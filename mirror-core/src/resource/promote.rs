@@ -333,7 +333,7 @@ impl Resource {
         self.past.this_life = true;
         self.past.last_primary = None;
         self.past.unless_taken = None;
-        self.past.forgot = false;
+        self.past.answers_lost = false;
         self.past.take_back = None;
         self.past.primary_since = promotion.since;
         for peer in &mut self.peers {

@@ -36,8 +36,8 @@ pub(super) struct Past {
     pub sure: bool,
     /// Who it was if the last one, which was allowed to take the role, did not; `Some(None)`: nobody knows.
     pub unless_taken: Option<Option<usize>>,
-    /// This node was the last Primary, and has lost what it had of some volume: what it had answered last nobody else may have.
-    pub forgot: bool,
+    /// Answered writes may be nowhere any more: see `NodeIdentity`.
+    pub answers_lost: bool,
     /// It gave the role up in order, while this node was in step with it: whoever else was had everything then.
     pub left_in_order: bool,
     /// The operator demoted this node: it does not become Primary by itself.
@@ -57,7 +57,7 @@ impl Past {
             last_primary: None,
             sure: false,
             unless_taken: None,
-            forgot: false,
+            answers_lost: config.answers_lost,
             left_in_order: false,
             rests: false,
             take_back: resumes.then_some(Duration::ZERO),
@@ -229,7 +229,7 @@ impl Resource {
             self.past.last_primary = Some(peer);
             self.past.sure = true;
             self.past.unless_taken = None;
-            (self.past.forgot, self.past.left_in_order) = (false, false);
+            (self.past.answers_lost, self.past.left_in_order) = (false, false);
             if self.role == Role::Secondary {
                 self.past.mine = false;
                 self.past.take_back = None;

@@ -22,6 +22,7 @@ pub const ALL: &[Row] = &[
     ("told-and-lost", told_and_lost),
     ("first-meetings", first_meetings),
     ("no-peer-of-the-primary", no_peer_of_the_primary),
+    ("answers-lost-with-an-image", answers_lost_with_an_image),
 ];
 
 /// Two Secondaries are in step when the Primary goes on without one of them: they take note of it, so that the one left
@@ -267,4 +268,42 @@ fn no_peer_of_the_primary(seed: u64) -> Step {
         mirror.is_some_and(|mirror| mirror.dirty_runs(PeerIndex(1), 0, 1).is_empty())
     })?;
     stage.expect("the write is there", stage.holds(1, 0, 1) == written)
+}
+
+/// An asynchronous Primary has answered what nobody else has got, dies, and is given a new image, which another node fills by
+/// the same name. Everybody is together and whole, and none becomes Primary without a word, also after a power loss.
+fn answers_lost_with_an_image(seed: u64) -> Step {
+    let mut stage = Stage::asynchronous(seed, 3).ready()?;
+    stage.write_fua(0, 0, 1)?;
+    stage.pass(300_000)?;
+    for other in [1, 2] {
+        stage.break_link(0, other, Cut::Both, (LONG_US, 2_000), LONG_US)?;
+    }
+    stage.write_fua(0, 0, 1)?;
+    stage.strike(Fault::Kill {
+        node: 0,
+        down_us: 5_000,
+    })?;
+    stage.until("the node is up", |world| world.nodes[0].is_up())?;
+    let (node, volume, replaced) = (0, 0, true);
+    stage.does(Action::Detach { node, volume })?;
+    stage.does(Action::Attach { node, volume, replaced })?;
+    stage.join(0, 1);
+    stage.until("filled", |world| {
+        let mirror = world.nodes[0].volumes[0].mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.disk() == LocalDisk::UpToDate)
+    })?;
+    let (node, down_us) = (None, 1_000);
+    stage.strike(Fault::Power { node, down_us })?;
+    stage.join(0, 2);
+    for node in 0..3 {
+        stage.until("together", |world| {
+            [(0, 1), (0, 2), (1, 2)]
+                .iter()
+                .all(|&(one, other)| world.is_connected(one, other))
+        })?;
+        stage.refuses(Action::Promote { node, force: false })?;
+    }
+    stage.promote(2, true)?;
+    stage.until_whole()
 }

@@ -116,6 +116,8 @@ mod tests {
             discard_my_data: false,
             primary_since: 0,
             bits_tell: false,
+            was_primary: false,
+            answers_lost: false,
             volumes: names.iter().map(volume).collect(),
         }
     }

@@ -46,7 +46,15 @@ fn orders_change_what_they_name_durably() {
     assert_eq!(cluster.dirty(A, B), 2048);
     let (met, before) = (Meeting { count: 2, token: 8 }, Meeting { count: 1, token: 7 });
     cluster.nodes[A].holds_metadata = true;
-    let ticket = cluster.order(A, Order::Met { peer, met, before });
+    let ticket = cluster.order(
+        A,
+        Order::Met {
+            peer,
+            met,
+            before,
+            answers_lost: false,
+        },
+    );
     assert_eq!(
         cluster.nodes[A].mirror.identity(peer).met,
         Meeting::NEVER,

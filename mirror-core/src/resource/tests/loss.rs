@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
+use super::volume::BLOCKS;
 use super::world::{World, peer_of};
 use crate::resource::event::Answer;
 use crate::state::LocalDisk;
@@ -58,22 +59,52 @@ fn a_primary_that_ends_before_it_has_spoken_has_been_alone_for_a_while() {
     must_ask(&world.promote(1));
 }
 
+/// Anna was Primary, died, and had to be given a new image, which `from` fills.
+fn refilled(nodes: usize, from: usize, acks_wait: bool) -> World {
+    let mut world = World::working(nodes, 1);
+    world.kill(0);
+    for other in (1..nodes).filter(|other| *other != from) {
+        world.kill(other);
+    }
+    let volume = &mut world.nodes[0].volumes[0];
+    (volume.acks_wait, volume.disk) = (acks_wait, LocalDisk::Inconsistent);
+    volume.dirty.iter_mut().for_each(|bits| *bits = (0..BLOCKS).collect());
+    world.start(0);
+    world.settle();
+    world
+}
+
 #[test]
 fn the_last_primary_that_lost_its_image_may_have_answered_more_than_its_partner_has() {
-    for acks_wait in [true, false] {
-        let mut world = World::working(2, 1);
-        world.kill(0);
-        let volume = &mut world.nodes[0].volumes[0];
-        (volume.acks_wait, volume.disk) = (acks_wait, LocalDisk::Inconsistent);
-        volume.fill(0);
-        world.start(0);
-        world.settle();
+    for (acks_wait, promoted) in [(true, 0), (false, 0), (true, 1), (false, 1)] {
+        let mut world = refilled(2, 1, acks_wait);
         assert!(world.all_in_step(), "{}", world.describe());
-        let answer = world.promote(0);
+        let answer = world.promote(promoted);
         if acks_wait {
             assert_eq!(answer, Answer::Done);
         } else {
             must_ask(&answer);
         }
+    }
+}
+
+/// Nor does a node forget it that was not there, or one that was killed since, until somebody is Primary.
+#[test]
+fn answers_that_were_lost_with_an_image_are_asked_for_by_every_node_until_one_is_primary() {
+    let mut world = refilled(3, 1, false);
+    for node in 0..2 {
+        world.kill(node);
+    }
+    for node in 0..3 {
+        world.start(node);
+    }
+    world.settle();
+    assert!(world.all_in_step(), "{}", world.describe());
+    for node in 0..3 {
+        must_ask(&world.promote(node));
+    }
+    assert_eq!(world.promote_by_force(2), Answer::Done);
+    for node in 0..3 {
+        assert_eq!(world.promote(node), Answer::Done, "it moves in order from node to node");
     }
 }

@@ -23,6 +23,7 @@ pub struct Volume {
     pub primary: bool,
     pub crashed: bool,
     pub acks_wait: bool,
+    pub answers_lost: bool,
     pub records: Vec<u64>,
     pub dirty: Vec<BTreeSet<u64>>,
     pub met: Vec<(Meeting, Meeting)>,
@@ -54,6 +55,7 @@ impl Volume {
             primary: false,
             crashed: false,
             acks_wait: true,
+            answers_lost: false,
             records: vec![0; peers],
             dirty: vec![BTreeSet::new(); peers],
             met: vec![(Meeting::NEVER, Meeting::NEVER); peers],
@@ -134,7 +136,15 @@ impl Volume {
                 blocks.iter().for_each(|run| bits.extend(run.clone()));
             }
             Order::Fill { peer } => self.fill(usize::from(peer.0)),
-            Order::Met { peer, met, before } => self.met[usize::from(peer.0)] = (*met, *before),
+            Order::Met {
+                peer,
+                met,
+                before,
+                answers_lost,
+            } => {
+                self.met[usize::from(peer.0)] = (*met, *before);
+                self.answers_lost = *answers_lost;
+            }
             Order::Detach if self.disk == LocalDisk::Diskless => return Err(OrderRefusal::WrongState),
             Order::Detach => self.detached = core::mem::replace(&mut self.disk, LocalDisk::Diskless),
             Order::Attach { .. } if self.disk != LocalDisk::Diskless => return Err(OrderRefusal::WrongState),

@@ -337,6 +337,7 @@ impl World {
         let mut config = self.nodes[at].config.clone();
         let mut with_data = volumes.iter().filter(|volume| !volume.fresh).peekable();
         config.was_primary = with_data.peek().is_some() && with_data.all(|volume| volume.primary);
+        config.answers_lost = volumes.iter().any(|volume| volume.answers_lost);
         config.primary_since = volumes.iter().map(|volume| volume.primary_since).max().unwrap_or(0);
         config.incarnation += 100;
         config.entropy += self.now.as_nanos() as u64 + 1;

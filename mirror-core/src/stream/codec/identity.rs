@@ -9,6 +9,11 @@ use crate::stream::intake::VOLUMES_MAX;
 const FRESH: u8 = 1;
 const CRASHED_PRIMARY: u8 = 2;
 const ACKS_WAIT: u8 = 4;
+const BITS_TELL: u8 = 1;
+const WAS_PRIMARY: u8 = 2;
+const ANSWERS_LOST: u8 = 4;
+const NODE_FLAGS: u8 = BITS_TELL | WAS_PRIMARY | ANSWERS_LOST;
+
 const VOLUME_FLAGS: u8 = FRESH | CRASHED_PRIMARY | ACKS_WAIT;
 /// Bytes of a volume with an empty name and no list entries.
 const VOLUME_LEAST: usize = 2 + 8 + 2 + 8 + 8 + 4 + 4 + 8 + 8 + 32;
@@ -20,22 +25,36 @@ pub(super) fn encode(node: &NodeIdentity, sink: &mut impl Sink) {
     sink.u8(role_code(node.role));
     sink.u8(u8::from(node.discard_my_data));
     sink.u64(node.primary_since);
-    sink.u8(u8::from(node.bits_tell));
+    sink.u8(flag(node.bits_tell, BITS_TELL)
+        | flag(node.was_primary, WAS_PRIMARY)
+        | flag(node.answers_lost, ANSWERS_LOST));
     sink.count(node.volumes.len(), VOLUMES_MAX);
     node.volumes.iter().for_each(|volume| encode_volume(volume, sink));
 }
 
 pub(super) fn decode(body: &mut Reader<'_>) -> Result<NodeIdentity, Malformed> {
+    let (node, incarnation, revision) = (body.name()?, body.u64()?, body.u32()?);
+    let (role, discard_my_data, primary_since) = (role_from(body.u8()?)?, body.bool()?, body.u64()?);
+    let flags = body.u8()?;
+    if flags & !NODE_FLAGS != 0 {
+        return Err(Malformed("a node has flags that are unknown in this version"));
+    }
     Ok(NodeIdentity {
-        node: body.name()?,
-        incarnation: body.u64()?,
-        revision: body.u32()?,
-        role: role_from(body.u8()?)?,
-        discard_my_data: body.bool()?,
-        primary_since: body.u64()?,
-        bits_tell: body.bool()?,
+        node,
+        incarnation,
+        revision,
+        role,
+        discard_my_data,
+        primary_since,
+        bits_tell: flags & BITS_TELL != 0,
+        was_primary: flags & WAS_PRIMARY != 0,
+        answers_lost: flags & ANSWERS_LOST != 0,
         volumes: body.list(VOLUME_LEAST, VOLUMES_MAX, decode_volume)?,
     })
+}
+
+fn flag(set: bool, flag: u8) -> u8 {
+    if set { flag } else { 0 }
 }
 
 pub(super) fn role_code(role: Role) -> u8 {
@@ -54,7 +73,6 @@ pub(super) fn role_from(code: u8) -> Result<Role, Malformed> {
 }
 
 fn encode_volume(volume: &VolumeIdentity, sink: &mut impl Sink) {
-    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     sink.name(&volume.name);
     sink.u64(volume.size);
     sink.u8(flag(volume.fresh, FRESH)

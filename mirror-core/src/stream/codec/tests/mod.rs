@@ -44,6 +44,8 @@ fn node() -> NodeIdentity {
         discard_my_data: true,
         primary_since: 0xc2,
         bits_tell: true,
+        was_primary: false,
+        answers_lost: true,
         volumes: [VolumeIdentity {
             name: "db".into(),
             size: 1 << 30,

@@ -160,11 +160,9 @@ fn roundtrip_identity() -> NodeIdentity {
         node: name,
         incarnation: u64::MAX,
         revision: u32::MAX,
-        role: Role::Primary,
-        discard_my_data: true,
         primary_since: u64::MAX,
-        bits_tell: true,
         volumes: vec![volume; crate::stream::intake::VOLUMES_MAX],
+        ..node()
     }
 }
 
@@ -322,6 +320,8 @@ fn any_identity() -> impl Strategy<Value = NodeIdentity> {
             discard_my_data: numbers.2,
             primary_since: numbers.3,
             bits_tell: numbers.4,
+            was_primary: !numbers.4,
+            answers_lost: numbers.0 % 2 == 0,
             volumes,
         }
     })
