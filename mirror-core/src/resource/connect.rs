@@ -277,7 +277,7 @@ impl Resource {
                 size,
                 assume_clean,
             } => self.asked_to_resize(peer, usize::from(volume), size, assume_clean),
-            Control::Resized { .. } => self.heard_resized(peer),
+            Control::Resized { volume, size } => self.heard_resized(peer, usize::from(volume), size),
             Control::Meet { salt } => self.asked_to_meet(peer, salt),
             Control::Met { salt } => self.heard_met(peer, salt),
             Control::Goodbye { stand_alone, reason } => self.heard_goodbye(peer, stand_alone, &reason, world),

@@ -255,6 +255,9 @@ impl Resource {
         if self.is_giving_orders() {
             return None;
         }
+        if self.sizes_differ(peer, world) {
+            return Some("a volume has another size on the one than on the other: decide again");
+        }
         let joined = self.peers[peer].joined()?;
         let other = self.peers[peer].role;
         let parked = joined.lanes.iter().any(|lane| lane.stage == LaneStage::Parked);

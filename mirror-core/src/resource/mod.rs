@@ -21,6 +21,7 @@ mod promote;
 mod resize;
 mod roles;
 mod shrink;
+mod sizes;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use orders::Orders;
 use peer::{Link, Peer};
 use resize::{Growth, Guest};
 use roles::{Change, Past};
+use sizes::Led;
 
 /// What concerns all volumes of a resource together: who is Primary, whose data counts, who copies from whom.
 ///
@@ -80,6 +82,7 @@ pub struct Resource {
     waiting: Vec<Waiting>,
     growth: Option<Growth>,
     guests: Vec<Guest>,
+    led: Vec<Led>,
     /// What was said of hosts last.
     hosts: Option<HostAccess>,
     stopped: bool,
@@ -117,6 +120,7 @@ impl Resource {
             waiting: Vec::new(),
             growth: None,
             guests: Vec::new(),
+            led: Vec::new(),
             hosts: None,
             stopped: false,
             config,

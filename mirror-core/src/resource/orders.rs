@@ -20,8 +20,8 @@ pub(super) enum Purpose {
     Kind,
     /// The operator's word to give the data here up for a peer's does not count any more.
     Word { peer: usize },
-    /// The volume grows.
-    Resize,
+    /// The volume gets another size.
+    Resize { size: u64 },
     /// An operator's command.
     Command(CommandId),
     /// Nobody waits for it.
@@ -81,7 +81,7 @@ impl Resource {
             Purpose::Lane { peer, connection } => self.lane_order_done(peer, connection, volume, outcome),
             Purpose::Meeting { peer, connection } => self.meeting_order_done(peer, connection, outcome),
             Purpose::Role => self.role_order_done(volume, outcome),
-            Purpose::Resize => self.resize_order_done(volume, outcome),
+            Purpose::Resize { size } => self.resize_order_done(volume, size, outcome),
             Purpose::Command(id) => self.command_order_done(id, volume, outcome),
             // A kind that could not be written down is found out again; a volume that has failed says so itself.
             // (Of a word that could not be taken back nothing follows while the nodes agree; it is tried on the next connection.)

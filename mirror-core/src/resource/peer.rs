@@ -261,6 +261,14 @@ impl Peer {
         }
     }
 
+    /// The same, to be changed.
+    pub fn joined_mut(&mut self) -> Option<&mut Joined> {
+        match &mut self.link {
+            Link::Joined(joined) => Some(joined),
+            _ => None,
+        }
+    }
+
     /// It is connected, and has said on this connection that it is Primary.
     pub fn is_connected_primary(&self) -> bool {
         let said = match &self.link {

@@ -32,11 +32,11 @@ const GUESTS_MAX: usize = 64;
 pub(super) struct Growth {
     /// The operator, until he has been answered.
     id: Option<CommandId>,
-    volume: usize,
-    size: u64,
+    pub(super) volume: usize,
+    pub(super) size: u64,
     assume_clean: bool,
     shrinks: bool,
-    stage: Stage,
+    pub(super) stage: Stage,
     until: Duration,
 }
 
@@ -48,11 +48,12 @@ impl Growth {
 }
 
 #[derive(Clone, Debug)]
-enum Stage {
-    /// Every image grows.
+pub(super) enum Stage {
+    /// Every image grows: those that are asked for and are not done, and whose are.
     Images {
         here: bool,
         missing: Vec<(usize, ConnectionId)>,
+        grown: Vec<usize>,
     },
     /// The other nodes' volumes take the size.
     Others { missing: Vec<(usize, ConnectionId)> },
@@ -102,13 +103,18 @@ impl Resource {
             }
         }
         self.note_growth(volume, None);
+        self.note_led(volume, None);
         self.growth = Some(Growth {
             id: Some(id),
             volume,
             size,
             assume_clean,
             shrinks,
-            stage: Stage::Images { here: false, missing },
+            stage: Stage::Images {
+                here: false,
+                missing,
+                grown: Vec::new(),
+            },
             until: self.now + GROW_MAX,
         });
         self.emit(Output::Grow { volume, size });
@@ -131,15 +137,6 @@ impl Resource {
         if is_begun { None } else { self.why_apart(volume, size) }
     }
 
-    /// The peer's volume had this size when it was met last.
-    fn has_size(&self, peer: usize, volume: usize, size: u64) -> bool {
-        let name = &self.volumes[volume].name;
-        self.peers[peer].record.as_ref().is_some_and(|record| {
-            let mut volumes = record.theirs.volumes.iter();
-            volumes.any(|other| other.name == *name && other.size == size)
-        })
-    }
-
     /// Who could not follow.
     pub(super) fn why_apart(&self, volume: usize, size: u64) -> Option<String> {
         for at in self.partners() {
@@ -150,13 +147,6 @@ impl Resource {
             }
         }
         None
-    }
-
-    /// The connection of a volume to a peer, with the volume's place in what this node said there.
-    fn lane_place(&self, peer: usize, volume: usize) -> Option<(ConnectionId, u16)> {
-        let joined = self.peers[peer].joined()?;
-        let lane = joined.lanes.iter().find(|lane| lane.ruling.volume == volume)?;
-        Some((joined.connection, lane.ruling.mine as u16))
     }
 
     /// The volume that the peer means.
@@ -221,6 +211,7 @@ impl Resource {
         busy |= self.role == Role::Primary && volume.is_some_and(|volume| self.would_shrink(volume, size, world));
         match volume {
             Some(volume) if !busy => {
+                self.note_led(volume, Some((peer, connection)));
                 self.serve_guest(Guest {
                     peer,
                     connection,
@@ -245,9 +236,9 @@ impl Resource {
         if let Some(growth) = &mut self.growth
             && Some(growth.volume) == volume
             && growth.size == size
-            && let Stage::Images { missing, .. } = &mut growth.stage
+            && let Stage::Images { missing, grown, .. } = &mut growth.stage
         {
-            missing.retain(|(peer, _)| *peer != from);
+            grown.extend(missing.extract_if(.., |(peer, _)| *peer == from).map(|(peer, _)| peer));
         }
     }
 
@@ -265,50 +256,37 @@ impl Resource {
             return;
         };
         self.note_growth(volume, Some(peer));
+        self.note_led(volume, Some((peer, connection)));
         self.serve_guest(Guest {
             peer,
             connection,
             volume,
             size,
         });
-        self.order(volume, Order::Resize { size, assume_clean }, Purpose::Resize);
-    }
-
-    /// Another node's volume has the size.
-    pub(super) fn heard_resized(&mut self, from: usize) {
-        if let Some(Growth {
-            stage: Stage::Others { missing },
-            ..
-        }) = &mut self.growth
-        {
-            missing.retain(|(peer, _)| *peer != from);
-        }
+        self.order(volume, Order::Resize { size, assume_clean }, Purpose::Resize { size });
     }
 
     /// A mirror here has taken the size, or not.
-    pub(super) fn resize_order_done(&mut self, volume: usize, outcome: Result<(), OrderRefusal>) {
+    pub(super) fn resize_order_done(&mut self, volume: usize, size: u64, outcome: Result<(), OrderRefusal>) {
         let leads = self
             .growth
             .as_ref()
             .is_some_and(|growth| growth.volume == volume && matches!(growth.stage, Stage::Here));
+        if outcome.is_ok() {
+            self.guests.retain(|guest| (guest.volume, guest.size) != (volume, size));
+            self.tell_size(volume, size);
+        }
         if leads {
             self.end_growth(outcome.map_err(|refusal| format!("the volume here cannot take the size: {refusal:?}")));
-            return;
-        }
-        let Some((guest, place)) = self.take_guest(volume) else {
-            return;
-        };
-        let control = match outcome {
-            Ok(()) => Control::Resized {
-                volume: place,
-                size: guest.size,
-            },
-            Err(refusal) => Control::GrowRefused {
+        } else if let Err(refusal) = outcome
+            && let Some((guest, place)) = self.take_guest(volume)
+        {
+            let control = Control::GrowRefused {
                 volume: place,
                 why: format!("the volume cannot take the size: {refusal:?}"),
-            },
-        };
-        self.send(guest.peer, guest.connection, control);
+            };
+            self.send(guest.peer, guest.connection, control);
+        }
     }
 
     /// The latest word about a volume is the one that is answered.
@@ -347,22 +325,30 @@ impl Resource {
             let id = self.growth.as_mut().and_then(|growth| growth.id.take());
             let text = "the volume here has not followed in time, and still may: see `blockmirror status`";
             self.answer(id, Answer::Refused(text.into()));
-        } else if matches!(&growth.stage, Stage::Images { here: true, missing } if missing.is_empty()) {
-            self.resize_others(&growth);
+        } else if let Stage::Images {
+            here: true,
+            missing,
+            grown,
+        } = &growth.stage
+            && missing.is_empty()
+        {
+            self.resize_others(&growth, grown);
         } else if matches!(&growth.stage, Stage::Others { missing } if missing.is_empty() || !self.keeps(Sabotage::OthersGrowFirst))
         {
             let order = Order::Resize {
                 size: growth.size,
                 assume_clean: growth.assume_clean,
             };
-            self.order(growth.volume, order, Purpose::Resize);
+            let size = growth.size;
+            self.order(growth.volume, order, Purpose::Resize { size });
             self.set_growth_stage(Stage::Here);
         }
     }
 
-    fn resize_others(&mut self, growth: &Growth) {
+    /// Who has come while images grew is not among them.
+    fn resize_others(&mut self, growth: &Growth, grown: &[usize]) {
         let mut missing = Vec::new();
-        for peer in 0..self.peers.len() {
+        for &peer in grown {
             if let Some((connection, place)) = self.lane_place(peer, growth.volume) {
                 missing.push((peer, connection));
                 let control = Control::Resize {

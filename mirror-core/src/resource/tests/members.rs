@@ -11,7 +11,7 @@ use crate::resource::LinkState;
 use crate::resource::event::{Answer, Command, Input, Output};
 use crate::stream::Control;
 
-fn resize(world: &mut World, node: usize, size: u64) -> Answer {
+pub(super) fn resize(world: &mut World, node: usize, size: u64) -> Answer {
     resize_with(world, node, size, false)
 }
 
@@ -25,7 +25,7 @@ fn resize_with(world: &mut World, node: usize, size: u64, force: bool) -> Answer
     world.ask_long(node, command)
 }
 
-fn sizes(world: &World) -> Vec<u64> {
+pub(super) fn sizes(world: &World) -> Vec<u64> {
     world.nodes.iter().map(|node| node.volumes[0].size).collect()
 }
 

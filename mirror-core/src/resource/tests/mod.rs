@@ -8,6 +8,7 @@ mod random;
 mod roles;
 mod secondaries;
 mod shell;
+mod sizes;
 mod space;
 mod split;
 mod takeover;
