@@ -214,10 +214,13 @@ impl Mirror {
         }
     }
 
-    /// The peer has not answered yet what is held for another one, and would go to it (again, and durably) instead.
+    /// The peer has not answered yet what is held for another one, or what another one had that is lost with all who had the
+    /// data, and would go to it (again, and durably) instead.
     fn is_sent_and_held(&self, peer: usize) -> bool {
+        let nobody = self.nobody_has_data();
+        let waits = |request: &Request| request.held != 0 || (nobody && !request.replied);
         let mut requests = self.requests.iter().flatten();
-        requests.any(|request| request.held != 0 && (request.queued | request.in_flight) & bit(peer) != 0)
+        requests.any(|request| waits(request) && (request.queued | request.in_flight) & bit(peer) != 0)
     }
 
     fn stand_in(&mut self, peer: usize) {

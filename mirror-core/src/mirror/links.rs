@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::Mirror;
 use super::peer::{Begun, Told};
-use super::request::{PeerMask, Phase, bit};
+use super::request::{PeerMask, Phase, Request, bit};
 use super::stop::Ending;
 use crate::config::OnDisconnect;
 use crate::event::{ConnectionId, DisconnectReason, LinkKind, Output, PeerIndex, RequestId, SyncPlan, Ticket};
@@ -299,13 +299,24 @@ impl Mirror {
                 request.lose(awaited, policy);
             }
         }
-        for flush in &mut self.flushes {
-            if flush.held & bit(awaited) != 0 {
-                flush.held |= bit(peer);
-                flush.lose(awaited, policy);
-            }
+        for flush in self.flushes.iter_mut().filter(|flush| flush.held & bit(awaited) != 0) {
+            flush.lose(awaited, policy);
         }
         self.need_generation(awaited);
+    }
+
+    /// Nobody had the data, and this peer has everything that was answered. What was not it may lack, also of what one who is
+    /// lost has done: it goes there, again if need be, and only then is it answered.
+    pub(super) fn hold_unanswered(&mut self, peer: usize) {
+        let lacks = |request: &Request| (request.queued | request.in_flight) & bit(peer) == 0;
+        for id in self.ids(|request| !request.replied && request.ordered && lacks(request)) {
+            if let Some(request) = self.request(id) {
+                request.held |= bit(peer);
+            }
+        }
+        for flush in self.flushes.iter_mut().filter(|flush| flush.waiting & bit(peer) == 0) {
+            flush.held |= bit(peer);
+        }
     }
 
     /// Who was lost while nobody had the data needed no name then: nothing was answered without it. What is from here on does,
@@ -348,7 +359,7 @@ impl Mirror {
     }
 
     /// Started mutations that satisfy `test`, by id.
-    pub(super) fn ids(&self, test: impl Fn(&super::Request) -> bool) -> Vec<RequestId> {
+    pub(super) fn ids(&self, test: impl Fn(&Request) -> bool) -> Vec<RequestId> {
         let started = |at: &usize| {
             self.requests[*at]
                 .as_ref()

@@ -205,12 +205,7 @@ impl Mirror {
         if !self.is_primary() || self.leg_is_complete() {
             return;
         }
-        let Some(request) = self.request(id).filter(|request| request.ordered) else {
-            return;
-        };
-        request.ordered = false;
-        let range = request.mutation.range;
-        self.release_range(range);
+        self.end_range(id);
     }
 
     /// It is about to start: it needs its range (I2). False: another one has it, and will say so when it ends.
@@ -270,8 +265,11 @@ impl Mirror {
         if core::mem::take(&mut self.leg.withdrawn) && !self.leg_is_complete() {
             self.renew_generation();
         }
-        if let Some(awaited) = self.leg.awaited.take().filter(|&awaited| awaited != peer) {
-            self.lose_awaited(awaited, peer);
+        if let Some(awaited) = self.leg.awaited.take() {
+            if awaited != peer {
+                self.lose_awaited(awaited, peer);
+            }
+            self.hold_unanswered(peer);
         }
         self.name_without_the_lost();
     }

@@ -234,33 +234,39 @@ impl Mirror {
             return;
         };
         if request.busy() & sync_mask == 0 {
-            let range = request.ordered.then_some(request.mutation.range);
-            request.ordered = false;
             if !request.replied {
-                let gated = gates.hold(request.degraded);
-                request.gated = gated;
-                if !gated {
-                    request.replied = true;
-                    let outcome = match (local, gone) {
-                        (Err(failure), _) => Err(Refusal::Local(failure)),
-                        (Ok(()), _) if failed => Err(Refusal::VolumeFailed),
-                        (Ok(()), Some(refusal)) => Err(refusal),
-                        (Ok(()), None) => Ok(()),
-                    };
-                    let since = request.since;
-                    self.emit(Output::Reply { id, outcome });
-                    self.note_latency(since);
+                // It keeps its range until it is answered: it may have to go to another peer, and nothing newer be there before.
+                request.gated = gates.hold(request.degraded);
+                if request.gated {
+                    return;
                 }
+                request.replied = true;
+                let outcome = match (local, gone) {
+                    (Err(failure), _) => Err(Refusal::Local(failure)),
+                    (Ok(()), _) if failed => Err(Refusal::VolumeFailed),
+                    (Ok(()), Some(refusal)) => Err(refusal),
+                    (Ok(()), None) => Ok(()),
+                };
+                let since = request.since;
+                self.emit(Output::Reply { id, outcome });
+                self.note_latency(since);
             }
-            if let Some(range) = range {
-                self.release_range(range);
-            }
+            self.end_range(id);
         }
         if self
             .request(id)
             .is_some_and(|request| request.replied && request.busy() == 0)
         {
             self.retire(id);
+        }
+    }
+
+    /// What waits for its range may start.
+    pub(super) fn end_range(&mut self, id: RequestId) {
+        if let Some(request) = self.request(id).filter(|request| request.ordered) {
+            request.ordered = false;
+            let range = request.mutation.range;
+            self.release_range(range);
         }
     }
 

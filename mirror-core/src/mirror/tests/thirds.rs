@@ -1,8 +1,9 @@
 //! What two nodes know of each other while a third is Primary.
 
 use super::cluster::Cluster;
+use super::node::Packet;
 use crate::config::{AckMode, OnDisconnect};
-use crate::event::{Order, PeerIndex, RequestId, SyncPlan};
+use crate::event::{ConnectionId, Input, Order, PeerIndex, RequestId, SyncPlan};
 use crate::identity::Role;
 use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::state::{LocalDisk, PeerState};
@@ -128,6 +129,33 @@ fn what_is_on_its_way_to_who_stands_in_goes_there_again_only_after_its_answer() 
     assert!(cluster.answered(A, write));
 }
 
+/// C has the resync durably before it has answered the write, which only B has, and B is lost.
+#[test]
+fn what_only_a_lost_peer_has_is_durable_on_who_stands_in_before_it_is_answered() {
+    let mut cluster = ended_unknown();
+    cluster.stalled.push((A, C));
+    let write = cluster.write(A, 7, 3);
+    let_end(&mut cluster);
+    cluster.cut(A, B);
+    let wire = cluster.wires.get_mut(&(A, C)).unwrap();
+    wire.retain(|packet| !matches!(packet, Packet::Flush));
+    let (peer, connection) = (Cluster::index(A, C), ConnectionId(cluster.connection));
+    let outcome = Ok(());
+    cluster.feed(
+        A,
+        Input::PeerFlushDone {
+            peer,
+            connection,
+            outcome,
+        },
+    );
+    assert_eq!(cluster.state(A, C), PeerState::SyncSource);
+    cluster.stalled.clear();
+    cluster.settle();
+    assert_eq!(cluster.state(A, C), PeerState::SyncTarget);
+    assert!(cluster.answered(A, write));
+}
+
 /// A write does not reach C, and both are lost, B first: it waits. Then B is back.
 fn lost_until_b_is_back(cluster: &mut Cluster) -> RequestId {
     cluster.stalled.push((A, C));
@@ -170,6 +198,26 @@ fn what_was_lost_on_its_way_while_nobody_had_the_data_goes_by_a_name_of_its_own(
     assert_eq!(cluster.generation(A), cluster.generation(B));
     assert_ne!(cluster.generation(A), cluster.generation(C), "I4");
     assert_eq!(cluster.record(A, C), cluster.generation(C));
+}
+
+/// A has given its image up. C is lost with a write on its way, B has it and not yet the name that says so, and is lost too.
+#[test]
+fn what_only_a_lost_peer_has_goes_to_who_serves_in_its_place() {
+    let mut cluster = three();
+    cluster.ordered(A, Order::Detach);
+    cluster.nodes[B].holds_metadata = true;
+    cluster.stalled.push((A, C));
+    let write = cluster.write(A, 7, 3);
+    let flush = cluster.flush(A);
+    cluster.cut(A, C);
+    assert_eq!((cluster.nodes[B].image[7], cluster.nodes[C].image[7]), (3, 0));
+    cluster.cut(A, B);
+    assert!(!cluster.answered(A, write));
+    assert_eq!(cluster.generation(A), cluster.generation(C), "taken back");
+    cluster.stalled.clear();
+    cluster.connect(A, SyncPlan::Target, C, SyncPlan::Fetched);
+    assert!(cluster.answered(A, write) && cluster.answered(A, flush));
+    assert_eq!(cluster.nodes[C].image[7], 3);
 }
 
 #[test]
