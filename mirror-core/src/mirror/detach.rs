@@ -3,7 +3,7 @@
 use super::Mirror;
 use super::background::CopyPhase;
 use super::orders::Then;
-use super::peer::Peer;
+use super::peer::{Gate, Peer};
 use super::request::{PeerMask, Phase, Request, bit};
 use crate::config::AckMode;
 use crate::event::{Failure, OrderRefusal, Refusal, Ticket, VolumeMessage};
@@ -291,6 +291,10 @@ impl Mirror {
         for flush in &mut self.flushes {
             // What it covers is on the peers; the image lacks it, and is known to.
             flush.local = 0;
+        }
+        if self.is_primary() && self.superblock.whole {
+            // Nothing is answered that it lacks before the metadata says that it is not whole any more (I10).
+            self.leg_gate = Gate::Wanted;
         }
         self.superblock.whole &= !replaced && self.role == Role::Secondary;
         self.set_disk(self.superblock.taken_again());

@@ -75,6 +75,29 @@ fn a_name_is_taken_back_to_what_one_who_has_the_data_has_durably() {
     assert!(![cluster.record(A, B), cluster.record(A, C)].contains(&cluster.generation(C)));
 }
 
+/// B has everything by the new name, and C has not said yet that it has, as the image is taken again. That it lacks what is
+/// answered from here on is durable first: a crash would find it called whole.
+#[test]
+fn what_an_image_that_is_taken_again_lacks_is_not_answered_while_it_is_called_whole() {
+    let mut cluster = three();
+    cluster.stalled.push((C, A));
+    cluster.ordered(A, Order::Detach);
+    let write = cluster.write(A, 7, 3);
+    assert!(cluster.nodes[A].mirror.superblock.whole);
+    cluster.nodes[A].holds_metadata = true;
+    cluster.order(A, Order::Attach { replaced: false });
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Inconsistent);
+    cluster.stalled.clear();
+    cluster.settle();
+    assert!(!cluster.answered(A, write), "I10");
+    while !cluster.nodes[A].transactions.is_empty() {
+        cluster.save(A);
+    }
+    assert!(cluster.answered(A, write));
+    assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::UpToDate);
+    assert_eq!(cluster.nodes[A].image[7], 3);
+}
+
 /// The resync to C has ended there, and A does not know it yet, when A gives its image up: only B stands in for it.
 fn ended_unknown() -> Cluster {
     let mut cluster = Cluster::new(3, AckMode::Sync);
