@@ -27,6 +27,7 @@ impl Mirror {
             },
             targets: [0; PEERS_MAX],
             waiting: 0,
+            partial: 0,
             held: 0,
             degraded: 0,
             failed_by: None,
@@ -137,6 +138,7 @@ impl Mirror {
             for peer in 0..self.peers.len() {
                 if flush.waiting & bit(peer) != 0 && self.peers[peer].flush.reached(flush.targets[peer]) {
                     flush.waiting &= !bit(peer);
+                    flush.partial |= if self.peers[peer].misses_blocks() { bit(peer) } else { 0 };
                 }
             }
             let outcome = if let Some(refusal) = gone {
@@ -165,10 +167,11 @@ impl Mirror {
             self.policy_for_lost(peer)
         };
         for flush in &mut self.flushes {
-            if flush.waiting & bit(peer) == 0 {
+            if (flush.waiting | flush.partial) & bit(peer) == 0 {
                 continue;
             }
             flush.waiting &= !bit(peer);
+            flush.partial &= !bit(peer);
             flush.lose(peer, policy);
         }
     }

@@ -210,6 +210,11 @@ impl Peer {
         matches!(self.state, PeerState::Established | PeerState::SyncSource) && !self.is_sync()
     }
 
+    /// It has not all that was written before: what is dirty is missing there.
+    pub(crate) fn misses_blocks(&self) -> bool {
+        self.state != PeerState::SyncTarget && !self.dirty.is_empty()
+    }
+
     /// It is another blockmirror, and connected.
     pub(crate) fn is_stream(&self) -> bool {
         self.link == LinkKind::Stream && self.connection.is_some()

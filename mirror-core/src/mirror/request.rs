@@ -111,6 +111,8 @@ pub(crate) struct FlushRequest {
     pub(crate) targets: [u64; PEERS_MAX],
     /// Peers whose flush it waits for.
     pub(crate) waiting: PeerMask,
+    /// Peers that lacked something when they flushed: lost before it is answered, they have not all it is about.
+    pub(crate) partial: PeerMask,
     /// Peers it waits to come back (`suspend`).
     pub(crate) held: PeerMask,
     /// Peers it goes without: their new generation has to be durable.

@@ -129,6 +129,18 @@ impl World {
         })
     }
 
+    pub(super) fn peer_flushed(&mut self) -> Vec<Output> {
+        self.give(Input::PeerFlushDone {
+            peer: PEER,
+            connection: ConnectionId(self.connection),
+            outcome: Ok(()),
+        })
+    }
+
+    pub(super) fn state(&self) -> PeerState {
+        self.mirror.status(Duration::ZERO).peers[0].state
+    }
+
     /// A write on a hot extent, done on the local leg and answered by the peer.
     pub(super) fn whole_write(&mut self, id: u32, offset: u64) {
         let outputs = self.write(id, offset);
