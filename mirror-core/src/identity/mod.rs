@@ -70,7 +70,8 @@ pub struct VolumeIdentity {
     pub crashed_primary: bool,
     /// Bytes in blocks marked here as different on the peer that is spoken to.
     pub dirty_bytes: u64,
-    /// Of `crashed_primary`: every write it had answered was on the peer before (`sync`). When in doubt: false.
+    /// Of its last time as Primary: every write it had answered was on the peer before (`sync`), or when it ended in order.
+    /// When in doubt: false.
     pub acks_wait: bool,
     /// The token of a resync between the two that has begun and has not ended; 0: there is none.
     pub sync: u64,
@@ -107,7 +108,7 @@ pub struct NodeIdentity {
     /// Its dirty bits tell what the other lacks, whoever wrote: it was Primary last, as far as it knows, or there is no third
     /// node. What a third node wrote as Primary may have reached only one of the two.
     pub bits_tell: bool,
-    /// It was Primary last, as far as it knows, and may have been alone with what it answered at its end.
+    /// It was Primary last, as far as it knows: its volumes say whether it may have answered what nobody else has (`acks_wait`).
     pub was_primary: bool,
     /// Answered writes may be nowhere any more: the last Primary, which had answered them alone, has lost its image, and nobody
     /// is known to have become Primary since.

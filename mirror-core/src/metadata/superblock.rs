@@ -108,7 +108,7 @@ pub(crate) struct Superblock {
     pub(crate) primary: bool,
     /// It was Primary when it last ran.
     pub(crate) resume: bool,
-    /// Of `primary`: every write it answered was on every partner before.
+    /// Of the last time as Primary: every write it answered was on every partner before, or at its end in order.
     pub(crate) acks_wait: bool,
     /// Diskless, and the image was complete when a Secondary gave it up: what it lacks is known to its Primary. Of a
     /// Primary: and nothing has been answered without it since.

@@ -108,6 +108,9 @@ impl Mirror {
     fn persist_end(&mut self) {
         // What is in an image that is not here has not been made durable anywhere else: that is no end in order.
         let withheld = self.superblock.is_withheld();
+        if self.role == Role::Primary && !withheld && self.every_partner_has_everything() {
+            self.superblock.acks_wait = true;
+        }
         match self.ending {
             Ending::Life => {
                 self.superblock.clean = true;
@@ -117,6 +120,16 @@ impl Mirror {
             Ending::Primary(_) => (self.superblock.primary, self.superblock.resume) = (withheld, false),
         }
         self.persist_clean();
+    }
+
+    /// Whatever happens to the image here from now on, nothing that was answered is lost with it.
+    fn every_partner_has_everything(&self) -> bool {
+        let partners = self
+            .peers
+            .iter()
+            .filter(|link| link.link == LinkKind::Stream && !link.removed);
+        let mut partners = partners.map(|link| (link.state, link.record.generation, link.dirty.is_empty()));
+        partners.all(|has| has == (PeerState::Established, 0, true))
     }
 
     /// Answer what waits for a peer to come back; on a failed volume also everything no leg has seen.

@@ -34,7 +34,7 @@ impl Resource {
             discard_my_data: self.gives_up(peer, world) && self.role == Role::Secondary,
             primary_since: self.past.primary_since,
             bits_tell: self.bits_tell(peer),
-            was_primary: self.past.mine && !self.past.left_in_order,
+            was_primary: self.past.mine,
             answers_lost: self.past.answers_lost,
             volumes,
         }

@@ -18,6 +18,9 @@ use crate::state::LocalDisk;
 impl Resource {
     /// Both have agreed.
     pub(super) fn join(&mut self, peer: usize) {
+        if self.finds_answers_lost(peer) {
+            return self.close(peer, "answered writes may be nowhere any more: decide again");
+        }
         let Some(Comparing {
             connection,
             said: Some(mine),

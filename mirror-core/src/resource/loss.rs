@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::event::{Loss, Volumes};
 use super::join::is_given_up;
-use super::peer::{Joined, Lane, LaneStage, Link, Ruling};
+use super::peer::{Comparing, Joined, Lane, LaneStage, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
 use crate::identity::{Generation, Newer, NodeIdentity, Role, Verdict};
@@ -71,27 +71,66 @@ impl Resource {
         }
     }
 
-    /// One of the two was the last Primary, had answered what no partner had, and has its image no more: what it is copied now
-    /// is of before. Or it knows of such a node.
+    /// One of the two was the last Primary, may have answered what no partner had, and has its image no more: what it is copied
+    /// now is of before. Or it knows of such a node.
     pub(super) fn answers_are_lost(&self, lanes: &[Lane], mine: &NodeIdentity, theirs: &NodeIdentity) -> bool {
         if self.role == Role::Primary || theirs.role == Role::Primary {
             return false;
         }
-        let loses = |node: &NodeIdentity, lane: &Lane| {
-            let ruling = &lane.ruling;
-            let (volume, target, newer) = match ruling.decision.verdict {
-                Verdict::Target { .. } => (&mine.volumes[ruling.mine], mine, Newer::Theirs),
-                Verdict::Source { .. } => (&theirs.volumes[ruling.theirs], theirs, Newer::Mine),
-                _ => return false,
-            };
+        let copied =
+            |lane: &&Lane, fresh: bool| (lane.stage != LaneStage::Parked || fresh) && !is_given_up(&lane.ruling);
+        let here = |lane: &Lane| {
+            let (ruling, volume) = (&lane.ruling, &mine.volumes[lane.ruling.mine]);
             // Where the other's data are newer, somebody was Primary since; or this node's are gone with the metadata.
-            let last = ruling.decision.newer != newer || volume.fresh;
-            let copied = lane.stage != LaneStage::Parked || volume.fresh;
-            target.node == node.node && last && copied && !is_given_up(ruling) && !volume.acks_wait
+            let last = mine.was_primary && (ruling.decision.newer != Newer::Theirs || volume.fresh);
+            let target = matches!(ruling.decision.verdict, Verdict::Target { .. });
+            target && last && !volume.acks_wait && copied(&lane, volume.fresh)
         };
-        let lost = |node: &NodeIdentity| node.was_primary && lanes.iter().any(|lane| loses(node, lane));
-        let told = (theirs.answers_lost || lost(theirs)) && self.keeps(Sabotage::LossTold);
-        told || lost(mine)
+        let there = |lane: &Lane| {
+            let (ruling, volume) = (&lane.ruling, &theirs.volumes[lane.ruling.theirs]);
+            let last = theirs.was_primary && (ruling.decision.newer != Newer::Mine || volume.fresh);
+            let source = matches!(ruling.decision.verdict, Verdict::Source { .. });
+            source && last && !volume.acks_wait && copied(&lane, volume.fresh)
+        };
+        let told = (theirs.answers_lost || lanes.iter().any(there)) && self.keeps(Sabotage::LossTold);
+        told || lanes.iter().any(here)
+    }
+
+    /// What the peer may have answered alone is gone with its image and its metadata, and nobody knew. It does not know, and is
+    /// told at the next handshake.
+    pub(super) fn finds_answers_lost(&mut self, peer: usize) -> bool {
+        let Link::Comparing(Comparing {
+            said: Some(mine),
+            heard: Some(theirs),
+            rulings: Some(rulings),
+            ..
+        }) = &self.peers[peer].link
+        else {
+            return false;
+        };
+        let is_gone = |ruling: &Ruling| {
+            let source = matches!(ruling.decision.verdict, Verdict::Source { .. });
+            let had_data = mine.volumes[ruling.mine].met.count != 0;
+            source && had_data && theirs.volumes[ruling.theirs].fresh
+        };
+        let secondaries = self.role == Role::Secondary && theirs.role == Role::Secondary;
+        let lost = secondaries && rulings.iter().any(is_gone) && self.may_have_been_alone(peer);
+        let finds = lost && !self.past.answers_lost && self.keeps(Sabotage::LossTold);
+        self.past.answers_lost |= finds;
+        finds
+    }
+
+    /// As far as is known here, the peer was Primary last, and did not end in order or with everything here.
+    fn may_have_been_alone(&self, peer: usize) -> bool {
+        if self.past.mine {
+            return false;
+        }
+        let known = self.peers[peer].end.as_ref();
+        let known = known.is_some_and(|end| end.role == Role::Secondary || end.is_known());
+        let only = self.partners().count() == 1;
+        let may_be_last = |last: Option<usize>| last.map_or(only, |last| last == peer);
+        let mut last = self.past.unless_taken.into_iter().chain([self.past.last_primary]);
+        !known && last.any(may_be_last)
     }
 
     /// Copies begin from a node that may have what was answered without others: what is here is overwritten, and by the same

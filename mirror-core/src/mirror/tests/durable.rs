@@ -254,3 +254,22 @@ fn an_image_that_may_have_lost_something_is_not_overwritten_by_a_partner_that_la
     assert_ne!(cluster.generation(A), cluster.generation(B));
     assert_eq!(cluster.record(A, B), cluster.generation(B), "A has more, or had");
 }
+
+/// What an asynchronous Primary had answered its partner has when it ends in order, and only then.
+#[test]
+fn an_end_in_order_leaves_nothing_that_is_here_alone() {
+    for (apart, ends) in [(false, true), (true, true), (false, false)] {
+        let mut cluster = pair(AckMode::Async);
+        cluster.write(A, 5, 5);
+        assert!(!cluster.nodes[A].mirror.identity(Cluster::index(A, B)).acks_wait);
+        if apart {
+            cluster.cut(A, B);
+            cluster.write(A, 6, 6);
+        }
+        if ends {
+            cluster.ordered(A, Order::Demote);
+        }
+        let has_all = cluster.nodes[A].mirror.identity(Cluster::index(A, B)).acks_wait;
+        assert_eq!(has_all, ends && !apart);
+    }
+}

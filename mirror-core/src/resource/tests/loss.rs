@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
-use super::volume::BLOCKS;
+use super::volume::{BLOCKS, Volume};
 use super::world::{World, peer_of};
 use crate::resource::event::Answer;
 use crate::state::LocalDisk;
@@ -106,5 +106,35 @@ fn answers_that_were_lost_with_an_image_are_asked_for_by_every_node_until_one_is
     assert_eq!(world.promote_by_force(2), Answer::Done);
     for node in 0..3 {
         assert_eq!(world.promote(node), Answer::Done, "it moves in order from node to node");
+    }
+}
+
+/// Anna was Primary, and is lost with image and metadata: nothing of her tells what she may have answered alone.
+#[test]
+fn what_a_lost_machine_had_answered_is_asked_for_when_another_has_its_name() {
+    for (seen_to_end, bertas_life) in [(true, false), (false, false), (false, true)] {
+        let mut world = World::working(2, 1);
+        if !seen_to_end {
+            world.part(0, 1);
+            world.write(0, 5);
+        }
+        world.kill(0);
+        if bertas_life {
+            world.kill(1);
+            world.start(1);
+        }
+        world.nodes[0].volumes[0] = Volume::fresh(77, 1);
+        world.start(0);
+        world.heal(0, 1);
+        world.settle();
+        assert!(world.all_in_step(), "{}", world.describe());
+        for node in 0..2 {
+            let answer = world.promote(node);
+            if seen_to_end {
+                assert_eq!(answer, Answer::Done);
+            } else {
+                must_ask(&answer);
+            }
+        }
     }
 }
