@@ -99,6 +99,8 @@ rules! {
     Handover,
     /// A resource listens to control frames of a connection that is gone.
     OldConnectionIgnored,
+    /// A connection is closed without a word, as by a process that has died.
+    CloseSaid,
     /// A change of identity during a handshake is not told.
     IdentityRevised,
     /// A verdict on an earlier identity counts for the present one.

@@ -229,6 +229,7 @@ impl World {
         let double = others.filter(|&other| self.nodes[other].reign.is_some()).count();
         self.tally.double += u64::from(double > 0);
         self.tally.switchovers += u64::from(self.takes_over(node));
+        self.judge_beside(node)?;
         self.new_reign(node)?;
         self.worst_moment(node);
         for volume in 0..self.plan.layouts.len() {

@@ -38,6 +38,20 @@ impl World {
         Ok(())
     }
 
+    /// Nobody becomes Primary without force while the Primary whose data it has still is.
+    pub fn judge_beside(&self, node: usize) -> Check {
+        if self.nodes[node].forcing {
+            return Ok(());
+        }
+        let followed: Vec<_> = self.nodes[node].volumes.iter().filter_map(|it| it.follows).collect();
+        let mut others = (0..self.nodes.len()).filter(|&other| other != node);
+        let primary = others.find(|&other| self.nodes[other].reign.is_some_and(|reign| followed.contains(&reign)));
+        match primary {
+            Some(other) => Err(self.violation("promotion", format!("{node} is promoted without force beside {other}"))),
+            None => Ok(()),
+        }
+    }
+
     /// A node has died: does its image hold what its hosts were promised?
     pub fn judge_death(&mut self, node: usize, power: bool) -> Check {
         let Some(reign) = self.nodes[node].reign else {

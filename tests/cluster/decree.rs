@@ -45,7 +45,7 @@ impl World {
             } => {
                 let peer = usize::from(peer.0);
                 if self.nodes[node].links[peer].conn.map(id_of) == Some(connection) {
-                    self.hang_up(node, peer, &reason)?;
+                    self.hang_up(node, peer, &reason, true)?;
                 }
             }
             Output::Order { volume, ticket, order } => {

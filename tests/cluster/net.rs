@@ -38,9 +38,9 @@ pub enum Packet {
     },
     /// Between resources.
     Control(Control),
-    /// The other end has closed it; its process is gone, or it only gave the connection up.
+    /// The other end has closed it.
     Closed {
-        /// Gone.
+        /// As a process that is gone: the daemon cannot tell one that has closed it on purpose, but one that gave it up in silence.
         gone: bool,
     },
 }
@@ -264,7 +264,7 @@ impl World {
             let end = self.conns[conn].end(node);
             self.conns[conn].lanes[1 - end].queue.clear();
         }
-        self.hang_up(node, peer, reason)?;
+        self.hang_up(node, peer, reason, false)?;
         let peer = PeerIndex(peer as u8);
         self.feed_resource(node, ResourceInput::Missed { peer, loss })?;
         let input = ResourceInput::Disconnected {
@@ -300,7 +300,7 @@ impl World {
     }
 
     /// Close a node's end without a word to the resource.
-    pub fn hang_up(&mut self, node: usize, peer: usize, reason: &str) -> Check {
+    pub fn hang_up(&mut self, node: usize, peer: usize, reason: &str, on_purpose: bool) -> Check {
         let Some(conn) = self.nodes[node].links[peer].conn.take() else {
             return Ok(());
         };
@@ -310,7 +310,7 @@ impl World {
         let end = self.conns[conn].end(node);
         self.conns[conn].open[end] = false;
         self.conns[conn].lanes[end].queue.clear();
-        self.send(node, conn, Packet::Closed { gone: false });
+        self.send(node, conn, Packet::Closed { gone: on_purpose });
         let (told, now) = (self.nodes[node].told, self.now);
         let link = &mut self.nodes[node].links[peer];
         (link.lost_at, link.given_up) = (told, now);

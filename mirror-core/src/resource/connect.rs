@@ -6,10 +6,10 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::commands::{Then, taken_back};
-use super::config::{HANDSHAKE_MAX, PREPARE_MAX, RECHECK, REFUSED_RETRY, SPACE_RETRY};
+use super::config::{HANDSHAKE_MAX, PREPARE_MAX, RECHECK, SPACE_RETRY};
 use super::event::{Answer, CommandId, Event, Loss, Output, Volumes};
 use super::orders::Purpose;
-use super::peer::{Comparing, End, Link};
+use super::peer::{Comparing, Link};
 use super::{Resource, index};
 use crate::config::PeerKind;
 use crate::event::{ConnectionId, LinkKind, Order};
@@ -88,7 +88,7 @@ impl Resource {
     }
 
     /// What is behind it, without who said so: the two would wrap each other's words in their own at every try.
-    fn bare<'a>(&self, peer: usize, mut reason: &'a str) -> &'a str {
+    pub(super) fn bare<'a>(&self, peer: usize, mut reason: &'a str) -> &'a str {
         let [here, there] = [&self.config.node, &self.peers[peer].name].map(|name| said_by(name));
         while let Some(rest) = [STANDS_ALONE, &here, &there]
             .iter()
@@ -156,83 +156,6 @@ impl Resource {
         self.drop_link(peer, closed_by_peer);
     }
 
-    /// Close the connection; it is tried again unless the node stands alone.
-    pub(super) fn close(&mut self, peer: usize, reason: &str) {
-        let Some(connection) = self.peers[peer].link.connection() else {
-            return;
-        };
-        self.emit(Output::Close {
-            peer: index(peer),
-            connection,
-            reason: reason.to_owned(),
-        });
-        self.drop_link(peer, false);
-    }
-
-    fn drop_link(&mut self, peer: usize, died: bool) {
-        let state = &mut self.peers[peer];
-        let link = core::mem::replace(&mut state.link, Link::Down);
-        let loss = state.missed.take();
-        // Who was told that it may become Primary may have done so.
-        let role = if state.consented.take().is_some() {
-            Role::Primary
-        } else {
-            state.role
-        };
-        state.disks.clear();
-        state.asked = None;
-        let was_joined = matches!(link, Link::Joined(_));
-        // It came back as Primary and was not understood: it lived, and what it did since the two had parted nobody has heard.
-        let came_back = role == Role::Primary;
-        if was_joined || came_back || state.end.is_none() {
-            let died = died && was_joined;
-            state.end = Some(End { role, died, loss });
-        }
-        self.dial(peer);
-    }
-
-    /// Say why, close, and perhaps stay alone.
-    pub(super) fn say_goodbye(&mut self, peer: usize, stand_alone: bool, reason: String) {
-        let Some(connection) = self.peers[peer].link.connection() else {
-            return;
-        };
-        self.emit(Output::Send {
-            peer: index(peer),
-            connection,
-            control: Control::Goodbye {
-                stand_alone,
-                reason: reason.clone(),
-            },
-        });
-        // Who stands alone already keeps the reason that he began with.
-        if stand_alone && self.peers[peer].stand_alone.is_none() {
-            self.stand_alone(peer, reason.clone());
-        }
-        self.retry_later(peer);
-        self.close(peer, &reason);
-    }
-
-    /// The other has said why it closes the connection.
-    pub(super) fn heard_goodbye(&mut self, peer: usize, stand_alone: bool, reason: &str, world: &dyn Volumes) {
-        let text = format!("{}{reason}", said_by(&self.peers[peer].name));
-        // Who knows of the split brain and was told to connect goes on trying until the other is told, too.
-        if stand_alone && self.peers[peer].stand_alone.is_none() && self.peers[peer].split_brain.is_none() {
-            let told = format!("{}{}", said_by(&self.peers[peer].name), self.bare(peer, reason));
-            self.peers[peer].split_brain = Some(told.clone());
-            if !self.gives_up(peer, world) {
-                self.stand_alone(peer, told);
-            }
-        }
-        self.retry_later(peer);
-        self.close(peer, &text);
-    }
-
-    /// One of the two has refused.
-    fn retry_later(&mut self, peer: usize) {
-        let state = &mut self.peers[peer];
-        state.not_before = state.rests_until.max(self.now + REFUSED_RETRY);
-    }
-
     /// Do not try before an operator says so.
     pub(super) fn stand_alone(&mut self, peer: usize, text: String) {
         self.peers[peer].stand_alone = Some(text.clone());
@@ -281,6 +204,7 @@ impl Resource {
             Control::Meet { salt } => self.asked_to_meet(peer, salt),
             Control::Met { salt } => self.heard_met(peer, salt),
             Control::Goodbye { stand_alone, reason } => self.heard_goodbye(peer, stand_alone, &reason, world),
+            Control::Again { reason } => self.heard_again(peer, &reason),
             // The link's own.
             Control::Heartbeat { .. } | Control::HeartbeatAck { .. } | Control::Credit { .. } => {}
         }
@@ -366,7 +290,7 @@ impl Resource {
 }
 
 /// How what the peer has said begins.
-fn said_by(name: &str) -> String {
+pub(super) fn said_by(name: &str) -> String {
     format!("{name} said: ")
 }
 

@@ -9,6 +9,7 @@ mod consent;
 mod demote;
 pub mod event;
 mod handshake;
+mod hang_up;
 mod join;
 mod loss;
 mod meet;

@@ -298,4 +298,9 @@ pub enum Control {
         /// Why.
         reason: String,
     },
+    /// I close this connection, because; the next one may come at once. Without a word only what has died closes.
+    Again {
+        /// Why.
+        reason: String,
+    },
 }

@@ -1,12 +1,18 @@
 //! Connections and their handshakes.
 
+use mirror_core::event::PeerIndex;
+use mirror_core::resource::event::Input;
+use mirror_core::stream::Control;
+
 use crate::faults::{Action, Cut};
+use crate::net::id_of;
 use crate::stage::{LONG_US, Row, Stage, Step};
 
 /// Names and scripts.
 pub const ALL: &[Row] = &[
     ("connect", connect),
     ("connect-abort", connect_abort),
+    ("closed-on-purpose", closed_on_purpose),
     ("connect-differing-sizes", connect_differing_sizes),
     ("concurrent-disconnect", concurrent_disconnect),
     ("promote_while_connecting", promote_while_connecting),
@@ -22,6 +28,34 @@ fn connect(seed: u64) -> Step {
     })?;
     stage.pass(2_000_000)?;
     stage.expect("nobody is Primary", stage.world.primaries() == 0)
+}
+
+/// The Primary closes a connection, and it takes a while until there is another one: it has not died.
+fn closed_on_purpose(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    stage.write(0, 0, 1)?;
+    let connection = stage.world.nodes[0].links[0].conn.map(id_of).ok_or("no connection")?;
+    let peer = PeerIndex(0);
+    let asked_for_by_nobody = Control::Bitmap {
+        volume: 0,
+        blocks: std::iter::once(0..1).collect(),
+        last: true,
+    };
+    for (one, other) in [(0, 1), (1, 0)] {
+        stage.world.broken_until[one][other] = stage.world.now + LONG_US;
+    }
+    let input = Input::Control {
+        peer,
+        connection,
+        control: asked_for_by_nobody,
+    };
+    let fed = stage.world.feed_resource(0, input);
+    fed.and_then(|()| stage.world.settle(0))
+        .map_err(|violation| violation.to_string())?;
+    stage.until("both have noticed", |world| !world.linked(0, 1))?;
+    stage.refuses(Action::Promote { node: 1, force: false })?;
+    stage.join(0, 1);
+    stage.until_whole()
 }
 
 /// A link is cut in the middle of a handshake: the third node can still be promoted.

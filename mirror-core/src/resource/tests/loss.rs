@@ -138,3 +138,20 @@ fn what_a_lost_machine_had_answered_is_asked_for_when_another_has_its_name() {
         }
     }
 }
+
+/// As at a `reload` that adds a volume: the Primary lives, whatever the end of its connection looks like.
+#[test]
+fn a_connection_that_a_primary_closes_on_purpose_is_no_death() {
+    let mut world = World::working(2, 1);
+    (world.cut[0][1], world.cut[1][0]) = (true, true);
+    let connection = world.nodes[0].connections[0].expect("they are together");
+    let nobody_asked = Control::Bitmap {
+        volume: 0,
+        blocks: core::iter::once(3..9).collect(),
+        last: true,
+    };
+    world.give_control(0, 0, connection, nobody_asked);
+    world.run();
+    assert_eq!(world.nodes[1].connections[0], None, "{}", world.describe());
+    must_ask(&world.promote(1));
+}

@@ -9,7 +9,7 @@ use crate::stream::frame::Control;
 use crate::stream::intake::VOLUMES_MAX;
 
 pub(super) const FIRST: u8 = IDENTITY;
-pub(super) const LAST: u8 = GOODBYE;
+pub(super) const LAST: u8 = AGAIN;
 
 const IDENTITY: u8 = 64;
 const VERDICT: u8 = 65;
@@ -32,6 +32,7 @@ const CREDIT: u8 = 81;
 const MEET: u8 = 82;
 const MET: u8 = 83;
 const GOODBYE: u8 = 84;
+const AGAIN: u8 = 85;
 
 pub(super) fn encode(control: &Control, header: &mut Header, sink: &mut impl Sink) {
     header.kind = kind(control);
@@ -97,6 +98,7 @@ pub(super) fn encode(control: &Control, header: &mut Header, sink: &mut impl Sin
             sink.u8(u8::from(*stand_alone));
             sink.text(reason);
         }
+        Control::Again { reason } => sink.text(reason),
     }
 }
 
@@ -178,6 +180,7 @@ fn decode_life(kind: u8, body: &mut Reader<'_>) -> Result<Control, Malformed> {
             stand_alone: body.bool()?,
             reason: body.text()?,
         },
+        AGAIN => Control::Again { reason: body.text()? },
         _ => return Err(Malformed("its type is unknown in this version")),
     })
 }
@@ -205,5 +208,6 @@ fn kind(control: &Control) -> u8 {
         Control::Meet { .. } => MEET,
         Control::Met { .. } => MET,
         Control::Goodbye { .. } => GOODBYE,
+        Control::Again { .. } => AGAIN,
     }
 }

@@ -371,6 +371,7 @@ fn any_control() -> impl Strategy<Value = Control> {
         any::<u64>().prop_map(|salt| Control::Meet { salt }),
         any::<u64>().prop_map(|salt| Control::Met { salt }),
         (any::<bool>(), text()).prop_map(|(stand_alone, reason)| Control::Goodbye { stand_alone, reason }),
+        text().prop_map(|reason| Control::Again { reason }),
     ]
 }
 
