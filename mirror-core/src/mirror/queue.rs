@@ -154,11 +154,14 @@ impl Mirror {
         let Some(connection) = self.peers[peer].connection else {
             return;
         };
+        let needs_fua = self.needs_fua(peer);
         let Some(request) = self.request(id) else { return };
         request.queued &= !bit(peer);
         request.in_flight |= bit(peer);
         let mut mutation = request.mutation;
-        mutation.fua |= self.needs_fua(peer);
+        mutation.fua |= needs_fua;
+        request.durable &= !bit(peer);
+        request.durable |= if mutation.fua { bit(peer) } else { 0 };
         self.emit(Output::Peer {
             peer: PeerIndex(peer as u8),
             connection,
@@ -181,8 +184,13 @@ impl Mirror {
         if let Err(failure) = outcome {
             return self.peer_failed(at, DisconnectReason::PeerFailed(failure));
         }
+        let needs_fua = self.peers[at].is_stream() && self.needs_fua(at);
         let Some(request) = self.request(id) else { return };
         assert!(request.in_flight & bit(at) != 0, "a peer answers what it was sent");
+        if needs_fua && !request.replied && request.durable & bit(at) == 0 {
+            // On its way when the leg here was given up: the peer may have made durable what it had before that.
+            return self.send_mutation(at, id);
+        }
         request.in_flight &= !bit(at);
         let mutation = request.mutation;
         self.peers[at].note_applied(&mutation);

@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) queued: PeerMask,
     /// Sent to these peers.
     pub(crate) in_flight: PeerMask,
+    /// Was last sent to these peers so that it is durable there once it is answered.
+    pub(crate) durable: PeerMask,
     /// Lost on the way to these peers, sent again when they are back (`suspend`).
     pub(crate) held: PeerMask,
     /// Of `held`: its range is free for what is fetched here; it waits for a resync to bring it there.
@@ -80,6 +82,7 @@ impl Request {
             local: None,
             queued: 0,
             in_flight: 0,
+            durable: 0,
             held: 0,
             lent: false,
             degraded: 0,

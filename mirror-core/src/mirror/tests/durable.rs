@@ -59,6 +59,46 @@ fn what_an_asynchronous_peer_has_in_progress_is_fenced_before_the_image_is_given
     }
 }
 
+/// On its way as a write that may be lost with B's power when the image of A goes: B may have flushed, and have the new name
+/// durably, before it has applied it.
+#[test]
+fn what_is_on_its_way_when_the_image_goes_is_durable_before_it_is_answered() {
+    for fails in [false, true] {
+        let mut cluster = pair(AckMode::Sync);
+        cluster.stalled.push((A, B));
+        let id = cluster.write(A, 5, 5);
+        cluster.nodes[A].mirror.config.on_io_error = OnIoError::Detach;
+        if fails {
+            cluster.nodes[A].broken = Some(Failure::Io);
+            cluster.write(A, 6, 6);
+        } else {
+            cluster.order(A, Order::Detach);
+        }
+        let place = cluster.wires[&(A, B)]
+            .iter()
+            .position(|packet| matches!(packet, Packet::Mutation(..)));
+        let wire = cluster.wires.get_mut(&(A, B)).unwrap();
+        let late = wire.remove(place.unwrap()).unwrap();
+        cluster.stalled.clear();
+        cluster.settle();
+        assert_eq!(cluster.nodes[A].mirror.disk(), LocalDisk::Diskless);
+        assert_eq!(cluster.generation(A), cluster.generation(B));
+        cluster.stalled.push((B, A));
+        cluster.send(A, Cluster::index(A, B), late);
+        cluster.settle();
+        assert_eq!(cluster.nodes[B].image[5], 5);
+        cluster.stalled = vec![(A, B)];
+        cluster.settle();
+        assert!(!cluster.answered(A, id), "{fails}");
+        let again = cluster.wires[&(A, B)].iter();
+        let again = again.filter(|packet| matches!(packet, Packet::Mutation(_, mutation, 5) if mutation.fua));
+        assert_eq!(again.count(), 1, "{fails}");
+        cluster.stalled.clear();
+        cluster.settle();
+        assert!(cluster.answered(A, id), "{fails}");
+    }
+}
+
 /// An operator's detach is called off as the partner is lost: what had waited for it while it was as good as `sync` goes without
 /// it, under a new name, as everything does in `async`.
 #[test]
