@@ -206,8 +206,7 @@ pub enum FromData {
         /// The peer.
         peer: usize,
     },
-    /// Reach the peer and ask for a replication stream, with the HELLO of the resource's gate; answered by
-    /// `StreamReady`, `StreamPlain`, `StreamFailed` or `StreamRested`. At most one is open per peer of a resource.
+    /// Reach the peer and ask for a stream, with the HELLO of the gate; answered by a `Stream*`. At most one per peer.
     DialStream {
         /// The resource.
         resource: usize,
@@ -223,8 +222,7 @@ pub enum FromData {
         /// The peer.
         peer: usize,
     },
-    /// The peer's own connection is there: do not begin an attempt that still waits for its time. One that is on its way
-    /// goes on, for the peer may already have given its own up for it.
+    /// The peer's own connection is there: begin no new attempt; for one on its way the peer may have given its own up.
     RestStream {
         /// The resource.
         resource: usize,
@@ -312,6 +310,8 @@ pub struct VolumeSnapshot {
     pub hot_extents: usize,
     /// The state of its image; `None` for a plain volume.
     pub disk: Option<LocalDisk>,
+    /// An attach of an image is under way.
+    pub attaching: bool,
     /// The current generation identifier in hexadecimal; `None` for a plain volume.
     pub generation: Option<String>,
     /// Why the volume refuses changes; `None`: it does not.

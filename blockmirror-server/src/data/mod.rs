@@ -52,6 +52,7 @@ pub use self::plan::{
 pub use self::resource::{Gate, StreamHello};
 use self::thread::DataThread;
 use self::turn::Turn;
+pub(crate) use self::volume::ATTACHING;
 use crate::ring::{Driver, Waker, open_driver};
 
 /// A running data thread.

@@ -157,6 +157,8 @@ pub enum Order {
 pub enum OrderRefusal {
     /// Not in this role or state.
     WrongState,
+    /// No peer that has everything is here, and the image may be the only one with what was answered.
+    Withheld,
     /// The volume has failed, or stops.
     Closed,
     /// A metadata write failed.

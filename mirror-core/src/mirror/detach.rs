@@ -259,7 +259,8 @@ impl Mirror {
         }
         self.leg.attaching = None;
         if waits {
-            self.order_done(ticket, Err(OrderRefusal::WrongState));
+            let refusal = self.closed().map_or(OrderRefusal::Withheld, |_| OrderRefusal::Closed);
+            self.order_done(ticket, Err(refusal));
         } else {
             self.order_attach(ticket, false);
         }

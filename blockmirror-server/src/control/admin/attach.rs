@@ -9,7 +9,7 @@ use super::{Admin, Refused, ask};
 use crate::config::{ImageSource, Volume};
 use crate::control::open::{self, StartError};
 use crate::control::roster::VolumeView;
-use crate::data::ResourceOrder;
+use crate::data::{ATTACHING, ResourceOrder};
 use crate::image::{Image, OpenError};
 use crate::metadata_file::image_identity;
 
@@ -19,10 +19,11 @@ pub(super) async fn attach(admin: &Admin, name: &str, replaced: bool) -> Result<
     let (place, served, volume) = admin.volume(name, look)?;
     // Opening it would wait for a lock that this daemon holds itself.
     let there = ask::snapshots(admin, place.thread).await?.volumes;
-    if there
-        .get(served.place.volume)
-        .is_none_or(|volume| volume.disk != Some(LocalDisk::Diskless))
-    {
+    let there = there.get(served.place.volume);
+    if there.is_some_and(|volume| volume.attaching) {
+        return Err(Refused::conflict(format!("volume \"{name}\": {ATTACHING}")));
+    }
+    if there.is_none_or(|volume| volume.disk != Some(LocalDisk::Diskless)) {
         return Err(Refused::conflict(format!(
             "volume \"{name}\" has its image: detach it first"
         )));

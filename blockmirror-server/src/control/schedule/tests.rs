@@ -167,6 +167,7 @@ fn volume(peers: &[PeerSnapshot]) -> VolumeSnapshot {
         bytes_in_flight: 0,
         hot_extents: 0,
         disk: None,
+        attaching: false,
         generation: None,
         failed: None,
         branch: None,

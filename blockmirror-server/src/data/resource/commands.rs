@@ -24,6 +24,8 @@ pub(super) enum Then {
     KeepVolume {
         place: usize,
     },
+    /// The image of the volume of the resource stays if the core has it taken.
+    KeepImage(usize),
     /// The volume of the resource is gone if the core has let it go.
     DropVolume(usize),
 }
@@ -83,6 +85,12 @@ impl DataThread {
             Then::KeepPeer => self.forget_last_peer(resource),
             Then::KeepVolume { place } if done => self.volume_added(resource, place),
             Then::KeepVolume { place } => self.forget_volume(resource, place),
+            Then::KeepImage(volume) => {
+                let place = self.resources[resource].volumes.get(volume).copied().flatten();
+                if let Some(place) = place.filter(|_| !done) {
+                    self.volumes[place].withdraw_offer(&mut self.turn);
+                }
+            }
             Then::DropVolume(volume) => {
                 if let Some(place) = self.resources[resource]
                     .volumes

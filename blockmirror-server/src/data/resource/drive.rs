@@ -85,6 +85,7 @@ impl DataThread {
                     // It may have grown.
                     side.gate
                         .set_size(self.volumes[place].export(), self.volumes[place].size());
+                    self.volumes[place].offer_answered(&mut self.turn, ticket);
                 }
                 side.inbox.push_back(Input::OrderDone {
                     volume,

@@ -144,7 +144,12 @@ impl DataThread {
             None => Err("there is no such volume".to_owned()),
         };
         match taken {
-            Ok(()) => self.core_command(at, Command::Attach { volume, replaced }, Then::Nothing, answer),
+            Ok(()) => self.core_command(
+                at,
+                Command::Attach { volume, replaced },
+                Then::KeepImage(volume),
+                answer,
+            ),
             Err(why) => {
                 let _ = answer.send(Answer::Refused(why));
             }

@@ -34,6 +34,9 @@ pub(super) struct Flaw {
 /// The flaws of a node's files.
 pub(super) type Flaws = Arc<Mutex<Vec<Flaw>>>;
 
+/// The error of what does not end while it is among the flaws.
+pub(super) const STALLS: i32 = 0;
+
 /// A driver whose files have flaws.
 pub(super) struct BadDisk {
     inner: Box<dyn Driver>,
@@ -43,6 +46,13 @@ pub(super) struct BadDisk {
 impl BadDisk {
     pub(super) fn around(inner: Box<dyn Driver>, flaws: Flaws) -> Box<dyn Driver> {
         Box::new(Self { inner, flaws })
+    }
+
+    /// Wait while the operation is one that never ends: everything else of the node waits with it.
+    fn stall(&self, op: &Op) {
+        while self.error(op) == Some(STALLS) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn error(&self, op: &Op) -> Option<i32> {
@@ -84,6 +94,7 @@ fn touched(op: &Op) -> Option<(&FileHandle, Range<u64>)> {
 
 impl Driver for BadDisk {
     fn submit(&mut self, token: u64, op: Op) -> Option<Completion> {
+        self.stall(&op);
         match self.error(&op) {
             Some(error) => Some(Completion {
                 token,
@@ -131,13 +142,27 @@ fn inode(path: &Path) -> u64 {
 
 /// From now on the range of a node's first volume fails.
 fn plant(cluster: &Cluster, node: usize, kind: OpKind, range: Range<u64>, error: i32, heals: bool) {
-    cluster.flaws[node].lock().unwrap().push(Flaw {
-        inode: inode(&cluster.image(node, VOLUMES[0])),
+    let image = cluster.image(node, VOLUMES[0]);
+    cluster.flaws[node]
+        .lock()
+        .unwrap()
+        .push(flaw(&image, kind, range, error, heals));
+}
+
+fn flaw(file: &Path, kind: OpKind, range: Range<u64>, error: i32, heals: bool) -> Flaw {
+    Flaw {
+        inode: inode(file),
         kind,
         range,
         error,
         heals,
-    });
+    }
+}
+
+/// What is written to the file fails from now on, and nothing else.
+pub(super) fn fail_writes(flaws: &Flaws, file: &Path, error: i32) {
+    let flaw = flaw(file, OpKind::Write, 0..u64::MAX, error, false);
+    *flaws.lock().unwrap() = vec![flaw];
 }
 
 fn is_sound(cluster: &Cluster, node: usize) -> bool {

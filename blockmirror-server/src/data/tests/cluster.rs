@@ -175,6 +175,10 @@ impl Cluster {
 
     /// Give a node an order; its answer.
     pub(super) fn order(&self, at: usize, command: ResourceOrder) -> Answer {
+        self.begin_order(at, command).blocking_recv().unwrap()
+    }
+
+    fn begin_order(&self, at: usize, command: ResourceOrder) -> oneshot::Receiver<Answer> {
         let (answer, asked) = oneshot::channel();
         let resource = 0;
         self.tell(
@@ -185,7 +189,7 @@ impl Cluster {
                 answer,
             },
         );
-        asked.blocking_recv().unwrap()
+        asked
     }
 
     /// Make a node Primary.
@@ -202,6 +206,16 @@ impl Cluster {
 
     /// Give a node the image of a volume again, made anew if it is not there.
     pub(super) fn attach(&self, at: usize, volume: usize, replaced: bool) {
+        assert_eq!(self.try_attach(at, volume, replaced), Answer::Done);
+    }
+
+    /// The same, and what it says to that.
+    pub(super) fn try_attach(&self, at: usize, volume: usize, replaced: bool) -> Answer {
+        self.begin_attach(at, volume, replaced).blocking_recv().unwrap()
+    }
+
+    /// The same, without waiting for its answer.
+    pub(super) fn begin_attach(&self, at: usize, volume: usize, replaced: bool) -> oneshot::Receiver<Answer> {
         let path = self.image(at, VOLUMES[volume]);
         let image = open_image(&path, self.size);
         let identity = image_identity(&path, self.size).unwrap();
@@ -211,7 +225,7 @@ impl Cluster {
             replaced,
             identity,
         };
-        assert_eq!(self.order(at, attach), Answer::Done);
+        self.begin_order(at, attach)
     }
 
     /// A host at a volume of a node that takes writes.

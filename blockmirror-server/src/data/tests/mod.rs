@@ -1,6 +1,7 @@
 //! The data thread over real sockets: hosts and peers are the other ends of socket pairs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attach;
 mod bad_disk;
 mod branches;
 mod cluster;

@@ -2,7 +2,7 @@
 
 use mirror_core::AckMode;
 use mirror_core::config::PeerKind;
-use mirror_core::event::PeerIndex;
+use mirror_core::event::{PeerIndex, Ticket};
 use mirror_core::metadata::ImageIdentity;
 
 use super::branch::Branch;
@@ -14,6 +14,20 @@ use crate::data::plan::PeerPlan;
 use crate::data::token::{Kind, Token};
 use crate::data::turn::Turn;
 use crate::image::Image;
+
+/// What another attach is told while one is under way: it would have the mirror take the image of the later for that of the
+/// earlier.
+pub(crate) const ATTACHING: &str = "an earlier attach of this volume has not ended: it waits for a partner to have everything on its disk. Try again \
+     when `blockmirror status` shows that the partner has answered, or that it is lost";
+
+/// An image that the mirror may take, or refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// The core of the resource has not ordered it to be taken yet.
+    Made,
+    /// It has: the mirror answers this.
+    Ordered(Ticket),
+}
 
 impl Volume {
     /// Make the image larger, or make sure that it can be smaller: the bytes it can have, or why not.
@@ -78,8 +92,38 @@ impl Volume {
         }
     }
 
+    /// The mirror has been offered an image, and has neither taken nor refused it.
+    pub(crate) fn is_attaching(&self) -> bool {
+        self.offer.is_some()
+    }
+
+    /// The core of the resource has refused to have the image taken: nobody else closes it.
+    pub(crate) fn withdraw_offer(&mut self, turn: &mut Turn) {
+        // An order goes on when its command is given up for taking too long.
+        if self.offer == Some(Offer::Made) {
+            self.end_offer(turn);
+        }
+    }
+
+    /// The mirror has carried an order out, or not: if that was to take the image and it has not, it is closed again.
+    pub(crate) fn offer_answered(&mut self, turn: &mut Turn, ticket: Ticket) {
+        if self.offer == Some(Offer::Ordered(ticket)) {
+            self.end_offer(turn);
+        }
+    }
+
+    fn end_offer(&mut self, turn: &mut Turn) {
+        self.offer = None;
+        if !self.has_image() {
+            self.close_image(turn);
+        }
+    }
+
     /// Take an image in the place of the one that was given up.
     pub(crate) fn take_image(&mut self, image: Image, identity: ImageIdentity, replaced: bool) -> Result<(), String> {
+        if self.is_attaching() {
+            return Err(ATTACHING.to_owned());
+        }
         if self.image.in_flight() > 0 {
             return Err("requests are in flight at the image that was given up: they have to end first".to_owned());
         }
@@ -93,6 +137,7 @@ impl Volume {
         if let Machinery::Mirror(mirror) = &mut self.machinery {
             mirror.core.offer_image(identity);
         }
+        self.offer = Some(Offer::Made);
         self.image_gone = false;
         self.branch.set_image_gone(false);
         if replaced {

@@ -28,6 +28,8 @@ use mirror_core::event::{ConnectionId, Failure, PeerIndex};
 use nbd_proto::Command;
 
 use self::branch::Branch;
+pub(crate) use self::change::ATTACHING;
+use self::change::Offer;
 use self::lookup::Lookups;
 use self::mirrored::MirrorSide;
 pub(crate) use self::outward::{Note, Outward};
@@ -58,6 +60,8 @@ pub(crate) struct Volume {
     size: u64,
     /// The mirror has given the image up; it is still open.
     image_gone: bool,
+    /// The mirror has been offered the image, and has not taken it yet.
+    offer: Option<Offer>,
     budget: Budget,
     requests: Slab<HostRequest>,
     /// Requests with reserved room that have not arrived whole.
@@ -131,6 +135,7 @@ impl Volume {
             size: image.size(),
             image,
             image_gone: false,
+            offer: None,
             budget: Budget::new(limits.budget_bytes, limits.budget_requests),
             requests: Slab::new(),
             arriving: 0,
@@ -305,6 +310,7 @@ impl Volume {
             bytes_in_flight: self.budget.bytes(),
             hot_extents: 0,
             disk: None,
+            attaching: self.is_attaching(),
             generation: None,
             failed: None,
             requests_held: 0,

@@ -11,6 +11,7 @@ use mirror_core::event::{
 use mirror_core::identity::{Role, VolumeIdentity};
 use mirror_core::state::LocalDisk;
 
+use super::change::Offer;
 use super::incoming::Incoming;
 use super::mirrored::MirrorSide;
 use super::outward::Note;
@@ -185,6 +186,9 @@ impl Volume {
                     LinkKind::Nbd => PeerKind::Plain,
                     LinkKind::Stream => PeerKind::Partner,
                 };
+            }
+            if let Order::Attach { .. } = order {
+                self.offer = Some(Offer::Ordered(ticket));
             }
             if let Order::Resize { size, .. } = order {
                 mirror.resizing = Some((ticket, size));
