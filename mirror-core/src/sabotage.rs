@@ -47,6 +47,8 @@ rules! {
     I6,
     /// Verify counts what a first look finds, which may be a write on its way.
     Recheck,
+    /// A peer on which verify has found a difference keeps the present name of the data.
+    DifferentIsBehind,
     /// Bitmap pages move to the places of a larger volume before the superblock says that everything is dirty.
     ResizeOrder,
     /// A promotion keeps the generation of before.

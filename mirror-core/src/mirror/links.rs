@@ -171,9 +171,21 @@ impl Mirror {
             (LinkKind::Nbd, false) => self.operator_connect(peer),
             // The resource sees to the connection.
             (LinkKind::Stream, true) => self.part_with(usize::from(peer.0)),
-            (LinkKind::Stream, false) => self.peers[usize::from(peer.0)].parted = false,
+            (LinkKind::Stream, false) => {
+                self.peers[usize::from(peer.0)].parted = false;
+                self.copy_marked(usize::from(peer.0));
+            }
         }
         self.order_done(ticket, Ok(()));
+    }
+
+    /// It is there, and known to lack something: a verify has found that, and copies nothing by itself.
+    fn copy_marked(&mut self, peer: usize) {
+        let link = &self.peers[peer];
+        let marked = link.state == PeerState::Established && !link.dirty.is_empty();
+        if marked && self.is_primary() && !self.is_changing_role() {
+            self.start_resync(peer);
+        }
     }
 
     /// Nothing waits for the peer any more until it is back: what it lacks goes without it, as with `continue`. (Not what
@@ -222,6 +234,7 @@ impl Mirror {
                 self.emit(Output::Connect(peer));
             }
         }
+        self.copy_marked(at);
     }
 
     pub(super) fn invalidate(&mut self, peer: PeerIndex) {

@@ -156,6 +156,10 @@ impl Mirror {
                 self.go_on_with(peer);
             }
         }
+        for peer in 0..self.peers.len() {
+            // Its end waits for what it has found.
+            self.verify(peer);
+        }
         self.resize_pages_written();
     }
 

@@ -13,6 +13,7 @@ mod resize;
 mod roles;
 mod suspend;
 mod thirds;
+mod verify;
 mod world;
 
 use super::*;

@@ -5,6 +5,9 @@
 //! ```
 //! A first look takes no range, so what it finds may be a write on its way; only what differs with the range closed,
 //! and in its place behind every earlier write, counts. The Primary is the source of a repair.
+//!
+//! A peer on which something differs lacks it like one that was away: it goes on under the name that its data had, and
+//! the data here get another. It stays connected and gets every write.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -116,11 +119,17 @@ impl Mirror {
         let link = &self.peers[peer];
         let comparing = link.resync.has(CopyKind::Look) || link.resync.has(CopyKind::Compare);
         let over = |verify: &Verify| verify.suspects.is_empty() && verify.cursor * BLOCK_BYTES >= size;
-        if !comparing && link.verify.as_ref().is_some_and(over) {
+        if !comparing && link.verify.as_ref().is_some_and(over) && self.is_noted(peer) {
             self.peers[peer].record.verify_cursor = 0;
             self.persisting.superblock_wanted = true;
             self.close_verify(peer, true);
         }
+    }
+
+    /// What was found is durable: whoever hears of the end finds it after a crash, too.
+    fn is_noted(&self, peer: usize) -> bool {
+        let marked = self.peers[peer].dirty.changed().is_empty();
+        marked && !self.persisting.is_busy() && !self.persisting.superblock_wanted
     }
 
     /// What differed at the first look is compared with its range closed, a few at a time.
@@ -251,6 +260,11 @@ impl Mirror {
             verify.status.different += found;
         }
         self.persisting.progress_wanted = true;
+        // By the same name the two would be taken for equal, and what rotted could be copied from there. (Of a peer that is
+        // fetched from it is the leg here that lacks it.)
+        if self.peers[peer].state != PeerState::SyncTarget && self.keeps(Sabotage::DifferentIsBehind) {
+            self.need_generation(peer);
+        }
         self.event(Event::Different {
             peer: PeerIndex(peer as u8),
             range,

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::config::{COMMAND_MAX, COMMANDS_MAX};
+use super::connect::part;
 use super::event::{Answer, Command, CommandId, Volumes};
 use super::orders::Purpose;
 use super::peer::{Joined, Link};
@@ -161,6 +162,10 @@ impl Resource {
                 given_up: true,
             };
             self.command_for_all(id, &order, Then::Connect(peer));
+        } else if self.peers[peer].joined().is_some() {
+            // It may lack what a verify has found different.
+            self.connect_again(peer);
+            self.command_for_all(id, &part(peer, false), Then::Nothing);
         } else {
             self.connect_again(peer);
             self.answer(Some(id), Answer::Done);

@@ -295,7 +295,7 @@ pub(super) fn said_by(name: &str) -> String {
 }
 
 /// The operator parts with the peer, or wants it back.
-fn part(peer: usize, parted: bool) -> Order {
+pub(super) fn part(peer: usize, parted: bool) -> Order {
     Order::Part {
         peer: index(peer),
         parted,

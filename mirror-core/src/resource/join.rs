@@ -201,6 +201,7 @@ impl Resource {
             self.tell_bits(peer, at, world);
             self.lane_up(peer, at);
         }
+        self.note_in_step(peer, world);
         self.step_meeting(peer);
         let copied = self.live_volumes().any(|volume| self.is_target_of(peer, volume));
         if !copied && self.peers[peer].joined().is_some_and(Joined::is_ready) {
@@ -325,7 +326,7 @@ impl Resource {
         })
     }
 
-    fn lane_in_step(&self, peer: usize, lane: &Lane, world: &dyn Volumes) -> bool {
+    pub(super) fn lane_in_step(&self, peer: usize, lane: &Lane, world: &dyn Volumes) -> bool {
         let volume = &self.volumes[lane.ruling.volume];
         let mine = world.identity(lane.ruling.volume, index(peer));
         mine.for_peer == 0
@@ -381,6 +382,7 @@ fn lane(ruling: Ruling, mine: &NodeIdentity, theirs: &NodeIdentity) -> Lane {
         wants_bits: wants_bits && !parked,
         met,
         grows_with_peer: false,
+        was_in_step: false,
     }
 }
 

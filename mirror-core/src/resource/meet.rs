@@ -157,9 +157,21 @@ impl Resource {
         let behind = |lane: &Lane| {
             let said = &joined.mine.volumes[lane.ruling.mine];
             let now = world.identity(lane.ruling.volume, index(peer));
-            lane.stage != LaneStage::Preparing && said.for_peer == 0 && now.for_peer != 0
+            let had_all = said.for_peer == 0 || lane.was_in_step;
+            lane.stage != LaneStage::Preparing && had_all && now.for_peer != 0
         };
         joined.lanes.iter().any(behind) && self.keeps(Sabotage::BehindMeetsAnew)
+    }
+
+    /// A copy with which the connection began may have ended.
+    pub(super) fn note_in_step(&mut self, peer: usize, world: &dyn Volumes) {
+        for at in 0..self.peers[peer].joined().map_or(0, |joined| joined.lanes.len()) {
+            let lane = self.peers[peer].joined().map(|joined| &joined.lanes[at]);
+            let settled = lane.is_some_and(|lane| lane.stage == LaneStage::Up && self.lane_in_step(peer, lane, world));
+            if let Link::Joined(joined) = &mut self.peers[peer].link {
+                joined.lanes[at].was_in_step |= settled;
+            }
+        }
     }
 
     /// Blocks of the two have been marked here since they met, or since the copy ended with which that began, though neither

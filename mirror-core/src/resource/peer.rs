@@ -180,6 +180,8 @@ pub(super) struct Lane {
     pub met: NextMeeting,
     /// The last growth on this connection was led by the other as Primary, which knows what was marked here for it.
     pub grows_with_peer: bool,
+    /// Neither side lacked anything once on this connection: that the peer does now has come since.
+    pub was_in_step: bool,
 }
 
 /// How far it is.
