@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 
 use super::commands::taken_back;
 use super::event::{Event, Output, Volumes};
+use super::loss::is_given_up;
 use super::orders::Purpose;
 use super::park::{park_beside_waiting, waits_for_primary};
 use super::peer::{Comparing, Joined, Lane, LaneStage, Link, Meet, Ruling};
 use super::{Resource, index};
 use crate::event::{ConnectionId, Order, OrderRefusal, SyncPlan};
-use crate::identity::{Newer, NodeIdentity, Role, Rule, Verdict};
+use crate::identity::{Newer, NodeIdentity, Role, Verdict};
 use crate::sabotage::Sabotage;
 use crate::state::LocalDisk;
 
@@ -342,11 +343,6 @@ fn is_copied(lane: &Lane) -> bool {
         lane.ruling.decision.verdict,
         Verdict::Source { .. } | Verdict::Target { .. }
     ) && lane.stage != LaneStage::Parked
-}
-
-/// Diverged data is given up, by the operator's word or by a policy.
-pub(super) fn is_given_up(ruling: &Ruling) -> bool {
-    matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy)
 }
 
 /// A volume's part of a new connection.

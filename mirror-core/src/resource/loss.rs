@@ -5,11 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Loss, Volumes};
-use super::join::is_given_up;
 use super::peer::{Comparing, Joined, Lane, LaneStage, Link, Ruling};
 use super::{Resource, index};
 use crate::event::PeerIndex;
-use crate::identity::{Generation, Newer, NodeIdentity, Role, Verdict};
+use crate::identity::{Generation, Newer, NodeIdentity, Role, Rule, Verdict};
 use crate::sabotage::Sabotage;
 use crate::state::LocalDisk;
 
@@ -242,4 +241,9 @@ pub(super) fn has_more(ruling: &Ruling, theirs: &NodeIdentity) -> bool {
         Newer::Same => theirs.volumes[ruling.theirs].withholds(),
         Newer::Mine | Newer::Neither => false,
     }
+}
+
+/// Diverged data is given up, by the operator's word or by a policy.
+pub(super) fn is_given_up(ruling: &Ruling) -> bool {
+    matches!(ruling.decision.rule, Rule::DiscardMyData | Rule::Policy)
 }
