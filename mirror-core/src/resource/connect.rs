@@ -234,6 +234,7 @@ impl Resource {
                 if !joined.is_ready() && self.now >= joined.progress + PREPARE_MAX {
                     self.close(peer, "preparing the volumes made no progress");
                 } else {
+                    self.note_in_step(peer, world);
                     self.step_join(peer, world);
                 }
             }

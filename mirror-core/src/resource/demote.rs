@@ -9,6 +9,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::config::{COMMAND_MAX, DRAIN_MAX, HANDBACK};
@@ -164,6 +165,18 @@ impl Resource {
         }
     }
 
+    /// Who lacks something may not take this for an end in order, after which it would have everything: it does not know
+    /// what a verify has found, and could become Primary before the two have met anew.
+    fn part_with_those_behind(&mut self, world: &dyn Volumes) {
+        for peer in self.partners().collect::<Vec<_>>() {
+            if self.fell_behind(peer, world) {
+                let name = &self.peers[peer].name;
+                let text = format!("{name} lacks something that is here: decide again");
+                self.say_goodbye(peer, false, text);
+            }
+        }
+    }
+
     /// Every mirror has answered.
     fn end_demotion(&mut self, asker_gone: bool, world: &dyn Volumes) {
         let lost_asker = self.has_lost_asker(world);
@@ -183,6 +196,7 @@ impl Resource {
             self.answer(demotion.by, Answer::Refused(format!("Secondary, but {why}")));
             return;
         }
+        self.part_with_those_behind(world);
         self.set_role(Role::Secondary);
         self.answer(demotion.by, Answer::Done);
         let Some((peer, _)) = demotion.asker else {

@@ -202,7 +202,6 @@ impl Resource {
             self.tell_bits(peer, at, world);
             self.lane_up(peer, at);
         }
-        self.note_in_step(peer, world);
         self.step_meeting(peer);
         let copied = self.live_volumes().any(|volume| self.is_target_of(peer, volume));
         if !copied && self.peers[peer].joined().is_some_and(Joined::is_ready) {

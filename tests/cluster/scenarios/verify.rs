@@ -166,6 +166,9 @@ fn marked_role_moves(seed: u64) -> Step {
     let (mut stage, good) = marked(seed, 2)?;
     stage.refuses(Action::Promote { node: 1, force: false })?;
     stage.does(Action::Demote(0))?;
+    // Before the two have met again it does not know what it lacks, but that it may lack something.
+    stage.pass(seed * 37 % 400)?;
+    stage.refuses(Action::Promote { node: 1, force: false })?;
     mended(&mut stage, good)?;
     stage.promote(1, false)?;
     stage.read(1, 0, 3)?;
