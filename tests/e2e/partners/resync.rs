@@ -1,7 +1,7 @@
 //! Resync moves what differs and nothing else; verify finds what nobody knew of.
 
 use anyhow::{Result, ensure};
-use blockmirror_client::admin::{Order, PeerStatus, VerifyStatus};
+use blockmirror_client::admin::{Order, PeerCommand, PeerStatus, VerifyStatus};
 use blockmirror_tests::load::{BLOCK, Load};
 use blockmirror_tests::pair::seed;
 use blockmirror_tests::partners::{Partners, RESOURCE, Setup};
@@ -104,6 +104,25 @@ fn verify_finds_planted_differences_exactly_and_repairs_them() -> Result<()> {
     partners.assert_identical()?;
     ensure!(verify(&partners, false)?.differing_bytes == 0);
     Ok(())
+}
+
+/// A block of node 1 rots, and a comparison on node 0 marks it.
+fn mark_one(partners: &Partners, block: u64) -> Result<()> {
+    tamper(&partners.image(1, VOLUME), block * 4096 + 100, b"rot")?;
+    let found = verify(partners, false)?;
+    ensure!(found.differing_bytes == 4096, "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn resync_copies_to_a_connected_partner_what_verify_has_marked() -> Result<()> {
+    let partners = partners()?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 1000, 1)?;
+    mark_one(&partners, 17)?;
+    partners.nodes[0].command(VOLUME, PeerCommand::Resync { full: false })?;
+    partners.wait_in_step(0, PATIENT)?;
+    ensure!(partners.nodes[0].last_resync(VOLUME)?.copied_bytes == 4096);
+    partners.assert_identical()
 }
 
 #[test]

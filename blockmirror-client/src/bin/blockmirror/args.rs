@@ -95,7 +95,7 @@ pub enum Command {
         #[command(flatten)]
         peer: PeerArgs,
     },
-    /// Copy to a plain peer what it does not have
+    /// Copy to a peer what it lacks: what is marked, also by a verify; to a plain peer everything with `--full`
     Resync {
         #[command(flatten)]
         peer: PeerArgs,
@@ -114,7 +114,7 @@ pub enum Command {
         #[command(flatten)]
         wait: CompleteArgs,
     },
-    /// Compare with peers, online; what differs is marked
+    /// Compare with peers, online; what differs is marked, and copied by `--repair` or `resync`
     Verify(VerifyArgs),
     /// Make a volume larger, here and on every node, while it is used; or smaller, while it is not
     Resize {

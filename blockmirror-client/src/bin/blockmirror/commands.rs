@@ -243,6 +243,11 @@ async fn resync(admin: &AdminClient, peer: &PeerArgs, full: bool, wait: &WaitArg
                 json!({ "done": true, "dirty_bytes": now.dirty_bytes })
             ));
         }
+        if before.dirty_bytes == 0 && wait::has_everything(&now) {
+            return print(&format!(
+                "{what} is Established: nothing is marked, nothing is copied\n"
+            ));
+        }
         let dirty = human::bytes(now.dirty_bytes);
         return print(&format!(
             "resync of {what}: {dirty} dirty; `blockmirror status` shows how far it is\n"

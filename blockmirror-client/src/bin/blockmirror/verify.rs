@@ -82,7 +82,8 @@ pub async fn run(admin: &AdminClient, args: &VerifyArgs, json: bool) -> Result<(
     }
     if differing > 0 {
         return Err(Failure::Failed(format!(
-            "{} differ and are marked: a resync will copy them (`blockmirror verify --repair {name}` does it at once)",
+            "{} differ and are marked: `blockmirror resync {name} PEER` copies them, and so do a new connection and `blockmirror \
+             verify --repair {name}`; until then the peer goes on with every write, and cannot take over in order",
             bytes(differing)
         )));
     }

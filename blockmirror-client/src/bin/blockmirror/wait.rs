@@ -157,6 +157,11 @@ fn meant<'a>(report: &'a StatusReport, name: &str) -> Result<Vec<&'a VolumeStatu
         .ok_or_else(|| format!("{} has no volume or resource \"{name}\" any more", report.name))
 }
 
+/// The peer is there, and nothing is known that it lacks.
+pub fn has_everything(peer: &PeerStatus) -> bool {
+    judge("", peer) == Verdict::Established && peer.dirty_bytes == 0
+}
+
 fn judge(name: &str, peer: &PeerStatus) -> Verdict {
     match peer.connection_state {
         ConnectionState::StandAlone => Verdict::GiveUp(format!(

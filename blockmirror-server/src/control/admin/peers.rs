@@ -56,7 +56,7 @@ pub(super) async fn command(
             let full = Query::parse(query, &["full"])?.flag("full")?;
             let meant = admin.meant(&name, &peer)?;
             if !full && admin.is_of_resource(&meant).await? {
-                // Of a partner everything dirty is copied as soon as it is connected.
+                // Everything dirty is copied as soon as a partner is connected; if it is, what a verify has marked.
                 let (peer, discard_my_data) = (index(meant.peer)?, false);
                 let connect = Command::Connect { peer, discard_my_data };
                 ask::order(&admin, meant.resource, ResourceOrder::Core(connect)).await?;

@@ -53,7 +53,7 @@ impl Volume {
                     export,
                     peer = name(peer),
                     generation,
-                    "degraded: writes are answered without this peer"
+                    "degraded: this peer lacks something of the data here"
                 );
             }
             Event::ResyncStarted { peer, dirty } => {
