@@ -187,7 +187,7 @@ fn a_partner_that_may_forget_what_it_answered_does_not_stand_in_under_the_old_na
         let early = cluster.order(A, attach.clone());
         assert_eq!(
             cluster.nodes[A].outcome(early),
-            Some(Err(OrderRefusal::WrongState)),
+            Some(Err(OrderRefusal::Withheld)),
             "nothing is fetched over it"
         );
         cluster.ordered(A, Order::Demote);
