@@ -374,7 +374,7 @@ pub(super) fn in_words(refusal: OrderRefusal) -> &'static str {
         OrderRefusal::WrongState => "not in its present role or state: see `blockmirror why`",
         OrderRefusal::Withheld => {
             "this node is Primary, no node that has all of the data is connected, and the image here may be the only one with \
-             what was answered. Connect its partner and try again; or, if the partner is lost, `blockmirror demote` first, then \
+             what was answered. Connect its partner and try again; or, if the partner is lost, demote this node first, then \
              attach: the image counts then"
         }
         OrderRefusal::Closed => "it has failed or stops",

@@ -115,6 +115,31 @@ fn mark_one(partners: &Partners, block: u64) -> Result<()> {
 }
 
 #[test]
+fn what_verify_has_marked_is_never_copied_from() -> Result<()> {
+    let mut partners = partners()?;
+    fill(&mut partners.open(0, VOLUME)?, 0, 1000, 1)?;
+    let good = std::fs::read(partners.image(0, VOLUME))?;
+    let whole = |partners: &Partners| {
+        partners.assert_identical()?;
+        ensure!(std::fs::read(partners.image(0, VOLUME))? == good, "the rot was copied");
+        Ok(())
+    };
+    mark_one(&partners, 17)?;
+    partners.nodes[0].kill();
+    partners.nodes[0].restart()?;
+    partners.promote_whatever(0)?;
+    partners.wait_in_step(0, PATIENT)?;
+    whole(&partners)?;
+    mark_one(&partners, 18)?;
+    partners.demote(0)?;
+    wait::until("the other to have everything, and the role", PATIENT, || {
+        partners.promote(1).ok()
+    })?;
+    partners.wait_in_step(1, PATIENT)?;
+    whole(&partners)
+}
+
+#[test]
 fn resync_copies_to_a_connected_partner_what_verify_has_marked() -> Result<()> {
     let partners = partners()?;
     fill(&mut partners.open(0, VOLUME)?, 0, 1000, 1)?;
