@@ -5,7 +5,7 @@ use mirror_core::resource::event::HostAccess;
 use mirror_core::state::{LocalDisk, PeerState};
 
 use crate::disk::{Disk, Stamp};
-use crate::node::{Standing, Word, node_of, peer_of};
+use crate::node::{Word, node_of, peer_of};
 use crate::reign::{Lineage, Reign};
 use crate::world::{Check, World};
 
@@ -89,44 +89,6 @@ impl World {
         Ok(())
     }
 
-    /// A node has heard from its source that it has everything.
-    fn copy_heard(&mut self, node: usize, source: usize, volume: usize) {
-        let now = self.truth.tick();
-        let let_go = self.nodes[node].volumes[volume].let_go;
-        let let_go = let_go.filter(|(reign, _)| self.nodes[source].reign == Some(*reign));
-        let it = &self.nodes[source].volumes[volume];
-        let standing = match self.nodes[source].reign {
-            None => Standing {
-                follows: it.follows,
-                through: it.through.or(Some(source)),
-                left: (it.left_at, it.left_step),
-                partial: it.partial,
-                power_lost: it.power_lost,
-                forgot_at: it.forgot_at,
-            },
-            // The Primary may go on without it from here on, if it does not hear that this was heard, or it has already.
-            reign => Standing {
-                follows: reign,
-                through: None,
-                left: let_go.map_or((now, self.steps), |(_, when)| when),
-                partial: false,
-                power_lost: false,
-                forgot_at: it.forgot_at,
-            },
-        };
-        self.nodes[node].volumes[volume].copied = Some(standing);
-    }
-
-    /// It has noted that durably, whether or not the source hears of it.
-    pub fn copy_noted(&mut self, node: usize, volume: usize, disk: LocalDisk) {
-        let it = &mut self.nodes[node].volumes[volume];
-        if let Some(standing) = it.copied.take_if(|_| disk == LocalDisk::UpToDate) {
-            (it.follows, it.partial, it.power_lost) = (standing.follows, standing.partial, standing.power_lost);
-            (it.through, (it.left_at, it.left_step)) = (standing.through, standing.left);
-            it.forgets(standing.forgot_at);
-        }
-    }
-
     /// Parts of an image will be newer than others.
     pub fn becomes_partial(&mut self, node: usize, volume: usize, from: Option<usize>) {
         let now = self.truth.tick();
@@ -176,7 +138,7 @@ impl World {
 
     /// Both ends are of the same connection. A node may have died since it was last heard of, or given the connection up,
     /// unnoticed: then what it has become since is not for the other one to say.
-    fn speaks_with(&self, node: usize, other: usize) -> bool {
+    pub fn speaks_with(&self, node: usize, other: usize) -> bool {
         self.nodes[node].links[peer_of(node, other)].conn == self.nodes[other].links[peer_of(other, node)].conn
     }
 

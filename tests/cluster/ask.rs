@@ -149,6 +149,9 @@ impl World {
 
     /// A mirror says something to its peer's mirror.
     pub fn ask_message(&mut self, node: usize, volume: usize, peer: usize, message: VolumeMessage) {
+        if matches!(message, VolumeMessage::SyncEnd { .. }) {
+            self.end_of_copy_said(node, volume, peer);
+        }
         self.ask_simple(
             node,
             volume,

@@ -9,6 +9,7 @@ mod answers;
 mod arguments;
 mod ask;
 mod bases;
+mod copies;
 mod decree;
 mod disk;
 mod faults;

@@ -13,6 +13,7 @@ use mirror_core::state::{LocalDisk, PeerState};
 use mirror_core::stream::{Credit, Intake, Outflow};
 
 use crate::ask::{Ask, Copying};
+use crate::copies::Standing;
 use crate::disk::{Disk, Stamp};
 use crate::operation::Operation;
 use crate::plan::{Plan, garbage};
@@ -32,23 +33,6 @@ pub enum Said {
     Mirror(usize, MirrorOutput, [PeerState; PEERS]),
     /// The resource.
     Resource(ResourceOutput),
-}
-
-/// How far an image follows a reign.
-#[derive(Clone, Copy, Debug)]
-pub struct Standing {
-    /// The reign.
-    pub follows: Option<usize>,
-    /// See `Volume::through`.
-    pub through: Option<usize>,
-    /// When, and at which step, the reign went on without it; 0: it has not.
-    pub left: (Moment, u64),
-    /// Parts of it are newer than others.
-    pub partial: bool,
-    /// It may have forgotten something.
-    pub power_lost: bool,
-    /// Of what came before this.
-    pub forgot_at: Moment,
 }
 
 /// One volume on one node.
@@ -116,6 +100,8 @@ pub struct Volume {
     pub renewed: bool,
     /// Which image it is: another one has another number.
     pub inode: u64,
+    /// By peer, the reign in which it last said that a copy to there was complete; `None`: as a Secondary.
+    pub end_said: [Option<usize>; PEERS],
     /// It has heard from its source that it has everything that the source had; not durable yet.
     pub copied: Option<Standing>,
     /// The reign that went on without it when all had been copied and its last word was under way, and when.
@@ -294,6 +280,7 @@ impl Volume {
             failed: false,
             renewed: false,
             inode: 1,
+            end_said: [None; PEERS],
             copied: None,
             let_go: None,
             word: Word::Keep,
