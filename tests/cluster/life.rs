@@ -131,7 +131,7 @@ impl World {
         let it = &mut self.nodes[node].volumes[volume];
         it.store.wipe();
         it.created = false;
-        (it.follows, it.partial, it.word) = (None, true, crate::node::Word::Worthless);
+        (it.follows, it.copied, it.partial, it.word) = (None, None, true, crate::node::Word::Worthless);
         it.disk = crate::disk::Disk::new(&crate::plan::garbage(&mut self.rng, it.disk.slots()));
         it.bad.clear();
     }
