@@ -76,20 +76,20 @@ impl Resource {
         if self.role == Role::Primary || theirs.role == Role::Primary {
             return false;
         }
-        let copied =
-            |lane: &&Lane, fresh: bool| (lane.stage != LaneStage::Parked || fresh) && !is_given_up(&lane.ruling);
-        let here = |lane: &Lane| {
-            let (ruling, volume) = (&lane.ruling, &mine.volumes[lane.ruling.mine]);
+        let loses = |lane: &Lane, node: &NodeIdentity, at: usize, others: Newer| {
+            let volume = &node.volumes[at];
             // Where the other's data are newer, somebody was Primary since; or this node's are gone with the metadata.
-            let last = mine.was_primary && (ruling.decision.newer != Newer::Theirs || volume.fresh);
-            let target = matches!(ruling.decision.verdict, Verdict::Target { .. });
-            target && last && !volume.acks_wait && copied(&lane, volume.fresh)
+            let last = node.was_primary && (lane.ruling.decision.newer != others || volume.fresh);
+            let copied = (lane.stage != LaneStage::Parked || volume.fresh) && !is_given_up(&lane.ruling);
+            last && !volume.acks_wait && copied
+        };
+        let here = |lane: &Lane| {
+            let target = matches!(lane.ruling.decision.verdict, Verdict::Target { .. });
+            target && loses(lane, mine, lane.ruling.mine, Newer::Theirs)
         };
         let there = |lane: &Lane| {
-            let (ruling, volume) = (&lane.ruling, &theirs.volumes[lane.ruling.theirs]);
-            let last = theirs.was_primary && (ruling.decision.newer != Newer::Mine || volume.fresh);
-            let source = matches!(ruling.decision.verdict, Verdict::Source { .. });
-            source && last && !volume.acks_wait && copied(&lane, volume.fresh)
+            let source = matches!(lane.ruling.decision.verdict, Verdict::Source { .. });
+            source && loses(lane, theirs, lane.ruling.theirs, Newer::Mine)
         };
         let told = (theirs.answers_lost || lanes.iter().any(there)) && self.keeps(Sabotage::LossTold);
         told || lanes.iter().any(here)

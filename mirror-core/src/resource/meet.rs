@@ -167,9 +167,12 @@ impl Resource {
     pub(super) fn note_in_step(&mut self, peer: usize, world: &dyn Volumes) {
         for at in 0..self.peers[peer].joined().map_or(0, |joined| joined.lanes.len()) {
             let lane = self.peers[peer].joined().map(|joined| &joined.lanes[at]);
-            let settled = lane.is_some_and(|lane| lane.stage == LaneStage::Up && self.lane_in_step(peer, lane, world));
-            if let Link::Joined(joined) = &mut self.peers[peer].link {
-                joined.lanes[at].was_in_step |= settled;
+            let settles =
+                |lane: &Lane| !lane.was_in_step && lane.stage == LaneStage::Up && self.lane_in_step(peer, lane, world);
+            if lane.is_some_and(settles)
+                && let Some(joined) = self.peers[peer].joined_mut()
+            {
+                joined.lanes[at].was_in_step = true;
             }
         }
     }

@@ -145,6 +145,14 @@ fn mended(stage: &mut Stage, good: Stamp) -> Step {
     )
 }
 
+/// It is mended, and can have the role then.
+fn takes_over_mended(mut stage: Stage, good: Stamp) -> Step {
+    mended(&mut stage, good)?;
+    stage.promote(1, false)?;
+    stage.read(1, 0, 3)?;
+    stage.until_whole()
+}
+
 /// The Primary is killed, or loses its power, and comes back: it was not the one that lacked something.
 fn marked_primary_dies(seed: u64) -> Step {
     let (mut stage, good) = marked(seed, 2)?;
@@ -155,10 +163,7 @@ fn marked_primary_dies(seed: u64) -> Step {
         false => Fault::Power { node: Some(0), down_us },
     })?;
     stage.until("it is back", |world| world.nodes[0].is_up())?;
-    mended(&mut stage, good)?;
-    stage.promote(1, false)?;
-    stage.read(1, 0, 3)?;
-    stage.until_whole()
+    takes_over_mended(stage, good)
 }
 
 /// The node with the rot cannot have the role before it is mended, and is as soon as the other is demoted.
@@ -169,10 +174,7 @@ fn marked_role_moves(seed: u64) -> Step {
     // Before the two have met again it does not know what it lacks, but that it may lack something.
     stage.pass(seed * 37 % 400)?;
     stage.refuses(Action::Promote { node: 1, force: false })?;
-    mended(&mut stage, good)?;
-    stage.promote(1, false)?;
-    stage.read(1, 0, 3)?;
-    stage.until_whole()
+    takes_over_mended(stage, good)
 }
 
 /// What one node has found another one mends.

@@ -6,14 +6,14 @@ use crate::config::PEERS_MAX;
 use crate::identity::{HISTORY_MAX, Meeting, NodeIdentity, Role, VolumeIdentity};
 use crate::stream::intake::VOLUMES_MAX;
 
-const FRESH: u8 = 1;
-const CRASHED_PRIMARY: u8 = 2;
-const ACKS_WAIT: u8 = 4;
 const BITS_TELL: u8 = 1;
 const WAS_PRIMARY: u8 = 2;
 const ANSWERS_LOST: u8 = 4;
 const NODE_FLAGS: u8 = BITS_TELL | WAS_PRIMARY | ANSWERS_LOST;
 
+const FRESH: u8 = 1;
+const CRASHED_PRIMARY: u8 = 2;
+const ACKS_WAIT: u8 = 4;
 const VOLUME_FLAGS: u8 = FRESH | CRASHED_PRIMARY | ACKS_WAIT;
 /// Bytes of a volume with an empty name and no list entries.
 const VOLUME_LEAST: usize = 2 + 8 + 2 + 8 + 8 + 4 + 4 + 8 + 8 + 32;
