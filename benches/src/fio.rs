@@ -1,12 +1,13 @@
 //! One run of fio's nbd engine against one server.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use blockmirror_tests::tool;
 use serde_json::Value;
 
-use crate::systems::{IMAGE_SIZE, System};
+use crate::systems::IMAGE_SIZE;
 
 /// A workload.
 pub struct Row {
@@ -35,8 +36,10 @@ pub struct Sample {
     pub cpu: f64,
 }
 
-const SMALL: u64 = 4 << 10;
-const LARGE: u64 = 1 << 20;
+/// A small request, in bytes.
+pub const SMALL: u64 = 4 << 10;
+/// A large request, in bytes.
+pub const LARGE: u64 = 1 << 20;
 
 /// Workloads of the plain servers.
 pub const PLAIN_ROWS: [Row; 6] = [
@@ -107,12 +110,37 @@ impl Row {
     }
 }
 
-/// Run `row` against `system` for `seconds`, after a moment of warming up that counts for nothing.
-pub fn run(row: &Row, system: &System, seconds: f64) -> Result<Sample> {
-    once(row, system, &["--runtime=200ms"])?;
-    let before = system.cpu_time()?;
-    let report = once(row, system, &[&format!("--runtime={:.0}ms", seconds * 1e3)])?;
-    let cpu = system.cpu_time()?.saturating_sub(before);
+/// What can be measured: something with a URI that costs processor time.
+pub trait Target {
+    /// Where clients connect.
+    fn uri(&self) -> &str;
+    /// Processor time of the server so far.
+    fn cpu_time(&self) -> Result<Duration>;
+}
+
+/// Run `row` against `target` for `seconds`, after a moment of warming up that counts for nothing.
+pub fn run(row: &Row, target: &dyn Target, seconds: f64) -> Result<Sample> {
+    let uri = format!("--uri={}", target.uri());
+    let engine = ["--ioengine=nbd", &uri];
+    once(row, &engine, 0.2)?;
+    let before = target.cpu_time()?;
+    let report = once(row, &engine, seconds)?;
+    let cpu = target.cpu_time()?.saturating_sub(before);
+    sample(row, &report, cpu)
+}
+
+/// Run `row` on an image itself, by io_uring: what the storage can do without a server.
+pub fn run_on_image(row: &Row, image: &Path, direct: bool, seconds: f64) -> Result<Sample> {
+    let (file, direct) = (
+        format!("--filename={}", image.display()),
+        format!("--direct={}", u8::from(direct)),
+    );
+    let engine = ["--ioengine=io_uring", &file, &direct];
+    once(row, &engine, 0.2)?;
+    sample(row, &once(row, &engine, seconds)?, Duration::ZERO)
+}
+
+fn sample(row: &Row, report: &Value, cpu: Duration) -> Result<Sample> {
     let job = &report["jobs"][0];
     ensure!(job["error"] == 0, "fio reports error {}", job["error"]);
     let side = &job[if row.pattern.ends_with("read") { "read" } else { "write" }];
@@ -128,23 +156,25 @@ pub fn run(row: &Row, system: &System, seconds: f64) -> Result<Sample> {
     })
 }
 
-fn once(row: &Row, system: &System, more: &[&str]) -> Result<Value> {
+fn once(row: &Row, engine: &[&str], seconds: f64) -> Result<Value> {
     let (pattern, block, depth) = (
         format!("--rw={}", row.pattern),
         format!("--bs={}", row.block),
         format!("--iodepth={}", row.depth),
     );
-    let (uri, size) = (format!("--uri={}", system.uri), format!("--size={IMAGE_SIZE}"));
+    let (size, runtime) = (
+        format!("--size={IMAGE_SIZE}"),
+        format!("--runtime={:.0}ms", seconds * 1e3),
+    );
     let usual = [
         "--name=row",
         "--thread",
-        "--ioengine=nbd",
         "--time_based",
         "--norandommap",
         "--randrepeat=0",
         "--output-format=json",
     ];
-    let arguments = [&usual[..], &[&pattern, &block, &depth, &uri, &size], more].concat();
+    let arguments = [&usual[..], &[&pattern, &block, &depth, &size, &runtime], engine].concat();
     let text = tool::check("fio", &arguments, Duration::from_secs(120))?;
     let start = text.find('{').context("fio printed no report")?;
     Ok(serde_json::from_str(&text[start..])?)

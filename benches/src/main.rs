@@ -1,5 +1,6 @@
 //! `scripts/bench`: blockmirror beside nbdkit and QEMU, on equal images, in one interleaved run. With `--failover` how long
-//! hosts are without their volume when the role moves ([`failover`]), with `--resync` what a resync costs ([`resync`]).
+//! hosts are without their volume when the role moves ([`failover`]), with `--resync` what a resync costs ([`resync`]), with
+//! `--exports` plain exports beside every other server over every transport ([`exports`]).
 //!
 //! Every row is run for every server before the next round begins, in an order that rotates, so that a slow minute
 //! of the machine hits all of them alike. Half of the rounds run with the servers started in the order of the columns,
@@ -7,6 +8,8 @@
 //! has them up to a tenth. Figures are medians over the rounds. The images lie in memory (tmpfs) and the clients come over
 //! Unix sockets: what is measured is the server, not the disk or the network.
 
+mod exports;
+mod figures;
 mod fio;
 mod qmp;
 mod report;
@@ -23,6 +26,7 @@ use resync::{Part, Scale, wire};
 use systems::{Group, Start, System};
 
 const USAGE: &str = "usage: bench [--short] [--rounds N] [--seconds N] [--only plain|mirror]
+       bench --exports [--short] [--rounds N] [--seconds N] [--scene NAME]... [--row TEXT]...
        bench --failover [--short]
        bench --resync|--resync-speed|--resync-hosts|--resync-crash [--short]";
 
@@ -37,6 +41,9 @@ struct Options {
     only: Option<Group>,
     measured: Measured,
     short: bool,
+    /// For [`Measured::Exports`].
+    scenes: Vec<String>,
+    rows: Vec<String>,
 }
 
 /// What the figures are of.
@@ -44,6 +51,8 @@ struct Options {
 enum Measured {
     /// Requests, against other servers.
     Requests,
+    /// Requests of plain exports, in more ways.
+    Exports,
     /// How long hosts are without their volume.
     Failover,
     /// What a resync moves, how fast, and what hosts feel of it.
@@ -60,6 +69,7 @@ fn main() -> Result<()> {
     let options = options(std::env::args().skip(1))?;
     match options.measured {
         Measured::Requests => compare(&options),
+        Measured::Exports => compare_exports(options),
         Measured::Failover => {
             let (switchovers, takeovers, silences) = if options.short { FAILOVERS_SHORT } else { FAILOVERS };
             println!("{}", failover::run(switchovers, takeovers, silences)?);
@@ -88,7 +98,7 @@ fn compare(options: &Options) -> Result<()> {
         "{} rounds, {} s per run, medians; images on tmpfs, Unix sockets",
         options.rounds, options.seconds
     );
-    println!("machine: {} processors, Linux {}\n", processors()?, kernel()?);
+    print_machine()?;
     let mut missed = Vec::new();
     if options.only != Some(Group::Mirror) {
         let (names, samples) = measure(&systems::PLAIN_SYSTEMS, &fio::PLAIN_ROWS, options)?;
@@ -99,6 +109,27 @@ fn compare(options: &Options) -> Result<()> {
         missed.extend(report::mirrors(&names, &samples));
     }
     report::goals(&missed);
+    Ok(())
+}
+
+fn compare_exports(options: Options) -> Result<()> {
+    println!(
+        "{} rounds, {} s per run of fio, medians",
+        options.rounds, options.seconds
+    );
+    print_machine()?;
+    let goals = exports::run(&exports::Scope {
+        rounds: options.rounds,
+        seconds: options.seconds,
+        scenes: options.scenes,
+        rows: options.rows,
+    })?;
+    report::goals(&goals);
+    Ok(())
+}
+
+fn print_machine() -> Result<()> {
+    println!("machine: {} processors, Linux {}\n", processors()?, kernel()?);
     Ok(())
 }
 
@@ -147,6 +178,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         only: None,
         measured: Measured::Requests,
         short: false,
+        scenes: Vec::new(),
+        rows: Vec::new(),
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().context(USAGE);
@@ -156,6 +189,9 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--resync-speed" => options.measured = Measured::Resync(&[Part::Speed]),
             "--resync-hosts" => options.measured = Measured::Resync(&[Part::Hosts]),
             "--resync-crash" => options.measured = Measured::Resync(&[Part::Crash]),
+            "--exports" => options.measured = Measured::Exports,
+            "--scene" => options.scenes.push(value()?),
+            "--row" => options.rows.push(value()?),
             "--failover" => options.measured = Measured::Failover,
             "--rounds" => options.rounds = value()?.parse()?,
             "--seconds" => options.seconds = value()?.parse()?,

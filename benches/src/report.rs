@@ -1,6 +1,7 @@
 //! Tables and goals.
 
 use crate::Samples;
+use crate::figures::{grouped, median, ratio};
 use crate::fio::{MIRROR_ROWS, PLAIN_ROWS, Row, Sample};
 use crate::systems::{FOREIGN, NBDKIT, NO_PEER, PLAIN, TO_NBDKIT, TO_PARTNER, TO_PLAIN};
 
@@ -52,16 +53,17 @@ pub fn mirrors(systems: &[&str], samples: &Samples) -> Vec<Goal> {
 
 /// One promise and its figure.
 pub struct Goal {
-    row: &'static str,
+    row: String,
     what: String,
     ratio: f64,
     wanted: f64,
 }
 
 impl Goal {
-    fn new(row: &Row, what: &str, ratio: f64, wanted: f64) -> Self {
+    /// That `ratio`, which is described by `what`, is at least `wanted`.
+    pub fn new(row: &Row, what: &str, ratio: f64, wanted: f64) -> Self {
         Self {
-            row: row.name,
+            row: row.name.to_owned(),
             what: what.to_owned(),
             ratio,
             wanted,
@@ -138,73 +140,10 @@ fn table(
     println!();
 }
 
-fn throughput(row: &Row, samples: &[Sample]) -> f64 {
+/// Requests per second, or megabytes where those count.
+pub fn throughput(row: &Row, samples: &[Sample]) -> f64 {
     median(
         samples,
         |sample| if row.is_large() { sample.megabytes } else { sample.iops },
     )
-}
-
-/// The median of the ratios of each round: what slows the machine down for a while slows both sides of a ratio.
-fn ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
-    middle(ours.iter().zip(theirs).map(|(ours, theirs)| ours.iops / theirs.iops))
-}
-
-fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
-    middle(samples.iter().map(figure))
-}
-
-fn middle(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() {
-        0 => 0.0,
-        length if length % 2 == 1 => figures[middle],
-        _ => f64::midpoint(figures[middle - 1], figures[middle]),
-    }
-}
-
-/// With the thousands set apart.
-fn grouped(figure: f64) -> String {
-    let digits = format!("{figure:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        let of = |values: &[f64]| {
-            let samples: Vec<Sample> = values
-                .iter()
-                .map(|v| Sample {
-                    iops: *v,
-                    megabytes: 0.0,
-                    p50: 0.0,
-                    p99: 0.0,
-                    cpu: 0.0,
-                })
-                .collect();
-            median(&samples, |sample| sample.iops)
-        };
-        assert_eq!((of(&[3.0, 1.0, 2.0]), of(&[1.0, 4.0]), of(&[])), (2.0, 2.5, 0.0));
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        assert_eq!(
-            (grouped(12.4), grouped(1234.0), grouped(145_000.0)),
-            ("12".into(), "1 234".into(), "145 000".into())
-        );
-    }
 }

@@ -14,6 +14,7 @@ use blockmirror_tests::scratch::Scratch;
 use blockmirror_tests::wait::{PATIENT, PROMPT};
 use serde_json::json;
 
+use crate::fio::Target;
 use crate::qmp::Qmp;
 
 /// Size of every image, all of it allocated.
@@ -33,7 +34,7 @@ pub struct System {
     /// Its name in the tables.
     pub name: &'static str,
     /// Where fio connects.
-    pub uri: String,
+    uri: String,
     server: Server,
     /// Dropped after the server.
     _leg: Option<Leg>,
@@ -100,9 +101,13 @@ pub fn start(starts: &[Start], reversed: bool) -> Result<Vec<System>> {
     Ok(systems)
 }
 
-impl System {
-    /// Processor time of the server under test, not of its remote leg.
-    pub fn cpu_time(&self) -> Result<Duration> {
+impl Target for System {
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Of the server under test, not of its remote leg.
+    fn cpu_time(&self) -> Result<Duration> {
         match &self.server {
             Server::Node(node) => node.process().context("it is not running")?.cpu_time(),
             Server::Partners(partners) => partners.nodes[0].process().context("it is not running")?.cpu_time(),
@@ -110,7 +115,9 @@ impl System {
             Server::Process(process) => process.cpu_time(),
         }
     }
+}
 
+impl System {
     fn new(name: &'static str, uri: String, server: Server, leg: Option<Leg>, scratch: Scratch) -> Self {
         Self {
             name,
