@@ -14,6 +14,7 @@ mod mirror;
 mod on_disconnect;
 mod partners;
 mod power_cut;
+mod protocol;
 mod resync;
 mod serve;
 mod shutdown;

@@ -4,7 +4,8 @@
 //! - [`pair`]: a primary, a link and a remote leg.
 //! - [`foreign`]: other people's NBD servers, as remote legs.
 //! - [`relay`]: a link between two sockets that can be cut, stalled, delayed and throttled.
-//! - [`raw`]: NBD spoken by hand, byte by byte, independent of the project's own codec.
+//! - [`raw`]: NBD spoken by hand, byte by byte, independent of the project's own codec. [`dialogue`]: in every style of
+//!   reply, each of which is judged by the rules of the protocol.
 //! - [`partners`]: two daemons that are partners, by Unix sockets or in network namespaces ([`namespaces`]).
 //! - [`crash`]: rounds of kill -9 under that load. [`chaos`]: of every trouble, with takeovers, between partners.
 //!   [`power`]: of power cuts of both partners.
@@ -22,6 +23,7 @@ pub mod chaos;
 pub mod compare;
 pub mod config;
 pub mod crash;
+pub mod dialogue;
 pub mod failover;
 pub mod foreign;
 pub mod load;

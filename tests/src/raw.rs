@@ -121,6 +121,14 @@ impl Raw {
         }
     }
 
+    /// The same connection once more, to send from another thread.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self::over(match &self.stream {
+            Stream::Unix(stream) => Stream::Unix(stream.try_clone()?),
+            Stream::Tcp(stream) => Stream::Tcp(stream.try_clone()?),
+        }))
+    }
+
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.stream {
@@ -155,6 +163,16 @@ impl Raw {
                 Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
             }
         }
+    }
+
+    /// Whether the server closes the connection without saying anything more.
+    pub fn ends(&mut self) -> Result<bool> {
+        let mut buffer = [0; 1];
+        let received = match &mut self.stream {
+            Stream::Unix(stream) => stream.read(&mut buffer),
+            Stream::Tcp(stream) => stream.read(&mut buffer),
+        };
+        Ok(received.context("waiting for the end")? == 0)
     }
 
     /// Reads the greeting, answers with these client flags.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod promises;
+mod protocol;
 mod purity;
 mod rust_rules;
 mod scenarios;

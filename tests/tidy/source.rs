@@ -70,7 +70,7 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<Source>) {
             if !SKIPPED.contains(&name.as_str()) {
                 walk(root, &path, found);
             }
-        } else if name != "Cargo.lock"
+        } else if !["Cargo.lock", ".git"].contains(&name.as_str())
             && let Ok(text) = fs::read_to_string(&path)
         {
             let path = path

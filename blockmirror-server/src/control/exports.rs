@@ -82,7 +82,8 @@ fn export_info(volume: &Volume, size: u64, access: HostAccess) -> ExportInfo {
     ExportInfo {
         name: volume.export.clone(),
         description: volume.description.clone(),
-        size,
+        // What is behind the last whole block cannot be asked for.
+        size: size - size % u64::from(volume.minimum_block),
         flags,
         block_sizes: BlockSizes {
             minimum: volume.minimum_block,
@@ -195,8 +196,12 @@ pub(super) mod tests {
         let mut volume = roster.look().volume("db").unwrap().config.clone();
         for minimum in [1, 512, 4096] {
             volume.minimum_block = minimum;
-            let info = export_info(&volume, 1 << 30, HostAccess::ReadWrite);
+            let info = export_info(&volume, (1 << 30) + 512, HostAccess::ReadWrite);
             assert!(info.block_sizes.are_valid(1 << 30));
+            assert!(
+                info.size >= 1 << 30 && info.size.is_multiple_of(u64::from(minimum)),
+                "{minimum}"
+            );
         }
         volume.read_only = true;
         let flags = export_info(&volume, 1 << 20, HostAccess::ReadWrite).flags;
