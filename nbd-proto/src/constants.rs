@@ -10,10 +10,14 @@ pub const OLDSTYLE_MAGIC: u64 = 0x0000_4202_8186_1253;
 pub const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 /// Starts every request of the transmission phase.
 pub const REQUEST_MAGIC: u32 = 0x2560_9513;
+/// Starts every request once extended headers were negotiated.
+pub const EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
 /// Starts a simple reply.
 pub const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 /// Starts a structured reply chunk.
 pub const CHUNK_MAGIC: u32 = 0x668e_33ef;
+/// Starts every reply once extended headers were negotiated.
+pub const EXTENDED_CHUNK_MAGIC: u32 = 0x6e8a_278c;
 
 /// Bytes of the server's greeting: two magics and the handshake flags.
 pub const GREETING_LENGTH: usize = 18;
@@ -27,12 +31,16 @@ pub const OPTION_REPLY_HEADER_LENGTH: usize = 20;
 pub const EXPORT_NAME_REPLY_LENGTH: usize = 10;
 /// Zeroes that follow them unless both sides agreed on `NO_ZEROES`.
 pub const EXPORT_NAME_PADDING: usize = 124;
-/// Bytes of a request header.
+/// Bytes of a compact request header.
 pub const REQUEST_LENGTH: usize = 28;
+/// Bytes of an extended request header.
+pub const EXTENDED_REQUEST_LENGTH: usize = 32;
 /// Bytes of a simple reply header.
 pub const SIMPLE_REPLY_LENGTH: usize = 16;
 /// Bytes of a structured chunk header.
 pub const CHUNK_HEADER_LENGTH: usize = 20;
+/// Bytes of an extended chunk header.
+pub const EXTENDED_CHUNK_HEADER_LENGTH: usize = 32;
 
 /// Longest string (name, description, error text) the protocol allows, in bytes.
 pub const MAX_STRING: usize = 4096;
@@ -56,6 +64,12 @@ pub const REPLY_BYTES_PER_CALL: usize = 64 * 1024;
 pub const MAX_INFO_REPLY: usize = 8192;
 /// Most replies to one INFO or GO option the client reads before the final one.
 pub const MAX_INFO_REPLIES: u32 = 64;
+/// Most metadata contexts one connection may select, and most queries one option may carry. A server has a few.
+pub const MAX_CONTEXTS: usize = 64;
+/// Most bytes of the data of one LIST_META_CONTEXT or SET_META_CONTEXT: an export's name and queries.
+pub const MAX_CONTEXT_QUERY: usize = 64 * 1024;
+/// Most extents of one block status chunk (the protocol's own number).
+pub const MAX_STATUS_EXTENTS: u32 = 1 << 20;
 /// Most exports the client reads from one LIST.
 pub const MAX_LISTED_EXPORTS: usize = 10_000;
 /// Most bytes of names and descriptions the client keeps from one LIST.
@@ -105,6 +119,8 @@ pub mod command {
     pub const CACHE: u16 = 5;
     /// Make a range read back as zeroes.
     pub const WRITE_ZEROES: u16 = 6;
+    /// Describe a range in the metadata contexts that were selected.
+    pub const BLOCK_STATUS: u16 = 7;
 }
 
 /// Types of structured reply chunks.
@@ -115,6 +131,10 @@ pub mod chunk {
     pub const OFFSET_DATA: u16 = 1;
     /// Offset and a length that reads as zeroes.
     pub const OFFSET_HOLE: u16 = 2;
+    /// A metadata context and its extents, in 32 bits.
+    pub const BLOCK_STATUS: u16 = 5;
+    /// A metadata context and its extents, in 64 bits. Only with extended headers.
+    pub const BLOCK_STATUS_EXT: u16 = 6;
     /// Set in every type that reports an error.
     pub const ERROR_BIT: u16 = 1 << 15;
     /// An error and its text.

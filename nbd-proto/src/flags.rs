@@ -38,7 +38,7 @@ bitflags! {
         const SEND_TRIM = 1 << 5;
         /// WRITE_ZEROES and its NO_HOLE flag are served.
         const SEND_WRITE_ZEROES = 1 << 6;
-        /// The DF command flag is served. Only with structured replies.
+        /// The DF command flag is served. Only with structured replies or extended headers.
         const SEND_DF = 1 << 7;
         /// A flush on one connection covers all of them.
         const CAN_MULTI_CONN = 1 << 8;
@@ -48,6 +48,8 @@ bitflags! {
         const SEND_CACHE = 1 << 10;
         /// The FAST_ZERO command flag is served.
         const SEND_FAST_ZERO = 1 << 11;
+        /// BLOCK_STATUS takes a payload that names the contexts wanted. Only with extended headers.
+        const BLOCK_STATUS_PAYLOAD = 1 << 12;
     }
 
     /// Modifiers of one request.

@@ -3,8 +3,8 @@
 use alloc::string::String;
 
 use crate::constants::{
-    CHUNK_MAGIC, GREETING_MAGIC, MAX_LISTED_BYTES, MAX_LISTED_EXPORTS, MAX_OPTIONS, MAX_STRING, OPTION_MAGIC,
-    OPTION_REPLY_MAGIC, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC,
+    CHUNK_MAGIC, EXTENDED_CHUNK_MAGIC, EXTENDED_REQUEST_MAGIC, GREETING_MAGIC, MAX_LISTED_BYTES, MAX_LISTED_EXPORTS,
+    MAX_OPTIONS, MAX_STRING, OPTION_MAGIC, OPTION_REPLY_MAGIC, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC,
 };
 use crate::option::OptionCode;
 
@@ -133,6 +133,12 @@ pub enum PeerMisbehaved {
         /// As the server told it.
         maximum_payload: u32,
     },
+    /// A metadata context too short for its own fields.
+    #[error("a metadata context of {length} bytes has no room for its number and a name")]
+    ContextTruncated {
+        /// Bytes of the reply.
+        length: usize,
+    },
     /// A string longer than the protocol allows.
     #[error("{what} of {length} bytes; the limit is {MAX_STRING}")]
     StringTooLong {
@@ -152,10 +158,27 @@ pub enum PeerMisbehaved {
     /// A request did not start with its magic.
     #[error("a request starts with {0:#010x} instead of {REQUEST_MAGIC:#010x}: the client lost its place")]
     BadRequestMagic(u32),
+    /// An extended request did not start with its magic.
+    #[error(
+        "a request starts with {0:#010x} instead of {EXTENDED_REQUEST_MAGIC:#010x}, which extended headers ask for: \
+         the client lost its place"
+    )]
+    BadExtendedRequestMagic(u32),
+    /// A payload longer than anything that was offered.
+    #[error("a request announces a payload of {length} bytes; the limit is {limit}")]
+    PayloadTooLong {
+        /// Bytes announced.
+        length: u64,
+        /// Most bytes a payload may have.
+        limit: u64,
+    },
 
     // A server, in the transmission phase.
     /// Neither a simple reply nor a chunk.
-    #[error("a reply starts with {0:#010x} instead of {SIMPLE_REPLY_MAGIC:#010x} or {CHUNK_MAGIC:#010x}")]
+    #[error(
+        "a reply starts with {0:#010x} instead of {SIMPLE_REPLY_MAGIC:#010x}, {CHUNK_MAGIC:#010x} or \
+         {EXTENDED_CHUNK_MAGIC:#010x}"
+    )]
     BadReplyMagic(u32),
     /// A chunk though structured replies were not negotiated.
     #[error("a structured reply came, but structured replies were not negotiated")]
@@ -172,7 +195,7 @@ pub enum PeerMisbehaved {
         /// Type on the wire.
         kind: u16,
         /// Bytes announced.
-        length: u32,
+        length: u64,
     },
     /// An empty chunk that is not the last of its reply.
     #[error("a chunk without content must be the last of its reply")]
@@ -191,6 +214,17 @@ pub enum PeerMisbehaved {
     /// An error chunk that reports success.
     #[error("an error chunk carries error 0")]
     ErrorChunkWithoutError,
+    /// A block status whose number of extents is not the one it announces.
+    #[error("a block status announces {announced} extents and carries {carried}")]
+    WrongExtentCount {
+        /// As its own field says.
+        announced: u32,
+        /// As its length says.
+        carried: usize,
+    },
+    /// An extent of no length.
+    #[error("a block status has an extent of length 0")]
+    EmptyExtent,
     /// A hole of no length.
     #[error("a hole chunk of length 0")]
     EmptyHole,

@@ -15,12 +15,20 @@ pub enum OptionCode {
     Abort,
     /// Name all exports.
     List,
+    /// Go on inside TLS.
+    StartTls,
     /// Describe an export.
     Info,
     /// Describe an export and begin.
     Go,
     /// Answer READ in chunks from now on.
     StructuredReply,
+    /// Name the metadata contexts of an export.
+    ListMetaContext,
+    /// Choose metadata contexts for BLOCK_STATUS.
+    SetMetaContext,
+    /// Headers with 64-bit lengths, both ways, from the transmission phase on.
+    ExtendedHeaders,
     /// Leave NBD for a replication stream between two blockmirrors; a vendor's option.
     Upgrade,
     /// Any option this crate does not speak.
@@ -34,9 +42,13 @@ impl OptionCode {
             1 => Self::ExportName,
             2 => Self::Abort,
             3 => Self::List,
+            5 => Self::StartTls,
             6 => Self::Info,
             7 => Self::Go,
             8 => Self::StructuredReply,
+            9 => Self::ListMetaContext,
+            10 => Self::SetMetaContext,
+            11 => Self::ExtendedHeaders,
             UPGRADE_OPTION => Self::Upgrade,
             other => Self::Other(other),
         }
@@ -48,9 +60,13 @@ impl OptionCode {
             Self::ExportName => 1,
             Self::Abort => 2,
             Self::List => 3,
+            Self::StartTls => 5,
             Self::Info => 6,
             Self::Go => 7,
             Self::StructuredReply => 8,
+            Self::ListMetaContext => 9,
+            Self::SetMetaContext => 10,
+            Self::ExtendedHeaders => 11,
             Self::Upgrade => UPGRADE_OPTION,
             Self::Other(value) => value,
         }
@@ -63,9 +79,13 @@ impl fmt::Display for OptionCode {
             Self::ExportName => f.write_str("EXPORT_NAME"),
             Self::Abort => f.write_str("ABORT"),
             Self::List => f.write_str("LIST"),
+            Self::StartTls => f.write_str("STARTTLS"),
             Self::Info => f.write_str("INFO"),
             Self::Go => f.write_str("GO"),
             Self::StructuredReply => f.write_str("STRUCTURED_REPLY"),
+            Self::ListMetaContext => f.write_str("LIST_META_CONTEXT"),
+            Self::SetMetaContext => f.write_str("SET_META_CONTEXT"),
+            Self::ExtendedHeaders => f.write_str("EXTENDED_HEADERS"),
             Self::Upgrade => f.write_str("the upgrade to a replication stream"),
             Self::Other(value) => write!(f, "option {value}"),
         }
@@ -102,6 +122,9 @@ pub enum OptionError {
     /// `NBD_REP_ERR_TOO_BIG`.
     #[error("the server found the option or its answer too big")]
     TooBig,
+    /// `NBD_REP_ERR_EXT_HEADER_REQD`.
+    #[error("the server requires extended headers")]
+    ExtendedHeadersRequired,
     /// An error this crate does not know, bit 31 included.
     #[error("the server refused with unknown error {0:#010x}")]
     Other(u32),
@@ -122,6 +145,7 @@ impl OptionError {
             7 => Self::Shutdown,
             8 => Self::BlockSizeRequired,
             9 => Self::TooBig,
+            10 => Self::ExtendedHeadersRequired,
             _ => Self::Other(value),
         }
     }
@@ -138,6 +162,7 @@ impl OptionError {
                 Self::Shutdown => 7,
                 Self::BlockSizeRequired => 8,
                 Self::TooBig => 9,
+                Self::ExtendedHeadersRequired => 10,
                 Self::Other(value) => value,
             }
     }
@@ -149,6 +174,7 @@ pub(crate) enum ReplyType {
     Ack,
     Server,
     Info,
+    MetaContext,
     /// Grants [`OptionCode::Upgrade`]; a vendor's type.
     Upgrade,
     Error(OptionError),
@@ -162,6 +188,7 @@ impl ReplyType {
             1 => Self::Ack,
             2 => Self::Server,
             3 => Self::Info,
+            4 => Self::MetaContext,
             UPGRADE_REPLY => Self::Upgrade,
             value if value & ERROR_BIT != 0 => Self::Error(OptionError::from_wire(value)),
             other => Self::Unknown(other),
@@ -173,6 +200,7 @@ impl ReplyType {
             Self::Ack => 1,
             Self::Server => 2,
             Self::Info => 3,
+            Self::MetaContext => 4,
             Self::Upgrade => UPGRADE_REPLY,
             Self::Error(error) => error.to_wire(),
             Self::Unknown(value) => value,

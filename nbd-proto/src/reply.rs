@@ -1,25 +1,25 @@
-//! Replies of the transmission phase: simple replies and structured chunks, both ways.
+//! Replies of the transmission phase: simple replies, structured and extended chunks, both ways.
 //!
-//! Encoding gives fixed arrays that are sent in front of data the caller holds elsewhere. Decoding goes in two steps, as
-//! the bytes arrive: [`ReplyHeader::decode`] from the front of the stream, then, for the chunks that have a fixed
-//! payload, [`decode_hole`], [`decode_offset`] and [`ErrorChunk::decode`].
+//! Encoding ([`ReplyTo`]) gives fixed messages that are sent in front of data the caller holds elsewhere. Decoding goes
+//! in two steps, as the bytes arrive: [`ReplyHeader::decode`] from the front of the stream, then, by the kind of chunk,
+//! [`decode_hole`], [`decode_offset`], [`ErrorChunk::decode`] and [`decode_status`].
+
+mod encode;
 
 use alloc::string::String;
-use alloc::vec::Vec;
+
+pub use encode::{Encoded, ReplyTo, simple_reply};
 
 use crate::constants::{
-    CHUNK_HEADER_LENGTH, CHUNK_MAGIC, MAX_ERROR_CHUNK, MAX_STRING, SIMPLE_REPLY_LENGTH, SIMPLE_REPLY_MAGIC, chunk,
+    CHUNK_HEADER_LENGTH, CHUNK_MAGIC, EXTENDED_CHUNK_HEADER_LENGTH, EXTENDED_CHUNK_MAGIC, EXTENDED_REQUEST_LENGTH,
+    MAX_ERROR_CHUNK, MAX_STRING, REQUEST_LENGTH, SIMPLE_REPLY_LENGTH, SIMPLE_REPLY_MAGIC, chunk,
 };
 use crate::error::NbdError;
 use crate::flags::ReplyFlags;
 use crate::misbehaved::PeerMisbehaved;
-use crate::reader::{Fields, Reader, Truncated, truncated};
-use crate::writer::Writer;
-
-/// Bytes of an [`offset_data_header`], the data not included.
-pub const OFFSET_DATA_HEADER_LENGTH: usize = CHUNK_HEADER_LENGTH + OFFSET_LENGTH as usize;
-/// Bytes of a [`hole_chunk`].
-pub const HOLE_CHUNK_LENGTH: usize = CHUNK_HEADER_LENGTH + HOLE_PAYLOAD as usize;
+use crate::reader::{Fields, Reader, Truncated};
+use crate::status;
+pub use crate::status::decode_status;
 
 /// Bytes of the offset that starts the payload of a data chunk.
 const OFFSET_LENGTH: u32 = 8;
@@ -27,6 +27,42 @@ const OFFSET_LENGTH: u32 = 8;
 const HOLE_PAYLOAD: u32 = 12;
 /// Bytes of an error chunk's payload without its text: error and text length.
 const ERROR_FIELDS: u32 = 6;
+
+/// How the two sides talk in the transmission phase: what was negotiated of STRUCTURED_REPLY and EXTENDED_HEADERS, of
+/// which the latter counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyStyle {
+    /// Compact requests, simple replies.
+    #[default]
+    Simple,
+    /// Compact requests; READ and BLOCK_STATUS are answered in structured chunks, other commands may be.
+    Structured,
+    /// Extended requests, extended chunks for everything.
+    Extended,
+}
+
+impl ReplyStyle {
+    /// Bytes of a request header.
+    pub fn request_length(self) -> usize {
+        match self {
+            Self::Simple | Self::Structured => REQUEST_LENGTH,
+            Self::Extended => EXTENDED_REQUEST_LENGTH,
+        }
+    }
+
+    /// Bytes of a chunk header.
+    pub fn chunk_header_length(self) -> usize {
+        match self {
+            Self::Simple | Self::Structured => CHUNK_HEADER_LENGTH,
+            Self::Extended => EXTENDED_CHUNK_HEADER_LENGTH,
+        }
+    }
+
+    /// Whether replies come in chunks, so that READ can have holes, errors text, and BLOCK_STATUS is possible.
+    pub fn has_chunks(self) -> bool {
+        self != Self::Simple
+    }
+}
 
 /// The start of a reply, as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +74,7 @@ pub enum ReplyHeader {
         /// `None`: it succeeded.
         error: Option<NbdError>,
     },
-    /// A structured chunk; `length` bytes of payload follow.
+    /// A structured or extended chunk; `length` bytes of payload follow.
     Chunk {
         /// Whether it is the last of its reply.
         flags: ReplyFlags,
@@ -48,6 +84,8 @@ pub enum ReplyHeader {
         cookie: u64,
         /// Bytes of payload. Already checked against what `kind` can have.
         length: u32,
+        /// The request's offset, which extended headers echo. `None`: a structured chunk.
+        offset: Option<u64>,
     },
 }
 
@@ -60,6 +98,10 @@ pub enum ChunkKind {
     OffsetData,
     /// An offset and a length that reads as zeroes (12 bytes).
     OffsetHole,
+    /// A metadata context and its extents in 32 bits: [`decode_status`].
+    BlockStatus,
+    /// A metadata context and its extents in 64 bits: [`decode_status`].
+    BlockStatusExt,
     /// An error and its text.
     Error,
     /// An error, its text, and the offset where it happened.
@@ -77,72 +119,6 @@ pub struct ErrorChunk {
     pub message: String,
     /// Where, if told.
     pub offset: Option<u64>,
-}
-
-/// A simple reply. For a READ that succeeded its data goes directly behind.
-pub fn simple_reply(cookie: u64, error: Option<NbdError>) -> [u8; SIMPLE_REPLY_LENGTH] {
-    let mut bytes = [0; SIMPLE_REPLY_LENGTH];
-    Writer::new(&mut bytes)
-        .u32(SIMPLE_REPLY_MAGIC)
-        .u32(error.map_or(0, NbdError::to_wire))
-        .u64(cookie)
-        .finish();
-    bytes
-}
-
-/// A chunk header; `length` bytes of payload go directly behind.
-pub fn chunk_header(flags: ReplyFlags, kind: ChunkKind, cookie: u64, length: u32) -> [u8; CHUNK_HEADER_LENGTH] {
-    let mut bytes = [0; CHUNK_HEADER_LENGTH];
-    put_chunk_header(&mut bytes, flags, kind, cookie, length).finish();
-    bytes
-}
-
-/// Everything of a data chunk but the data: `length` bytes of it, at least one, go directly behind.
-///
-/// `offset` counts from the start of the export. `length` must leave room for the offset in the chunk's own length,
-/// which every length up to a sane maximum payload does.
-pub fn offset_data_header(cookie: u64, flags: ReplyFlags, offset: u64, length: u32) -> [u8; OFFSET_DATA_HEADER_LENGTH] {
-    let mut bytes = [0; OFFSET_DATA_HEADER_LENGTH];
-    let payload = length.saturating_add(OFFSET_LENGTH);
-    put_chunk_header(&mut bytes, flags, ChunkKind::OffsetData, cookie, payload)
-        .u64(offset)
-        .finish();
-    bytes
-}
-
-/// A chunk that says `length` bytes at `offset` read as zeroes. `length` must not be 0.
-pub fn hole_chunk(cookie: u64, flags: ReplyFlags, offset: u64, length: u32) -> [u8; HOLE_CHUNK_LENGTH] {
-    let mut bytes = [0; HOLE_CHUNK_LENGTH];
-    put_chunk_header(&mut bytes, flags, ChunkKind::OffsetHole, cookie, HOLE_PAYLOAD)
-        .u64(offset)
-        .u32(length)
-        .finish();
-    bytes
-}
-
-/// The chunk that ends a reply without saying more: the answer to anything that succeeded and reads nothing.
-pub fn none_chunk(cookie: u64) -> [u8; CHUNK_HEADER_LENGTH] {
-    chunk_header(ReplyFlags::DONE, ChunkKind::None, cookie, 0)
-}
-
-/// A whole error chunk, the last of its reply. The text is cut to 4096 bytes.
-pub fn error_chunk(cookie: u64, error: NbdError, message: &str, offset: Option<u64>) -> Vec<u8> {
-    let text = truncated(message, MAX_STRING).as_bytes();
-    let text_length = u16::try_from(text.len()).unwrap_or(0);
-    let (kind, offset_length) = match offset {
-        Some(_) => (ChunkKind::ErrorOffset, OFFSET_LENGTH),
-        None => (ChunkKind::Error, 0),
-    };
-    let payload = ERROR_FIELDS + u32::from(text_length) + offset_length;
-    let mut bytes = Vec::with_capacity(CHUNK_HEADER_LENGTH + payload as usize);
-    bytes.extend_from_slice(&chunk_header(ReplyFlags::DONE, kind, cookie, payload));
-    bytes.extend_from_slice(&error.to_wire().to_be_bytes());
-    bytes.extend_from_slice(&text_length.to_be_bytes());
-    bytes.extend_from_slice(text);
-    if let Some(offset) = offset {
-        bytes.extend_from_slice(&offset.to_be_bytes());
-    }
-    bytes
 }
 
 /// The offset that starts the payload of [`ChunkKind::OffsetData`].
@@ -172,7 +148,8 @@ impl ReplyHeader {
         let Ok(magic) = reader.u32() else { return Ok(None) };
         let (read, length) = match magic {
             SIMPLE_REPLY_MAGIC => (read_simple(&mut reader), SIMPLE_REPLY_LENGTH),
-            CHUNK_MAGIC => (read_chunk(&mut reader), CHUNK_HEADER_LENGTH),
+            CHUNK_MAGIC => (read_chunk(&mut reader, false), CHUNK_HEADER_LENGTH),
+            EXTENDED_CHUNK_MAGIC => (read_chunk(&mut reader, true), EXTENDED_CHUNK_HEADER_LENGTH),
             other => return Err(PeerMisbehaved::BadReplyMagic(other)),
         };
         match read {
@@ -197,7 +174,7 @@ impl ErrorChunk {
     pub fn decode(kind: ChunkKind, payload: &[u8]) -> Result<Self, PeerMisbehaved> {
         let wrong_length = |_| PeerMisbehaved::WrongChunkLength {
             kind: kind.to_wire(),
-            length: saturated(payload.len()),
+            length: payload.len() as u64,
         };
         let mut reader = Reader::new(payload);
         let error = match reader.u32().map_err(wrong_length)? {
@@ -238,6 +215,8 @@ impl ChunkKind {
             Self::None => chunk::NONE,
             Self::OffsetData => chunk::OFFSET_DATA,
             Self::OffsetHole => chunk::OFFSET_HOLE,
+            Self::BlockStatus => chunk::BLOCK_STATUS,
+            Self::BlockStatusExt => chunk::BLOCK_STATUS_EXT,
             Self::Error => chunk::ERROR,
             Self::ErrorOffset => chunk::ERROR_OFFSET,
             Self::UnknownError(value) => value,
@@ -254,6 +233,8 @@ impl ChunkKind {
             chunk::NONE => Self::None,
             chunk::OFFSET_DATA => Self::OffsetData,
             chunk::OFFSET_HOLE => Self::OffsetHole,
+            chunk::BLOCK_STATUS => Self::BlockStatus,
+            chunk::BLOCK_STATUS_EXT => Self::BlockStatusExt,
             chunk::ERROR => Self::Error,
             chunk::ERROR_OFFSET => Self::ErrorOffset,
             value if value & chunk::ERROR_BIT != 0 => Self::UnknownError(value),
@@ -266,19 +247,12 @@ impl ChunkKind {
             Self::None => length == 0,
             Self::OffsetData => length > OFFSET_LENGTH,
             Self::OffsetHole => length == HOLE_PAYLOAD,
+            Self::BlockStatus => status::can_have(false, u64::from(length)),
+            Self::BlockStatusExt => status::can_have(true, u64::from(length)),
             Self::Error | Self::UnknownError(_) => (ERROR_FIELDS..=MAX_ERROR_CHUNK).contains(&length),
             Self::ErrorOffset => (ERROR_FIELDS + OFFSET_LENGTH..=MAX_ERROR_CHUNK).contains(&length),
         }
     }
-}
-
-fn put_chunk_header(bytes: &mut [u8], flags: ReplyFlags, kind: ChunkKind, cookie: u64, length: u32) -> Writer<'_> {
-    Writer::new(bytes)
-        .u32(CHUNK_MAGIC)
-        .u16(flags.bits())
-        .u16(kind.to_wire())
-        .u64(cookie)
-        .u32(length)
 }
 
 /// A header, or the rule it breaks; `Truncated` when its bytes are not all there yet.
@@ -295,25 +269,32 @@ fn read_simple(reader: &mut Reader<'_>) -> Read {
     }))
 }
 
-fn read_chunk(reader: &mut Reader<'_>) -> Read {
+fn read_chunk(reader: &mut Reader<'_>, extended: bool) -> Read {
     let flags = ReplyFlags::from_bits_retain(reader.u16()?);
     let code = reader.u16()?;
     let cookie = reader.u64()?;
-    let length = reader.u32()?;
-    Ok(ChunkKind::from_wire(code).and_then(|kind| match kind {
-        kind if !kind.can_have(length) => Err(PeerMisbehaved::WrongChunkLength { kind: code, length }),
-        ChunkKind::None if !flags.contains(ReplyFlags::DONE) => Err(PeerMisbehaved::NoneChunkNotDone),
-        kind => Ok(ReplyHeader::Chunk {
-            flags,
-            kind,
-            cookie,
-            length,
+    let (offset, announced) = match extended {
+        true => (Some(reader.u64()?), reader.u64()?),
+        false => (None, u64::from(reader.u32()?)),
+    };
+    Ok(
+        ChunkKind::from_wire(code).and_then(|kind| match u32::try_from(announced) {
+            Ok(length) if kind.can_have(length) => match kind {
+                ChunkKind::None if !flags.contains(ReplyFlags::DONE) => Err(PeerMisbehaved::NoneChunkNotDone),
+                kind => Ok(ReplyHeader::Chunk {
+                    flags,
+                    kind,
+                    cookie,
+                    length,
+                    offset,
+                }),
+            },
+            _ => Err(PeerMisbehaved::WrongChunkLength {
+                kind: code,
+                length: announced,
+            }),
         }),
-    }))
-}
-
-fn saturated(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
+    )
 }
 
 #[cfg(test)]

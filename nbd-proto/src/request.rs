@@ -1,9 +1,10 @@
 //! A request header of the transmission phase, and the command it stands for.
 
-use crate::constants::{REQUEST_LENGTH, REQUEST_MAGIC, command};
+use crate::constants::{EXTENDED_REQUEST_LENGTH, EXTENDED_REQUEST_MAGIC, REQUEST_LENGTH, REQUEST_MAGIC, command};
 use crate::flags::CommandFlags;
 use crate::misbehaved::PeerMisbehaved;
 use crate::reader::Fields;
+use crate::reply::ReplyStyle;
 use crate::writer::Writer;
 
 /// A request as it is on the wire: decoded, not yet validated.
@@ -17,8 +18,9 @@ pub struct Request {
     pub cookie: u64,
     /// First byte of the range.
     pub offset: u64,
-    /// Bytes of the range; of the payload too, for WRITE.
-    pub length: u32,
+    /// Bytes of the range; of the payload too, for WRITE. Below 4 GiB without extended headers. With them and
+    /// [`CommandFlags::PAYLOAD_LEN`] bytes of the payload, whatever the command.
+    pub length: u64,
 }
 
 /// A request that makes sense: what [`crate::validate()`] returns, and what a client starts from.
@@ -49,17 +51,26 @@ pub enum Command {
         fua: bool,
         /// Leave the range provisioned.
         no_hole: bool,
+        /// Fail at once, and change nothing, unless it is faster than writing.
+        fast: bool,
     },
     /// Prefetch the range.
     Cache,
+    /// Describe the range in the selected metadata contexts.
+    BlockStatus {
+        /// One extent for each context, no longer than the range.
+        one: bool,
+    },
 }
 
 impl Request {
-    /// Bytes on the wire.
+    /// Bytes of a compact header.
     pub const LENGTH: usize = REQUEST_LENGTH;
+    /// Bytes of an extended header.
+    pub const EXTENDED_LENGTH: usize = EXTENDED_REQUEST_LENGTH;
 
     /// The request that asks for `command` on `length` bytes at `offset`. Both are zero for FLUSH and DISC.
-    pub fn new(command: Command, cookie: u64, offset: u64, length: u32) -> Self {
+    pub fn new(command: Command, cookie: u64, offset: u64, length: u64) -> Self {
         Self {
             flags: command.flags(),
             command: command.code(),
@@ -69,7 +80,29 @@ impl Request {
         }
     }
 
-    /// Reads a header.
+    /// The same request as it is said in this style: with extended headers a WRITE tells of its payload by a flag.
+    #[must_use]
+    pub fn in_style(mut self, style: ReplyStyle) -> Self {
+        let has_flag = style == ReplyStyle::Extended && self.command == command::WRITE;
+        self.flags.set(CommandFlags::PAYLOAD_LEN, has_flag);
+        self
+    }
+
+    /// Reads the header at the front of `input`, of the length that belongs to `style`
+    /// ([`ReplyStyle::request_length`]). `None`: more bytes are needed.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::BadRequestMagic`] and [`PeerMisbehaved::BadExtendedRequestMagic`]: the stream is out of step
+    /// and must be closed.
+    pub fn read(style: ReplyStyle, input: &[u8]) -> Result<Option<Self>, PeerMisbehaved> {
+        match style {
+            ReplyStyle::Simple | ReplyStyle::Structured => input.first_chunk().map(Self::decode),
+            ReplyStyle::Extended => input.first_chunk().map(Self::decode_extended),
+        }
+        .transpose()
+    }
+
+    /// Reads a compact header.
     ///
     /// # Errors
     /// [`PeerMisbehaved::BadRequestMagic`]: the stream is out of step and must be closed.
@@ -84,12 +117,33 @@ impl Request {
             command: fields.u16(),
             cookie: fields.u64(),
             offset: fields.u64(),
-            length: fields.u32(),
+            length: u64::from(fields.u32()),
         })
     }
 
-    /// The header as it goes out.
+    /// Reads an extended header.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::BadExtendedRequestMagic`]: the stream is out of step and must be closed.
+    pub fn decode_extended(bytes: &[u8; Self::EXTENDED_LENGTH]) -> Result<Self, PeerMisbehaved> {
+        let mut fields = Fields::new(bytes);
+        let magic = fields.u32();
+        if magic != EXTENDED_REQUEST_MAGIC {
+            return Err(PeerMisbehaved::BadExtendedRequestMagic(magic));
+        }
+        Ok(Self {
+            flags: CommandFlags::from_bits_retain(fields.u16()),
+            command: fields.u16(),
+            cookie: fields.u64(),
+            offset: fields.u64(),
+            length: fields.u64(),
+        })
+    }
+
+    /// The compact header as it goes out. The length must be below 4 GiB: there is no room for more.
     pub fn encode(&self) -> [u8; Self::LENGTH] {
+        let length = u32::try_from(self.length);
+        debug_assert!(length.is_ok(), "a length of {} needs extended headers", self.length);
         let mut bytes = [0; Self::LENGTH];
         Writer::new(&mut bytes)
             .u32(REQUEST_MAGIC)
@@ -97,19 +151,35 @@ impl Request {
             .u16(self.command)
             .u64(self.cookie)
             .u64(self.offset)
-            .u32(self.length)
+            .u32(length.unwrap_or(u32::MAX))
+            .finish();
+        bytes
+    }
+
+    /// The extended header as it goes out.
+    pub fn encode_extended(&self) -> [u8; Self::EXTENDED_LENGTH] {
+        let mut bytes = [0; Self::EXTENDED_LENGTH];
+        Writer::new(&mut bytes)
+            .u32(EXTENDED_REQUEST_MAGIC)
+            .u16(self.flags.bits())
+            .u16(self.command)
+            .u64(self.cookie)
+            .u64(self.offset)
+            .u64(self.length)
             .finish();
         bytes
     }
 
     /// Bytes of payload that follow the header, to be consumed even when the request is refused.
     ///
-    /// Only WRITE has one: an unknown command cannot be known to have any.
-    pub fn payload_length(&self) -> u32 {
-        match self.command {
-            command::WRITE => self.length,
-            _ => 0,
-        }
+    /// Extended headers say it for every command. Without them only WRITE has one: an unknown command cannot be known to
+    /// have any.
+    pub fn payload_length(&self, style: ReplyStyle) -> u64 {
+        let has_payload = match style {
+            ReplyStyle::Simple | ReplyStyle::Structured => self.command == command::WRITE,
+            ReplyStyle::Extended => self.flags.contains(CommandFlags::PAYLOAD_LEN),
+        };
+        if has_payload { self.length } else { 0 }
     }
 }
 
@@ -124,19 +194,22 @@ impl Command {
             Self::Trim { .. } => command::TRIM,
             Self::WriteZeroes { .. } => command::WRITE_ZEROES,
             Self::Cache => command::CACHE,
+            Self::BlockStatus { .. } => command::BLOCK_STATUS,
         }
     }
 
-    /// Its flags on the wire.
+    /// Its flags on the wire, in compact headers.
     pub fn flags(self) -> CommandFlags {
         let mut flags = CommandFlags::empty();
         match self {
             Self::Read { df } => flags.set(CommandFlags::DF, df),
             Self::Write { fua } | Self::Trim { fua } => flags.set(CommandFlags::FUA, fua),
-            Self::WriteZeroes { fua, no_hole } => {
+            Self::WriteZeroes { fua, no_hole, fast } => {
                 flags.set(CommandFlags::FUA, fua);
                 flags.set(CommandFlags::NO_HOLE, no_hole);
+                flags.set(CommandFlags::FAST_ZERO, fast);
             }
+            Self::BlockStatus { one } => flags.set(CommandFlags::REQ_ONE, one),
             Self::Disconnect | Self::Flush | Self::Cache => {}
         }
         flags

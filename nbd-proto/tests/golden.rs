@@ -1,10 +1,10 @@
 //! Golden bytes: what goes over the wire, byte for byte, written down from the protocol's own text.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use nbd_proto::reply::{error_chunk, hole_chunk, none_chunk, offset_data_header, simple_reply};
+use nbd_proto::reply::{decode_status, simple_reply};
 use nbd_proto::{
-    BlockSizes, Command, CommandFlags, ExportInfo, NbdError, OptionError, ReplyFlags, Request, TransmissionFlags,
-    client, server,
+    BlockSizes, ChunkKind, Command, CommandFlags, ExportInfo, Extent, NbdError, OptionError, ReplyFlags, ReplyHeader,
+    ReplyStyle, ReplyTo, Request, StatusFilter, TransmissionFlags, client, server,
 };
 
 struct OneExport;
@@ -96,7 +96,7 @@ fn the_servers_end() {
     let server::Step::Ready(negotiated) = serve(&mut handshake, ASK_GO, ANSWER_GO) else {
         panic!("not ready")
     };
-    assert!(negotiated.structured_replies && negotiated.block_sizes_known);
+    assert!(negotiated.replies.has_chunks() && negotiated.block_sizes_known);
     assert_eq!(negotiated.export.flags.bits(), 0x018d);
 }
 
@@ -193,12 +193,13 @@ fn requests() {
         Command::WriteZeroes {
             fua: true,
             no_hole: true,
+            fast: true,
         },
         0x1122_3344_5566_7788,
         1 << 40,
         4096,
     );
-    let bytes = b"\x25\x60\x95\x13\x00\x03\x00\x06\x11\x22\x33\x44\x55\x66\x77\x88\
+    let bytes = b"\x25\x60\x95\x13\x00\x13\x00\x06\x11\x22\x33\x44\x55\x66\x77\x88\
         \x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x10\x00";
     assert_eq!(&request.encode(), bytes);
     assert_eq!(Request::decode(bytes), Ok(request));
@@ -209,6 +210,7 @@ fn requests() {
         Command::Flush,
         Command::Trim { fua: false },
         Command::Cache,
+        Command::BlockStatus { one: true },
     ]
     .map(|command| (command.code(), command.flags()))
     .into();
@@ -221,7 +223,8 @@ fn requests() {
             (2, none),
             (3, none),
             (4, none),
-            (5, none)
+            (5, none),
+            (7, CommandFlags::REQ_ONE),
         ]
     );
 }
@@ -238,27 +241,133 @@ fn replies() {
         b"\x67\x44\x66\x98\x00\x00\x00\x6c\x11\x22\x33\x44\x55\x66\x77\x88"
     );
     assert_eq!(
-        &none_chunk(cookie),
-        b"\x66\x8e\x33\xef\x00\x01\x00\x00\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x00"
+        *ReplyTo::structured(cookie).none(),
+        *b"\x66\x8e\x33\xef\x00\x01\x00\x00\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x00"
     );
     assert_eq!(
-        &offset_data_header(cookie, ReplyFlags::DONE, 0x2000, 0x1000),
-        b"\x66\x8e\x33\xef\x00\x01\x00\x01\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x10\x08\
+        *ReplyTo::structured(cookie).offset_data(ReplyFlags::DONE, 0x2000, 0x1000),
+        *b"\x66\x8e\x33\xef\x00\x01\x00\x01\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x10\x08\
         \x00\x00\x00\x00\x00\x00\x20\x00"
     );
     assert_eq!(
-        &hole_chunk(cookie, ReplyFlags::empty(), 0x2000, 0x1000),
-        b"\x66\x8e\x33\xef\x00\x00\x00\x02\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x0c\
+        *ReplyTo::structured(cookie).hole(ReplyFlags::empty(), 0x2000, 0x1000),
+        *b"\x66\x8e\x33\xef\x00\x00\x00\x02\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x0c\
         \x00\x00\x00\x00\x00\x00\x20\x00\x00\x00\x10\x00"
     );
     assert_eq!(
-        error_chunk(cookie, NbdError::Invalid, "no", None),
+        ReplyTo::structured(cookie).error(NbdError::Invalid, "no", None),
         b"\x66\x8e\x33\xef\x00\x01\x80\x01\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x08\
         \x00\x00\x00\x16\x00\x02no"
     );
     assert_eq!(
-        error_chunk(cookie, NbdError::Io, "bad sector", Some(0x2200)),
+        ReplyTo::structured(cookie).error(NbdError::Io, "bad sector", Some(0x2200)),
         b"\x66\x8e\x33\xef\x00\x01\x80\x02\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x18\
         \x00\x00\x00\x05\x00\x0abad sector\x00\x00\x00\x00\x00\x00\x22\x00"
+    );
+}
+
+#[test]
+fn extended_requests() {
+    let cookie = 0x1122_3344_5566_7788;
+    let request = Request::new(Command::Write { fua: true }, cookie, 1 << 40, 4096).in_style(ReplyStyle::Extended);
+    let bytes = b"\x21\xe4\x1c\x71\x00\x21\x00\x01\x11\x22\x33\x44\x55\x66\x77\x88\
+        \x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00";
+    assert_eq!(&request.encode_extended(), bytes);
+    assert_eq!(Request::decode_extended(bytes), Ok(request));
+    let trim = Request::new(Command::Trim { fua: false }, cookie, 0, 1 << 42).in_style(ReplyStyle::Extended);
+    let bytes = b"\x21\xe4\x1c\x71\x00\x00\x00\x04\x11\x22\x33\x44\x55\x66\x77\x88\
+        \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    assert_eq!(&trim.encode_extended(), bytes);
+    let filter = StatusFilter {
+        length: 1 << 42,
+        contexts: vec![2, 0x8000_0000],
+    };
+    assert_eq!(
+        filter.encode(),
+        b"\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x02\x80\x00\x00\x00"
+    );
+}
+
+#[test]
+fn extended_replies() {
+    let reply = ReplyTo {
+        style: ReplyStyle::Extended,
+        cookie: 0x1122_3344_5566_7788,
+        offset: 1 << 40,
+    };
+    let none = b"\x6e\x8a\x27\x8c\x00\x01\x00\x00\x11\x22\x33\x44\x55\x66\x77\x88\
+        \x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+    assert_eq!(*reply.none(), *none);
+    assert_eq!(*reply.success(), *none);
+    assert_eq!(
+        *reply.offset_data(ReplyFlags::empty(), 0x100_0000_2000, 0x1000),
+        *b"\x6e\x8a\x27\x8c\x00\x00\x00\x01\x11\x22\x33\x44\x55\x66\x77\x88\
+        \x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x08\
+        \x00\x00\x01\x00\x00\x00\x20\x00"
+    );
+    assert_eq!(
+        *reply.hole(ReplyFlags::DONE, 0x100_0000_2000, 0x1000),
+        *b"\x6e\x8a\x27\x8c\x00\x01\x00\x02\x11\x22\x33\x44\x55\x66\x77\x88\
+        \x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0c\
+        \x00\x00\x01\x00\x00\x00\x20\x00\x00\x00\x10\x00"
+    );
+    assert_eq!(
+        reply.error(NbdError::NotSupported, "no", None),
+        b"\x6e\x8a\x27\x8c\x00\x01\x80\x01\x11\x22\x33\x44\x55\x66\x77\x88\
+        \x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x08\
+        \x00\x00\x00\x5f\x00\x02no"
+    );
+}
+
+#[test]
+fn block_status() {
+    let extents = [
+        Extent {
+            length: 0x1000,
+            flags: 3,
+        },
+        Extent {
+            length: 0x1_0000_0000,
+            flags: 0,
+        },
+    ];
+    let structured = ReplyTo::structured(0x1122_3344_5566_7788);
+    let mut output = b"before".to_vec();
+    structured.put_status(ReplyFlags::DONE, 9, &extents, &mut output);
+    assert_eq!(
+        output,
+        b"before\x66\x8e\x33\xef\x00\x01\x00\x05\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x1c\
+        \x00\x00\x00\x09\
+        \x00\x00\x10\x00\x00\x00\x00\x03\
+        \xff\xff\x00\x00\x00\x00\x00\x00\
+        \x00\x01\x00\x00\x00\x00\x00\x00"
+    );
+    let extended = ReplyTo {
+        style: ReplyStyle::Extended,
+        offset: 0x2000,
+        ..structured
+    };
+    output.clear();
+    extended.put_status(ReplyFlags::empty(), 9, &extents, &mut output);
+    assert_eq!(
+        output,
+        b"\x6e\x8a\x27\x8c\x00\x00\x00\x06\x11\x22\x33\x44\x55\x66\x77\x88\
+        \x00\x00\x00\x00\x00\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x28\
+        \x00\x00\x00\x09\x00\x00\x00\x02\
+        \x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x03\
+        \x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+    );
+    let header = ReplyHeader::decode(&output).unwrap();
+    let expected = ReplyHeader::Chunk {
+        flags: ReplyFlags::empty(),
+        kind: ChunkKind::BlockStatusExt,
+        cookie: extended.cookie,
+        length: 40,
+        offset: Some(0x2000),
+    };
+    assert_eq!(header, Some((expected, 32)));
+    assert_eq!(
+        decode_status(ChunkKind::BlockStatusExt, &output[32..]),
+        Ok((9, extents.to_vec()))
     );
 }

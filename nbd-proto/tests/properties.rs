@@ -7,7 +7,8 @@ mod decoders;
 use decoders::{Shelf, export};
 use nbd_proto::reply::{self, ReplyHeader};
 use nbd_proto::{
-    BlockSizes, ChunkKind, Command, CommandFlags, ErrorChunk, NbdError, ReplyFlags, Request, client, server, validate,
+    BlockSizes, ChunkKind, Command, CommandFlags, Context, ErrorChunk, NbdError, ReplyFlags, ReplyStyle, ReplyTo,
+    Request, StatusFilter, client, server, validate,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -52,8 +53,9 @@ fn any_command() -> impl Strategy<Value = Command> {
         any::<bool>().prop_map(|df| Command::Read { df }),
         any::<bool>().prop_map(|fua| Command::Write { fua }),
         any::<bool>().prop_map(|fua| Command::Trim { fua }),
-        any::<(bool, bool)>().prop_map(|(fua, no_hole)| Command::WriteZeroes { fua, no_hole }),
+        any::<(bool, bool, bool)>().prop_map(|(fua, no_hole, fast)| Command::WriteZeroes { fua, no_hole, fast }),
         Just(Command::Cache),
+        any::<bool>().prop_map(|one| Command::BlockStatus { one }),
     ]
 }
 
@@ -175,7 +177,7 @@ proptest! {
         let (server, client) = negotiate(goal, "db", structured, &cuts);
         match (goal, server, client.unwrap()) {
             (client::Goal::Go, server::Step::Ready(served), client::Step::Ready(asked)) => {
-                prop_assert_eq!(served.structured_replies, structured);
+                prop_assert_eq!(served.replies.has_chunks(), structured);
                 prop_assert_eq!(asked.structured_replies, structured);
                 prop_assert_eq!(served.export.flags, asked.flags);
                 prop_assert_eq!(served.export.size, asked.size);
@@ -202,45 +204,56 @@ proptest! {
     }
 
     #[test]
-    fn requests_survive_the_wire(flags: u16, command: u16, cookie: u64, offset: u64, length: u32) {
+    fn requests_survive_the_wire(flags: u16, command: u16, cookie: u64, offset: u64, length: u64) {
         let flags = CommandFlags::from_bits_retain(flags);
         let request = Request { flags, command, cookie, offset, length };
-        prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+        prop_assert_eq!(Request::read(ReplyStyle::Extended, &request.encode_extended()), Ok(Some(request)));
+        let request = Request { length: length >> 32, ..request };
+        prop_assert_eq!(Request::read(ReplyStyle::Simple, &request.encode()), Ok(Some(request)));
     }
 
     #[test]
     fn a_command_inside_the_export_is_valid(
-        command in any_command(), cookie: u64, block in 0_u64..1000, blocks in 1_u32..1000,
+        command in any_command(), cookie: u64, block in 0_u64..1000, blocks in 1_u64..1000, extended: bool,
     ) {
         let flags = nbd_proto::TransmissionFlags::all().difference(nbd_proto::TransmissionFlags::READ_ONLY);
         let sizes = BlockSizes { minimum: 512, ..BlockSizes::default() };
+        let replies = if extended { ReplyStyle::Extended } else { ReplyStyle::Structured };
+        let contexts = vec![Context { id: 1, name: "base:allocation".into() }];
         let negotiated =
-            server::Negotiated { export: export(flags, 2000 * 512, sizes), structured_replies: true, block_sizes_known: true };
-        let request = Request::new(command, cookie, block * 512, blocks * 512);
+            server::Negotiated { export: export(flags, 2000 * 512, sizes), replies, contexts, block_sizes_known: true };
+        let request = Request::new(command, cookie, block * 512, blocks * 512).in_style(replies);
         prop_assert_eq!(validate(&request, &negotiated), Ok(command));
     }
 
     #[test]
-    fn replies_survive_the_wire(cookie: u64, offset: u64, length in 1_u32..1 << 26, code in 0_usize..8, text in ".{0,80}") {
+    fn replies_survive_the_wire(
+        cookie: u64, echo: u64, offset: u64, length in 1_u32..1 << 26, code in 0_usize..8, text in ".{0,80}",
+    ) {
         let error = NbdError::ALL[code];
         let decode = |bytes: &[u8]| ReplyHeader::decode(bytes).unwrap().unwrap().0;
         prop_assert_eq!(decode(&reply::simple_reply(cookie, None)), ReplyHeader::Simple { cookie, error: None });
         let failed = ReplyHeader::Simple { cookie, error: Some(error) };
         prop_assert_eq!(decode(&reply::simple_reply(cookie, Some(error))), failed);
         let flags = ReplyFlags::DONE;
-        let data = reply::offset_data_header(cookie, flags, offset, length);
-        let expected = ReplyHeader::Chunk { flags, kind: ChunkKind::OffsetData, cookie, length: length + 8 };
-        prop_assert_eq!(decode(&data), expected);
-        prop_assert_eq!(reply::decode_offset(data.last_chunk().unwrap()), offset);
-        let hole = reply::hole_chunk(cookie, flags, offset, length);
-        prop_assert_eq!(reply::decode_hole(hole.last_chunk().unwrap()), Ok((offset, length)));
-        for offset in [None, Some(offset)] {
-            let chunk = reply::error_chunk(cookie, error, &text, offset);
-            let kind = if offset.is_some() { ChunkKind::ErrorOffset } else { ChunkKind::Error };
-            let length = u32::try_from(chunk.len()).unwrap() - 20;
-            prop_assert_eq!(decode(&chunk), ReplyHeader::Chunk { flags, kind, cookie, length });
-            let expected = ErrorChunk { error, message: text.clone(), offset };
-            prop_assert_eq!(ErrorChunk::decode(kind, &chunk[20..]), Ok(expected));
+        for (style, echo) in [(ReplyStyle::Structured, None), (ReplyStyle::Extended, Some(echo))] {
+            let reply = ReplyTo { style, cookie, offset: echo.unwrap_or(7) };
+            let data = reply.offset_data(flags, offset, length);
+            let expected =
+                ReplyHeader::Chunk { flags, kind: ChunkKind::OffsetData, cookie, length: length + 8, offset: echo };
+            prop_assert_eq!(decode(&data), expected);
+            prop_assert_eq!(reply::decode_offset(data.last_chunk().unwrap()), offset);
+            let hole = reply.hole(flags, offset, length);
+            prop_assert_eq!(reply::decode_hole(hole.last_chunk().unwrap()), Ok((offset, length)));
+            for offset in [None, Some(offset)] {
+                let chunk = reply.error(error, &text, offset);
+                let kind = if offset.is_some() { ChunkKind::ErrorOffset } else { ChunkKind::Error };
+                let header = style.chunk_header_length();
+                let length = u32::try_from(chunk.len() - header).unwrap();
+                prop_assert_eq!(decode(&chunk), ReplyHeader::Chunk { flags, kind, cookie, length, offset: echo });
+                let expected = ErrorChunk { error, message: text.clone(), offset };
+                prop_assert_eq!(ErrorChunk::decode(kind, &chunk[header..]), Ok(expected));
+            }
         }
     }
 
@@ -266,14 +279,19 @@ proptest! {
     fn request_on_likely_fields(
         advertised in prop_oneof![1 => any::<u16>(), 3 => Just(0x0dfd)],
         shape in prop_oneof![4 => 0x90_u8..0xff, 1 => any::<u8>()],
-        command in 0_u16..8,
-        bits in prop_oneof![2 => Just(0), 4 => 0_u16..6, 1 => 0_u16..64],
+        command in 0_u16..9,
+        bits in prop_oneof![2 => Just(0), 4 => 0_u16..6, 1 => 0_u16..64, 1 => Just(32)],
+        filter in (any::<u64>(), vec(0_u32..8, 0..4)),
         offset in prop_oneof![4 => (0_u64..1 << 12).prop_map(|block| block << 16), 1 => any::<u64>()],
-        length in prop_oneof![4 => (0_u32..600).prop_map(|blocks| blocks << 16), 1 => any::<u32>()],
+        length in prop_oneof![4 => (0_u64..600).prop_map(|blocks| blocks << 16), 1 => any::<u32>().prop_map(u64::from)],
     ) {
         let flags = CommandFlags::from_bits_retain(bits);
-        let header = Request { flags, command, cookie: 1, offset, length }.encode();
-        decoders::request(&[advertised.to_be_bytes().as_slice(), &[shape], &header].concat());
+        let request = Request { flags, command, cookie: 1, offset, length };
+        decoders::request(&[advertised.to_be_bytes().as_slice(), &[shape], &request.encode()].concat());
+        decoders::request(&[advertised.to_be_bytes().as_slice(), &[shape], &request.encode_extended()].concat());
+        let filter = StatusFilter { length: filter.0 >> 30 << 16, contexts: filter.1 }.encode();
+        let request = Request { command: 7, flags: flags | CommandFlags::PAYLOAD_LEN, length: filter.len() as u64, ..request };
+        decoders::request(&[0x1dfd_u16.to_be_bytes().as_slice(), &[shape], &request.encode_extended(), &filter].concat());
     }
 
     #[test]

@@ -173,6 +173,7 @@ impl Client {
             Command::WriteZeroes {
                 fua: fua && self.limits.can_fua(),
                 no_hole,
+                fast: false,
             },
             offset,
             length,

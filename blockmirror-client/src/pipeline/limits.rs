@@ -124,6 +124,7 @@ impl Limits {
             Command::Trim { fua } => ("TRIM", self.can_trim(), fua),
             Command::WriteZeroes { fua, .. } => ("WRITE_ZEROES", self.can_zero(), fua),
             Command::Cache => ("CACHE", self.can_cache(), false),
+            Command::BlockStatus { .. } => ("BLOCK_STATUS", false, false),
         };
         let changes = matches!(
             command,

@@ -147,7 +147,7 @@ impl<T> Pipeline<T> {
         let cookie = self.slots.insert(request).ok_or(StartError::WindowFull {
             window: self.slots.window(),
         })?;
-        Ok(Request::new(command, cookie, offset, length).encode())
+        Ok(Request::new(command, cookie, offset, u64::from(length)).encode())
     }
 
     /// The DISC request, which has no answer: send it, wait for the server to close. Nothing can be started after it.

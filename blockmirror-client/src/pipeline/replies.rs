@@ -1,5 +1,6 @@
 //! The server's bytes: simple replies and structured chunks, cut anywhere.
 
+use nbd_proto::constants::EXTENDED_CHUNK_MAGIC;
 use nbd_proto::reply::{decode_hole, decode_offset};
 use nbd_proto::{ChunkKind, Command, ErrorChunk, NbdError, PeerMisbehaved, ReplyFlags, ReplyHeader};
 
@@ -7,8 +8,8 @@ use super::reading::{Misfit, Reading};
 use super::slots::{Failure, InFlight};
 use super::{Event, Pipeline};
 
-/// Longest header: that of a chunk.
-const MAX_HEADER: usize = nbd_proto::constants::CHUNK_HEADER_LENGTH;
+/// Longest header: that of an extended chunk.
+const MAX_HEADER: usize = nbd_proto::constants::EXTENDED_CHUNK_HEADER_LENGTH;
 /// Room for a header and the fixed part of a chunk, taken once.
 pub(super) const PARTIAL_CAPACITY: usize = 32;
 
@@ -64,7 +65,12 @@ impl<T> Pipeline<T> {
                     kind,
                     cookie,
                     length,
+                    offset: None,
                 }) => self.chunk(flags, kind, cookie, length, events),
+                // Extended headers are never asked for.
+                Some(ReplyHeader::Chunk { offset: Some(_), .. }) => {
+                    Err(PeerMisbehaved::BadReplyMagic(EXTENDED_CHUNK_MAGIC))
+                }
             },
             Stage::DataOffset { slot, length, done } => match take_array(&mut self.partial, input) {
                 None => Ok(()),
@@ -155,7 +161,8 @@ impl<T> Pipeline<T> {
         let done = flags.contains(ReplyFlags::DONE);
         let (slot, request) = self.lookup(cookie)?;
         let has_content = matches!(kind, ChunkKind::OffsetData | ChunkKind::OffsetHole);
-        if has_content && !request.is_read() {
+        let has_status = matches!(kind, ChunkKind::BlockStatus | ChunkKind::BlockStatusExt);
+        if has_status || (has_content && !request.is_read()) {
             return Err(PeerMisbehaved::UnexpectedContent { kind: kind.to_wire() });
         }
         let pieces = request.reading.as_ref().map_or(0, Reading::pieces);
@@ -163,7 +170,9 @@ impl<T> Pipeline<T> {
             return Err(PeerMisbehaved::Fragmented);
         }
         self.stage = match kind {
-            ChunkKind::None => return self.end_of_chunk(slot, done, events),
+            ChunkKind::None | ChunkKind::BlockStatus | ChunkKind::BlockStatusExt => {
+                return self.end_of_chunk(slot, done, events);
+            }
             // The header's check leaves room for the offset.
             ChunkKind::OffsetData => Stage::DataOffset {
                 slot,

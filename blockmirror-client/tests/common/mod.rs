@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use blockmirror_client::uri::{Address, NbdUri};
-use nbd_proto::reply::{error_chunk, none_chunk, offset_data_header, simple_reply};
+use nbd_proto::reply::simple_reply;
 use nbd_proto::server::{Exports, Handshake, Negotiated, Step};
-use nbd_proto::{BlockSizes, Command, ExportInfo, ReplyFlags, Request, TransmissionFlags, validate};
+use nbd_proto::{
+    BlockSizes, Command, ExportInfo, ReplyFlags, ReplyStyle, ReplyTo, Request, TransmissionFlags, validate,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -130,7 +132,7 @@ impl Toy {
         let mut answers = 0;
         while stream.read_exact(&mut header).await.is_ok() {
             let request = Request::decode(&header).unwrap();
-            let mut payload = vec![0; request.payload_length() as usize];
+            let mut payload = vec![0; request.payload_length(ReplyStyle::Structured) as usize];
             stream.read_exact(&mut payload).await.unwrap();
             let Some(reply) = self.answer(&request, &payload, &negotiated, seen) else {
                 return;
@@ -151,19 +153,19 @@ impl Toy {
         let mut seen = seen.lock().unwrap();
         if self.shut.load(Ordering::SeqCst) {
             let text = "it is Secondary now";
-            return Some(error_chunk(request.cookie, nbd_proto::NbdError::Shutdown, text, None));
+            return Some(ReplyTo::structured(request.cookie).error(nbd_proto::NbdError::Shutdown, text, None));
         }
         seen.requests.push(*request);
         let range = request.offset as usize..request.offset as usize + request.length as usize;
         let cookie = request.cookie;
         let command = match validate(request, negotiated) {
             Ok(command) => command,
-            Err(refusal) => return Some(error_chunk(cookie, refusal.error, refusal.message, None)),
+            Err(refusal) => return Some(ReplyTo::structured(cookie).error(refusal.error, refusal.message, None)),
         };
         let bad = self.fails_at_bad_byte && range.contains(&(BAD_BYTE as usize));
         if bad && matches!(command, Command::Read { .. } | Command::Write { .. }) {
             let bad_byte = matches!(command, Command::Read { .. }).then_some(BAD_BYTE);
-            return Some(error_chunk(cookie, nbd_proto::NbdError::Io, "bad sector", bad_byte));
+            return Some(ReplyTo::structured(cookie).error(nbd_proto::NbdError::Io, "bad sector", bad_byte));
         }
         match command {
             Command::Disconnect => {
@@ -171,13 +173,14 @@ impl Toy {
                 return None;
             }
             Command::Read { .. } => {
-                let header = offset_data_header(cookie, ReplyFlags::DONE, request.offset, request.length);
+                let header =
+                    ReplyTo::structured(cookie).offset_data(ReplyFlags::DONE, request.offset, request.length as u32);
                 return Some([&header[..], &seen.data[range]].concat());
             }
             Command::Write { .. } => seen.data[range].copy_from_slice(payload),
             Command::WriteZeroes { .. } | Command::Trim { .. } => seen.data[range].fill(0),
-            Command::Flush => return Some(none_chunk(cookie).to_vec()),
-            Command::Cache => {}
+            Command::Flush => return Some(ReplyTo::structured(cookie).none().to_vec()),
+            Command::Cache | Command::BlockStatus { .. } => {}
         }
         Some(simple_reply(cookie, None).to_vec())
     }

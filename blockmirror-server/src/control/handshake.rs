@@ -124,7 +124,7 @@ mod tests {
             panic!("no stream was asked for");
         };
         assert_eq!((negotiated.export.name.as_str(), unread.len()), ("log", 0));
-        assert!(negotiated.structured_replies);
+        assert!(negotiated.replies.has_chunks());
     }
 
     #[tokio::test]

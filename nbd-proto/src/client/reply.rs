@@ -63,8 +63,8 @@ impl Handshake {
                 self.found.info(option, data)?;
                 Ok(Advance::On)
             }
-            // `bounded` has refused it.
-            ReplyType::Unknown(reply) => Err(PeerMisbehaved::UnexpectedReplyType { option, reply }.into()),
+            // `bounded` has refused them.
+            reply @ (ReplyType::MetaContext | ReplyType::Unknown(_)) => Err(unexpected(option, reply).into()),
         }
     }
 

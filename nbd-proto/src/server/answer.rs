@@ -13,11 +13,13 @@ use crate::info::{Info, strict_text};
 use crate::misbehaved::PeerMisbehaved;
 use crate::option::{OptionCode, OptionError, ReplyType, length_of, put_refusal, put_reply};
 use crate::reader::{Reader, Truncated, truncated};
+use crate::reply::ReplyStyle;
 
 /// What an export may advertise: the flags whose commands this crate can validate.
 const SERVED: TransmissionFlags = TransmissionFlags::all()
     .difference(TransmissionFlags::SEND_RESIZE)
-    .difference(TransmissionFlags::SEND_FAST_ZERO);
+    .difference(TransmissionFlags::SEND_FAST_ZERO)
+    .difference(TransmissionFlags::BLOCK_STATUS_PAYLOAD);
 
 /// The data of INFO and GO.
 struct InfoRequest {
@@ -43,13 +45,18 @@ impl Handshake {
                 Advance::On
             }
             OptionCode::StructuredReply => {
-                self.structured_replies = true;
+                self.replies = ReplyStyle::Structured;
                 put_reply(output, option, ReplyType::Ack, &[]);
                 Advance::On
             }
             OptionCode::Upgrade => answer_upgrade(data, exports, output),
             // Never kept: `intake` skips them.
-            OptionCode::Abort | OptionCode::Other(_) => Advance::On,
+            OptionCode::Abort
+            | OptionCode::StartTls
+            | OptionCode::ListMetaContext
+            | OptionCode::SetMetaContext
+            | OptionCode::ExtendedHeaders
+            | OptionCode::Other(_) => Advance::On,
         }
     }
 
@@ -107,14 +114,15 @@ impl Handshake {
     fn find(&self, exports: &dyn Exports, name: &str) -> Option<ExportInfo> {
         let mut export = exports.find(name)?;
         export.flags = (export.flags & SERVED) | TransmissionFlags::HAS_FLAGS;
-        export.flags.set(TransmissionFlags::SEND_DF, self.structured_replies);
+        export.flags.set(TransmissionFlags::SEND_DF, self.replies.has_chunks());
         Some(export)
     }
 
     fn negotiated(&self, export: ExportInfo, block_sizes_known: bool) -> Negotiated {
         Negotiated {
             export,
-            structured_replies: self.structured_replies,
+            replies: self.replies,
+            contexts: Vec::new(),
             block_sizes_known,
         }
     }

@@ -19,12 +19,14 @@ use crate::constants::{
     CLIENT_FLAGS_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_OPTION_DATA, MAX_OPTIONS, MAX_STRING, MAX_UPGRADE_DATA,
     OPTION_HEADER_LENGTH, OPTION_MAGIC, REPLY_BYTES_PER_CALL,
 };
+use crate::context::Context;
 use crate::export::ExportInfo;
 use crate::flags::{ClientFlags, HandshakeFlags};
 use crate::gather::Gather;
 use crate::misbehaved::PeerMisbehaved;
 use crate::option::{OptionCode, OptionError, ReplyType, put_refusal, put_reply};
 use crate::reader::{Fields, Reader};
+use crate::reply::ReplyStyle;
 use crate::writer::Writer;
 
 const UNKNOWN_OPTION: &str = "this server does not know this option";
@@ -63,7 +65,7 @@ pub trait Exports {
 pub struct Handshake {
     state: State,
     gather: Gather,
-    structured_replies: bool,
+    replies: ReplyStyle,
     no_zeroes: bool,
     options: u32,
 }
@@ -91,8 +93,10 @@ pub enum Step {
 pub struct Negotiated {
     /// The export, its flags exactly as they were sent.
     pub export: ExportInfo,
-    /// READ must be answered in chunks; other commands may be.
-    pub structured_replies: bool,
+    /// How requests come and replies go.
+    pub replies: ReplyStyle,
+    /// The metadata contexts BLOCK_STATUS answers for, at most [`MAX_CONTEXTS`](crate::constants::MAX_CONTEXTS).
+    pub contexts: Vec<Context>,
     /// The client asked for the block sizes and so must obey them.
     pub block_sizes_known: bool,
 }
@@ -132,7 +136,7 @@ impl Handshake {
         Self {
             state: State::ClientFlags,
             gather: Gather::default(),
-            structured_replies: false,
+            replies: ReplyStyle::Simple,
             no_zeroes: false,
             options: 0,
         }
@@ -305,7 +309,11 @@ fn intake(option: OptionCode, length: u32, shutting_down: bool) -> Result<State,
             OptionError::TooBig,
             "the option is longer than any resource's HELLO can be",
         ),
-        OptionCode::Other(_) => refuse(OptionError::Unsupported, UNKNOWN_OPTION),
+        OptionCode::StartTls
+        | OptionCode::ListMetaContext
+        | OptionCode::SetMetaContext
+        | OptionCode::ExtendedHeaders
+        | OptionCode::Other(_) => refuse(OptionError::Unsupported, UNKNOWN_OPTION),
     })
 }
 

@@ -202,7 +202,7 @@ fn info_and_go_tell_the_same_and_what_was_asked() {
         panic!("{step:?}")
     };
     assert_eq!(negotiated.export.flags, flags);
-    assert!(negotiated.block_sizes_known && !negotiated.structured_replies);
+    assert!(negotiated.block_sizes_known && !negotiated.replies.has_chunks());
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn df_is_advertised_with_structured_replies_only() {
     let Step::Ready(negotiated) = step else {
         panic!("{step:?}")
     };
-    assert!(negotiated.structured_replies);
+    assert_eq!(negotiated.replies, ReplyStyle::Structured);
     let flags = TransmissionFlags::HAS_FLAGS | TransmissionFlags::SEND_FLUSH | TransmissionFlags::SEND_DF;
     assert_eq!(negotiated.export.flags, flags);
 }

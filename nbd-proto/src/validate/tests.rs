@@ -3,9 +3,10 @@ use alloc::string::String;
 
 use super::*;
 use crate::constants::UNLIMITED_PAYLOAD;
+use crate::context::Context;
 use crate::export::{BlockSizes, ExportInfo};
 
-const MIB: u32 = 1 << 20;
+const MIB: u64 = 1 << 20;
 const SIZE: u64 = 16 << 30;
 
 /// Everything advertised; 16 GiB, 4 MiB payload, blocks of 512.
@@ -20,10 +21,16 @@ fn export() -> Negotiated {
             block_sizes: BlockSizes {
                 minimum: 512,
                 preferred: 4096,
-                maximum_payload: 4 * MIB,
+                maximum_payload: 4 << 20,
             },
         },
-        structured_replies: true,
+        replies: ReplyStyle::Structured,
+        contexts: [1, 7]
+            .map(|id| Context {
+                id,
+                name: String::from("x-test:"),
+            })
+            .into(),
         block_sizes_known: true,
     }
 }
@@ -34,7 +41,7 @@ fn without(flags: TransmissionFlags) -> Negotiated {
     export
 }
 
-fn request(command: u16, flags: CommandFlags, offset: u64, length: u32) -> Request {
+fn request(command: u16, flags: CommandFlags, offset: u64, length: u64) -> Request {
     Request {
         flags,
         command,
@@ -49,12 +56,13 @@ fn error(request: Request, export: &Negotiated) -> Option<NbdError> {
 }
 
 const NONE: CommandFlags = CommandFlags::empty();
-const RANGED: [u16; 5] = [
+const RANGED: [u16; 6] = [
     command::READ,
     command::WRITE,
     command::TRIM,
     command::WRITE_ZEROES,
     command::CACHE,
+    command::BLOCK_STATUS,
 ];
 
 #[test]
@@ -68,12 +76,16 @@ fn every_command_comes_back_with_its_flags() {
         Command::WriteZeroes {
             fua: true,
             no_hole: false,
+            fast: true,
         },
         Command::WriteZeroes {
             fua: false,
             no_hole: true,
+            fast: false,
         },
         Command::Cache,
+        Command::BlockStatus { one: false },
+        Command::BlockStatus { one: true },
     ];
     for command in all {
         assert_eq!(validate(&Request::new(command, 1, 512, 1024), &export()), Ok(command));
@@ -104,7 +116,8 @@ fn misplaced_and_unknown_flags_are_invalid() {
         for code in RANGED {
             let allowed = match code {
                 command::READ => CommandFlags::FUA | CommandFlags::DF,
-                command::WRITE_ZEROES => CommandFlags::FUA | CommandFlags::NO_HOLE,
+                command::WRITE_ZEROES => CommandFlags::FUA | CommandFlags::NO_HOLE | CommandFlags::FAST_ZERO,
+                command::BLOCK_STATUS => CommandFlags::FUA | CommandFlags::REQ_ONE,
                 _ => CommandFlags::FUA,
             };
             let expected = (!allowed.contains(flags)).then_some(NbdError::Invalid);
@@ -135,13 +148,20 @@ fn what_was_not_advertised_is_invalid() {
     }
     let df = request(command::READ, CommandFlags::DF, 0, 512);
     assert_eq!(error(df, &without(TransmissionFlags::SEND_DF)), Some(NbdError::Invalid));
+    let fast = request(command::WRITE_ZEROES, CommandFlags::FAST_ZERO, 0, 512);
+    let plain = without(TransmissionFlags::SEND_FAST_ZERO);
+    assert_eq!(error(fast, &plain), Some(NbdError::Invalid));
+    let mut no_contexts = export();
+    no_contexts.contexts.clear();
+    let status = request(command::BLOCK_STATUS, NONE, 0, 512);
+    assert_eq!(error(status, &no_contexts), Some(NbdError::Invalid));
 }
 
 #[test]
 fn unknown_commands_are_invalid() {
-    for code in [7, 8, 9, 255, u16::MAX] {
+    for code in [8, 9, 255, u16::MAX] {
         assert_eq!(error(request(code, NONE, 0, 512), &export()), Some(NbdError::Invalid));
-        assert_eq!(request(code, NONE, 0, 512).payload_length(), 0);
+        assert_eq!(request(code, NONE, 0, 512).payload_length(ReplyStyle::Structured), 0);
     }
 }
 
@@ -198,23 +218,40 @@ fn the_payload_limit_binds_read_and_write_only() {
         Some(NbdError::Invalid)
     );
     assert_eq!(
-        request(command::WRITE, NONE, 0, long).payload_length(),
+        request(command::WRITE, NONE, 0, long).payload_length(ReplyStyle::Structured),
         long,
         "to be consumed all the same"
     );
-    for code in [command::TRIM, command::WRITE_ZEROES, command::CACHE] {
-        assert_eq!(error(request(code, NONE, 0, u32::MAX - 511), &export()), None);
+    for code in [
+        command::TRIM,
+        command::WRITE_ZEROES,
+        command::CACHE,
+        command::BLOCK_STATUS,
+    ] {
+        assert_eq!(
+            error(request(code, NONE, 0, u64::from(u32::MAX) - 511), &export()),
+            None
+        );
     }
     let mut unlimited = export();
     unlimited.export.block_sizes.maximum_payload = UNLIMITED_PAYLOAD;
     unlimited.export.block_sizes.minimum = 1;
-    assert_eq!(error(request(command::READ, NONE, 0, MAX_READ), &unlimited), None);
     assert_eq!(
-        error(request(command::READ, NONE, 0, MAX_READ + 1), &unlimited),
+        error(request(command::READ, NONE, 0, u64::from(MAX_READ)), &unlimited),
+        None
+    );
+    assert_eq!(
+        error(request(command::READ, NONE, 0, u64::from(MAX_READ) + 1), &unlimited),
         Some(NbdError::Overflow)
     );
-    assert_eq!(error(request(command::WRITE, NONE, 0, u32::MAX), &unlimited), None);
-    assert_eq!(error(request(command::TRIM, NONE, 1, u32::MAX), &unlimited), None);
+    assert_eq!(
+        error(request(command::WRITE, NONE, 0, u64::from(u32::MAX)), &unlimited),
+        None
+    );
+    assert_eq!(
+        error(request(command::TRIM, NONE, 1, u64::from(u32::MAX)), &unlimited),
+        None
+    );
 }
 
 #[test]
@@ -248,7 +285,9 @@ fn flush_takes_no_range() {
 
 #[test]
 fn a_disconnect_is_never_refused() {
-    let odd = request(command::DISCONNECT, CommandFlags::all(), u64::MAX, u32::MAX);
+    let odd = request(command::DISCONNECT, CommandFlags::all(), u64::MAX, u64::from(u32::MAX));
     assert_eq!(validate(&odd, &export()), Ok(Command::Disconnect));
-    assert_eq!(odd.payload_length(), 0);
+    assert_eq!(odd.payload_length(ReplyStyle::Structured), 0);
 }
+
+mod extended;

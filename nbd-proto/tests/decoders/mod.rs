@@ -3,11 +3,12 @@
 //! The fuzz targets in `fuzz/` and the property tests in `tests/properties.rs` run the same functions.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use nbd_proto::constants::{MAX_STRING, REPLY_BYTES_PER_CALL};
+use nbd_proto::constants::{EXTENDED_REQUEST_MAGIC, MAX_STRING, REPLY_BYTES_PER_CALL, REQUEST_MAGIC};
 use nbd_proto::reply::{self, ReplyHeader};
 use nbd_proto::{
-    BlockSizes, Command, ErrorChunk, ExportInfo, NbdError, OptionError, Request, TransmissionFlags, client, server,
-    validate,
+    BlockSizes, ChunkKind, Command, CommandFlags, Context, ErrorChunk, ExportInfo, NbdError, OptionError,
+    PeerMisbehaved, ReplyStyle, ReplyTo, Request, TransmissionFlags, client, has_filter, server, validate,
+    validate_filtered,
 };
 
 /// Two exports with everything on, and a default one.
@@ -54,7 +55,7 @@ pub fn server_handshake(data: &[u8]) {
         assert!(flags.contains(TransmissionFlags::HAS_FLAGS));
         assert_eq!(
             flags.contains(TransmissionFlags::SEND_DF),
-            negotiated.structured_replies
+            negotiated.replies.has_chunks()
         );
     }
 }
@@ -136,18 +137,22 @@ pub fn request(data: &[u8]) {
     let [flags_high, flags_low, shape, rest @ ..] = data else {
         return;
     };
-    let Some((header, _)) = rest.split_first_chunk::<{ Request::LENGTH }>() else {
-        return;
+    let style = match rest {
+        [0x21, ..] => ReplyStyle::Extended,
+        _ => ReplyStyle::Structured,
     };
-    let Ok(request) = Request::decode(header) else {
-        assert_ne!(
-            header[..4],
-            nbd_proto::constants::REQUEST_MAGIC.to_be_bytes(),
-            "only the magic can be wrong"
-        );
-        return;
+    let request = match Request::read(style, rest) {
+        Ok(Some(request)) => request,
+        Ok(None) => return assert!(rest.len() < style.request_length()),
+        Err(PeerMisbehaved::BadRequestMagic(magic)) => return assert_ne!(magic, REQUEST_MAGIC),
+        Err(PeerMisbehaved::BadExtendedRequestMagic(magic)) => return assert_ne!(magic, EXTENDED_REQUEST_MAGIC),
+        Err(other) => panic!("only the magic can be wrong: {other}"),
     };
-    assert_eq!(&request.encode(), header);
+    let (header, payload) = rest.split_at(style.request_length());
+    match style {
+        ReplyStyle::Extended => assert_eq!(request.encode_extended(), header),
+        _ => assert_eq!(request.encode(), header),
+    }
     let flags = TransmissionFlags::from_bits_retain(u16::from_be_bytes([*flags_high, *flags_low]));
     let block_sizes = BlockSizes {
         minimum: 1 << (shape & 15),
@@ -157,12 +162,30 @@ pub fn request(data: &[u8]) {
     let size = 1 << (shape >> 4 << 2);
     let negotiated = server::Negotiated {
         export: export(flags, size, block_sizes),
-        structured_replies: flags.contains(TransmissionFlags::SEND_DF),
+        replies: style,
+        contexts: (3..6)
+            .map(|id| Context {
+                id,
+                name: format!("x-test:{id}"),
+            })
+            .collect(),
         block_sizes_known: true,
     };
     match validate(&request, &negotiated) {
         Ok(command) => assert_safe(command, &request, &negotiated.export),
         Err(refusal) => assert!(!refusal.message.is_empty()),
+    }
+    if !has_filter(&request, &negotiated) {
+        return;
+    }
+    if let Ok(filtered) = validate_filtered(&request, payload, &negotiated) {
+        assert!(filtered.contexts > 0 && filtered.contexts < 1 << negotiated.contexts.len());
+        let plain = Request {
+            flags: request.flags.difference(CommandFlags::PAYLOAD_LEN),
+            length: filtered.length,
+            ..request
+        };
+        assert_safe(Command::BlockStatus { one: filtered.one }, &plain, &negotiated.export);
     }
 }
 
@@ -178,12 +201,12 @@ fn assert_safe(command: Command, request: &Request, export: &ExportInfo) {
         assert_eq!((request.offset, request.length), (0, 0));
         return;
     }
-    let length = u64::from(request.length);
+    let length = request.length;
     let minimum = u64::from(export.block_sizes.minimum);
     assert!(length > 0 && u128::from(request.offset) + u128::from(length) <= u128::from(export.size));
     assert!(request.offset.is_multiple_of(minimum) && length.is_multiple_of(minimum));
     if matches!(command, Command::Read { .. } | Command::Write { .. }) {
-        assert!(request.length <= export.block_sizes.maximum_payload);
+        assert!(length <= u64::from(export.block_sizes.maximum_payload));
     }
 }
 
@@ -211,8 +234,15 @@ pub fn replies(data: &[u8]) {
                 kind,
                 cookie,
                 length,
+                offset,
             } => {
-                assert_eq!(reply::chunk_header(flags, kind, cookie, length), encoded);
+                let style = match offset {
+                    Some(_) => ReplyStyle::Extended,
+                    None => ReplyStyle::Structured,
+                };
+                let offset = offset.unwrap_or(0);
+                let again = ReplyTo { style, cookie, offset }.chunk_header(flags, kind, length);
+                assert_eq!(&*again, encoded);
                 let length = usize::try_from(length).unwrap().min(payload.len());
                 let (payload, rest) = payload.split_at(length);
                 reply_payload(kind, payload);
@@ -222,11 +252,15 @@ pub fn replies(data: &[u8]) {
     }
 }
 
-fn reply_payload(kind: nbd_proto::ChunkKind, payload: &[u8]) {
+fn reply_payload(kind: ChunkKind, payload: &[u8]) {
     if kind.is_error() {
         if let Ok(error) = ErrorChunk::decode(kind, payload) {
             // A byte that is not UTF-8 becomes three.
             assert!(error.message.len() <= 3 * MAX_STRING);
+        }
+    } else if matches!(kind, ChunkKind::BlockStatus | ChunkKind::BlockStatusExt) {
+        if let Ok((_, extents)) = reply::decode_status(kind, payload) {
+            assert!(extents.len() * 8 <= payload.len() && extents.iter().all(|extent| extent.length > 0));
         }
     } else if let Some((hole, _)) = payload.split_first_chunk::<12>() {
         assert!(reply::decode_hole(hole).is_err() || hole[8..] != [0; 4]);

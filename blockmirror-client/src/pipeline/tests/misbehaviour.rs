@@ -1,7 +1,6 @@
 //! A server that breaks a rule: which one is said, whatever way the bytes are cut.
 
-use nbd_proto::reply::{chunk_header, error_chunk, hole_chunk, none_chunk, offset_data_header};
-use nbd_proto::{ChunkKind, ReplyFlags};
+use nbd_proto::{ChunkKind, ReplyFlags, ReplyTo};
 
 use super::*;
 
@@ -47,7 +46,7 @@ fn judge(
 
 fn data_chunk(cookie: u64, flags: ReplyFlags, offset: u64, length: u32) -> Vec<u8> {
     [
-        &offset_data_header(cookie, flags, offset, length)[..],
+        &ReplyTo::structured(cookie).offset_data(flags, offset, length)[..],
         &vec![7; length as usize],
     ]
     .concat()
@@ -59,9 +58,9 @@ fn fault(reply: impl Fn(&Asked) -> Vec<u8>) -> PeerMisbehaved {
 
 #[test]
 fn cookies() {
-    let unknown = fault(|_| none_chunk(0xffff_ffff_ffff_ffff).to_vec());
+    let unknown = fault(|_| ReplyTo::structured(0xffff_ffff_ffff_ffff).none().to_vec());
     assert_eq!(unknown, PeerMisbehaved::UnknownCookie(u64::MAX));
-    let twice = fault(|asked| [none_chunk(asked.write), none_chunk(asked.write)].concat());
+    let twice = fault(|asked| ReplyTo::structured(asked.write).none().repeat(2));
     assert!(matches!(twice, PeerMisbehaved::UnknownCookie(_)));
     let twice = judge(false, false, |asked| {
         [simple_reply(asked.write, None), simple_reply(asked.write, None)].concat()
@@ -72,7 +71,7 @@ fn cookies() {
 #[test]
 fn framing() {
     assert_eq!(fault(|_| vec![0; 4]), PeerMisbehaved::BadReplyMagic(0));
-    let not_agreed = judge(false, false, |asked| none_chunk(asked.write).to_vec());
+    let not_agreed = judge(false, false, |asked| ReplyTo::structured(asked.write).none().to_vec());
     assert_eq!(not_agreed, Err(PeerMisbehaved::StructuredNotNegotiated));
     let simple = fault(|asked| simple_reply(asked.read, None).to_vec());
     assert_eq!(simple, PeerMisbehaved::SimpleReplyToRead);
@@ -86,7 +85,7 @@ fn framing() {
     assert_eq!(mixed, PeerMisbehaved::SimpleReplyToRead);
     let content = fault(|asked| data_chunk(asked.write, DONE, 0, 64));
     assert_eq!(content, PeerMisbehaved::UnexpectedContent { kind: 1 });
-    let hole = fault(|asked| hole_chunk(asked.write, DONE, 0, 64).to_vec());
+    let hole = fault(|asked| ReplyTo::structured(asked.write).hole(DONE, 0, 64).to_vec());
     assert_eq!(hole, PeerMisbehaved::UnexpectedContent { kind: 2 });
 }
 
@@ -96,15 +95,19 @@ fn coverage() {
     assert_eq!(fault(|asked| data_chunk(asked.read, DONE, 999, 64)), outside(999, 64));
     assert_eq!(fault(|asked| data_chunk(asked.read, DONE, 1000, 65)), outside(1000, 65));
     assert_eq!(
-        fault(|asked| hole_chunk(asked.read, DONE, 1063, 2).to_vec()),
+        fault(|asked| ReplyTo::structured(asked.read).hole(DONE, 1063, 2).to_vec()),
         outside(1063, 2)
     );
     assert_eq!(
-        fault(|asked| hole_chunk(asked.read, DONE, u64::MAX, 2).to_vec()),
+        fault(|asked| ReplyTo::structured(asked.read).hole(DONE, u64::MAX, 2).to_vec()),
         outside(u64::MAX, 2)
     );
     // Four gigabytes are claimed: refused by the header's word, before any memory is taken for it.
-    let huge = fault(|asked| offset_data_header(asked.read, DONE, 1000, u32::MAX - 8).to_vec());
+    let huge = fault(|asked| {
+        ReplyTo::structured(asked.read)
+            .offset_data(DONE, 1000, u32::MAX - 8)
+            .to_vec()
+    });
     assert_eq!(huge, outside(1000, u64::from(u32::MAX - 8)));
     let twice = fault(|asked| {
         [
@@ -122,7 +125,7 @@ fn coverage() {
     );
     let short = fault(|asked| data_chunk(asked.read, DONE, 1001, 63));
     assert_eq!(short, PeerMisbehaved::ContentMissing { missing: 1, length: 64 });
-    let nothing = fault(|asked| none_chunk(asked.read).to_vec());
+    let nothing = fault(|asked| ReplyTo::structured(asked.read).none().to_vec());
     assert_eq!(
         nothing,
         PeerMisbehaved::ContentMissing {
@@ -147,7 +150,7 @@ fn fragments_of_a_read_that_forbids_them() {
 
 #[test]
 fn errors() {
-    let outside = fault(|asked| error_chunk(asked.read, NbdError::Io, "x", Some(1064)));
+    let outside = fault(|asked| ReplyTo::structured(asked.read).error(NbdError::Io, "x", Some(1064)));
     assert_eq!(
         outside,
         PeerMisbehaved::ContentOutsideRequest {
@@ -155,9 +158,19 @@ fn errors() {
             length: 0
         }
     );
-    let no_error = fault(|asked| [&chunk_header(DONE, ChunkKind::Error, asked.write, 6)[..], &[0; 6]].concat());
+    let no_error = fault(|asked| {
+        [
+            &ReplyTo::structured(asked.write).chunk_header(DONE, ChunkKind::Error, 6)[..],
+            &[0; 6],
+        ]
+        .concat()
+    });
     assert_eq!(no_error, PeerMisbehaved::ErrorChunkWithoutError);
-    let too_long = fault(|asked| chunk_header(DONE, ChunkKind::Error, asked.write, 1 << 20).to_vec());
+    let too_long = fault(|asked| {
+        ReplyTo::structured(asked.write)
+            .chunk_header(DONE, ChunkKind::Error, 1 << 20)
+            .to_vec()
+    });
     assert_eq!(
         too_long,
         PeerMisbehaved::WrongChunkLength {
@@ -178,19 +191,20 @@ fn errors_that_keep_the_rules_fail_only_their_request() {
     let at_offset = judge(true, false, |asked| {
         let parts = [
             data_chunk(asked.read, MORE, 1000, 8),
-            error_chunk(asked.read, NbdError::Io, "sector", Some(1008)),
+            ReplyTo::structured(asked.read).error(NbdError::Io, "sector", Some(1008)),
         ];
-        [parts.concat(), none_chunk(asked.write).to_vec()].concat()
+        [parts.concat(), ReplyTo::structured(asked.write).none().to_vec()].concat()
     });
     assert_eq!(at_offset, Ok(vec![failed(NbdError::Io, "sector"), done("write")]));
     // The first error counts, and a kind of error we do not know is still an error.
     let unknown_kind = judge(true, false, |asked| {
         let text = b"\0\0\0\x1c\0\x04late then more";
-        let header = chunk_header(MORE, ChunkKind::UnknownError(0x8123), asked.read, text.len() as u32);
+        let header =
+            ReplyTo::structured(asked.read).chunk_header(MORE, ChunkKind::UnknownError(0x8123), text.len() as u32);
         [
             &header[..],
             text,
-            &error_chunk(asked.read, NbdError::Io, "second", None),
+            &ReplyTo::structured(asked.read).error(NbdError::Io, "second", None),
         ]
         .concat()
     });

@@ -57,6 +57,7 @@ fn requests_are_on_the_wire_what_was_asked() {
         Command::WriteZeroes {
             fua: true,
             no_hole: true,
+            fast: false,
         },
         1 << 39,
         4096,
@@ -172,6 +173,7 @@ fn what_cannot_be_asked_is_not_sent() {
     let zero = Command::WriteZeroes {
         fua: false,
         no_hole: false,
+        fast: false,
     };
     let out_of_range = |offset, length| Err(StartError::OutOfRange { offset, length, size });
     let misaligned = |offset, length| {
@@ -219,6 +221,7 @@ fn what_is_not_offered_is_not_asked() {
     let zero = Command::WriteZeroes {
         fua: false,
         no_hole: false,
+        fast: false,
     };
     for (command, name) in [
         (fua, "FUA"),

@@ -18,7 +18,11 @@ fn commands() -> impl Strategy<Value = Command> {
         any::<bool>().prop_map(|fua| Command::Write { fua }),
         Just(Command::Flush),
         any::<bool>().prop_map(|fua| Command::Trim { fua }),
-        (any::<bool>(), any::<bool>()).prop_map(|(fua, no_hole)| Command::WriteZeroes { fua, no_hole }),
+        (any::<bool>(), any::<bool>()).prop_map(|(fua, no_hole)| Command::WriteZeroes {
+            fua,
+            no_hole,
+            fast: false
+        }),
         Just(Command::Cache),
     ]
 }

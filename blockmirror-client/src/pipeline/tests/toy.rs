@@ -1,8 +1,7 @@
 //! A toy server: correct, and free in everything the protocol leaves free.
 
 use nbd_proto::constants::command;
-use nbd_proto::reply::{error_chunk, hole_chunk, none_chunk, offset_data_header};
-use nbd_proto::{CommandFlags, ReplyFlags};
+use nbd_proto::{CommandFlags, ReplyFlags, ReplyTo};
 
 use super::*;
 
@@ -47,7 +46,7 @@ pub fn answer(request: &Request, structured: bool, chance: &mut Chance) -> Answe
     let frames = match &data {
         Some(_) if structured => pieces(request, chance),
         Some(data) => vec![[&simple_reply(request.cookie, None)[..], data].concat()],
-        None if structured && chance.below(2) == 0 => vec![none_chunk(request.cookie).to_vec()],
+        None if structured && chance.below(2) == 0 => vec![ReplyTo::structured(request.cookie).none().to_vec()],
         None => vec![simple_reply(request.cookie, None).to_vec()],
     };
     Answer {
@@ -75,7 +74,7 @@ fn failure(request: &Request, structured: bool, chance: &mut Chance) -> Answer {
     frames.truncate(frames.len().saturating_sub(1 + chance.below(3) as usize));
     let text = "é".repeat(chance.below(40) as usize);
     let offset = (is_read && chance.below(2) == 0).then(|| request.offset + chance.below(u64::from(request.length)));
-    frames.push(error_chunk(request.cookie, error, &text, offset));
+    frames.push(ReplyTo::structured(request.cookie).error(error, &text, offset));
     Answer {
         frames,
         outcome: Err(error),
@@ -113,13 +112,17 @@ fn pieces(request: &Request, chance: &mut Chance) -> Vec<Vec<u8>> {
         };
         let data: Vec<u8> = (offset..offset + u64::from(length)).map(content).collect();
         frames.push(if data.iter().all(|byte| *byte == 0) {
-            hole_chunk(request.cookie, flags, offset, length).to_vec()
+            ReplyTo::structured(request.cookie).hole(flags, offset, length).to_vec()
         } else {
-            [&offset_data_header(request.cookie, flags, offset, length)[..], &data].concat()
+            [
+                &ReplyTo::structured(request.cookie).offset_data(flags, offset, length)[..],
+                &data,
+            ]
+            .concat()
         });
     }
     if separate {
-        frames.push(none_chunk(request.cookie).to_vec());
+        frames.push(ReplyTo::structured(request.cookie).none().to_vec());
     }
     frames
 }

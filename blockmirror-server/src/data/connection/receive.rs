@@ -23,7 +23,7 @@ const READ_BURST_BYTES: u64 = 256 << 10;
 const FAREWELL_BYTES: usize = 4 << 20;
 
 const _: () = assert!(
-    STAGED_BYTES as usize + Request::LENGTH <= STAGING_BYTES,
+    STAGED_BYTES as usize + Request::EXTENDED_LENGTH <= STAGING_BYTES,
     "a staged request fits the buffer"
 );
 
@@ -39,7 +39,7 @@ pub(super) enum Incoming {
     /// Nothing: this WRITE is complete, and held back until the hang-up behind it is explained.
     Held(Write, Body),
     /// The payload of a WRITE that was refused.
-    Discard(u32),
+    Discard(u64),
 }
 
 /// A WRITE whose payload is on its way. Its bytes are reserved in the volume's budget.
@@ -175,8 +175,8 @@ impl Connection {
                 self.start_write(volume, turn, write, body)
             }
             Incoming::Discard(left) => {
-                let count = (*left as usize).min(self.staging.len());
-                *left -= count as u32;
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(self.staging.len());
+                *left -= count as u64;
                 let over = *left == 0;
                 self.staging.consume(count);
                 if !over {
@@ -189,11 +189,10 @@ impl Connection {
     }
 
     fn step_header(&mut self, volume: &mut Volume, turn: &mut Turn) -> Step {
-        let Some(header) = self.staging.bytes().first_chunk() else {
-            return Step::Starved;
-        };
-        let request = match Request::decode(header) {
-            Ok(request) => request,
+        let style = self.negotiated.replies;
+        let request = match Request::read(style, self.staging.bytes()) {
+            Ok(Some(request)) => request,
+            Ok(None) => return Step::Starved,
             Err(problem) => {
                 self.lose(volume, turn, &problem.to_string());
                 return Step::Ended;
@@ -204,7 +203,7 @@ impl Connection {
             matches!(verdict, Ok(Command::Read { .. })) || request.command == nbd_proto::constants::command::READ;
         let read = is_read.then_some((request.offset, request.length));
         let read_bytes = if matches!(verdict, Ok(Command::Read { .. })) {
-            u64::from(request.length)
+            request.length
         } else {
             0
         };
@@ -224,17 +223,17 @@ impl Connection {
             }
             Ok(command) => command,
             Err(refusal) => {
-                self.staging.consume(Request::LENGTH);
+                self.staging.consume(style.request_length());
                 self.refuse(request.cookie, read.map(|(offset, _)| (offset, 0)), refusal);
-                self.incoming = Incoming::Discard(request.payload_length());
+                self.incoming = Incoming::Discard(request.payload_length(style));
                 return Step::Again;
             }
         };
-        let bytes = read_bytes + u64::from(request.payload_length());
+        let bytes = read_bytes + request.payload_length(style);
         if !volume.reserve(self.slot, bytes) {
             return Step::Stalled;
         }
-        self.staging.consume(Request::LENGTH);
+        self.staging.consume(style.request_length());
         match command {
             Command::Write { fua } => self.expect_payload(turn, &request, fua, volume.wants_checks()),
             _ => self.start(
@@ -253,10 +252,10 @@ impl Connection {
         let write = Write {
             cookie: request.cookie,
             offset: request.offset,
-            length: request.length,
+            length: request.length as u32,
             fua,
         };
-        if request.length <= STAGED_BYTES {
+        if write.length <= STAGED_BYTES {
             self.incoming = Incoming::Staged(write);
             return;
         }
@@ -274,7 +273,7 @@ impl Connection {
             turn,
             write.cookie,
             command,
-            (write.offset, write.length),
+            (write.offset, u64::from(write.length)),
             Some(body),
         );
         Step::Again
@@ -286,15 +285,15 @@ impl Connection {
         turn: &mut Turn,
         cookie: u64,
         command: Command,
-        (offset, length): (u64, u32),
+        (offset, length): (u64, u64),
         body: Option<Body>,
     ) {
         self.in_flight += 1;
         self.window.requests += 1;
         if let Command::Read { .. } = command {
-            self.window.bytes += u64::from(length);
-            volume.hold_reply(u64::from(length));
-            self.burst += u64::from(length);
+            self.window.bytes += length;
+            volume.hold_reply(length);
+            self.burst += length;
         }
         let origin = Origin::Host {
             connection: self.slot,
@@ -366,18 +365,25 @@ impl Connection {
 
     /// Walk over the requests in the staging buffer.
     fn find_farewell(&self) -> Farewell {
+        let style = self.negotiated.replies;
         let mut at = match &self.incoming {
             Incoming::Header | Incoming::Held(..) | Incoming::Direct(..) => 0,
-            Incoming::Staged(write) => write.length as usize,
-            Incoming::Discard(left) => *left as usize,
+            Incoming::Staged(write) => u64::from(write.length),
+            Incoming::Discard(left) => *left,
         };
         loop {
-            let Some(header) = self.staging.bytes().get(at..).and_then(|rest| rest.first_chunk()) else {
-                return Farewell::NotYet;
-            };
-            match Request::decode(header) {
-                Ok(request) if request.command == nbd_proto::constants::command::DISCONNECT => return Farewell::Found,
-                Ok(request) => at += Request::LENGTH + request.payload_length() as usize,
+            let rest = usize::try_from(at).ok().and_then(|at| self.staging.bytes().get(at..));
+            match Request::read(style, rest.unwrap_or_default()) {
+                Ok(Some(request)) if request.command == nbd_proto::constants::command::DISCONNECT => {
+                    return Farewell::Found;
+                }
+                Ok(Some(request)) => {
+                    let whole = request
+                        .payload_length(style)
+                        .saturating_add(style.request_length() as u64);
+                    at = at.saturating_add(whole);
+                }
+                Ok(None) => return Farewell::NotYet,
                 Err(_) => return Farewell::Never,
             }
         }

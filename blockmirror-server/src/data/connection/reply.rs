@@ -2,8 +2,8 @@
 
 use std::io;
 
-use nbd_proto::reply::{error_chunk, offset_data_header, simple_reply};
-use nbd_proto::{Refusal, ReplyFlags};
+use nbd_proto::reply::simple_reply;
+use nbd_proto::{Refusal, ReplyFlags, ReplyTo};
 
 use super::{Connection, Held, Phase};
 use crate::data::outbox::Sent;
@@ -20,7 +20,7 @@ pub(crate) struct HostReply {
     /// The client's name for it.
     pub(crate) cookie: u64,
     /// `Some`: a READ of this many bytes from this offset.
-    pub(crate) read: Option<(u64, u32)>,
+    pub(crate) read: Option<(u64, u64)>,
     /// How it ended, with the data of a READ that succeeded.
     pub(crate) outcome: Result<Option<Buffer>, Refusal>,
 }
@@ -53,9 +53,9 @@ impl Connection {
     }
 
     /// Queue the reply to a request that was refused before anything was started.
-    pub(super) fn refuse(&mut self, cookie: u64, read: Option<(u64, u32)>, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, cookie: u64, read: Option<(u64, u64)>, refusal: Refusal) {
         self.window.requests += 1;
-        self.window.bytes += read.map_or(0, |(_, length)| u64::from(length));
+        self.window.bytes += read.map_or(0, |(_, length)| length);
         self.push_reply(HostReply {
             connection: self.slot,
             cookie,
@@ -66,7 +66,7 @@ impl Connection {
 
     fn push_reply(&mut self, reply: HostReply) {
         self.queued.requests += 1;
-        self.queued.bytes += reply.read.map_or(0, |(_, length)| u64::from(length));
+        self.queued.bytes += reply.read.map_or(0, |(_, length)| length);
         let delivers = matches!(self.phase, Phase::Open | Phase::Draining { deliver: true });
         if !delivers {
             return;
@@ -74,24 +74,20 @@ impl Connection {
         let cookie = reply.cookie;
         match reply.outcome {
             Ok(data) => self.push_success(cookie, reply.read, data),
-            Err(refusal) if self.negotiated.structured_replies => {
-                self.outbox.push(Segment::Bytes(error_chunk(
-                    cookie,
-                    refusal.error,
-                    refusal.message,
-                    None,
-                )));
+            Err(refusal) if self.negotiated.replies.has_chunks() => {
+                let error = ReplyTo::structured(cookie).error(refusal.error, refusal.message, None);
+                self.outbox.push(Segment::Bytes(error));
             }
             Err(refusal) => self.outbox.push_header(&simple_reply(cookie, Some(refusal.error))),
         }
     }
 
     /// A READ is answered in one piece whether DF asks for it or not, once all of it is known to be good.
-    fn push_success(&mut self, cookie: u64, read: Option<(u64, u32)>, data: Option<Buffer>) {
+    fn push_success(&mut self, cookie: u64, read: Option<(u64, u64)>, data: Option<Buffer>) {
         match read {
-            Some((offset, length)) if self.negotiated.structured_replies => {
-                self.outbox
-                    .push_header(&offset_data_header(cookie, ReplyFlags::DONE, offset, length));
+            Some((offset, length)) if self.negotiated.replies.has_chunks() => {
+                let header = ReplyTo::structured(cookie).offset_data(ReplyFlags::DONE, offset, length as u32);
+                self.outbox.push_header(&header);
             }
             _ => self.outbox.push_header(&simple_reply(cookie, None)),
         }

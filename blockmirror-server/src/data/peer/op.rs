@@ -148,6 +148,7 @@ impl LinkOp {
             Action::Write { fua, .. } => (Command::Write { fua: fua_of(*fua) }, u64::from(whole_blocks)),
             Action::Zero { no_hole, fua } if limits.can_zero() => (
                 Command::WriteZeroes {
+                    fast: false,
                     fua: fua_of(*fua),
                     no_hole: *no_hole,
                 },

@@ -251,7 +251,8 @@ impl Cluster {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let negotiated = nbd_proto::server::Negotiated {
             export: export(self.size, 1),
-            structured_replies: false,
+            replies: nbd_proto::ReplyStyle::Simple,
+            contexts: Vec::new(),
             block_sizes_known: true,
         };
         let handover = ClientHandover {

@@ -31,7 +31,7 @@ impl Host {
     }
 
     pub(super) fn ask(&mut self, command: Command, cookie: u64, offset: u64, length: u32) {
-        self.send(&Request::new(command, cookie, offset, length).encode());
+        self.send(&Request::new(command, cookie, offset, u64::from(length)).encode());
     }
 
     pub(super) fn ask_write(&mut self, cookie: u64, offset: u64, data: &[u8]) {
@@ -127,7 +127,7 @@ impl Host {
 
 /// A WRITE as it goes over the wire.
 pub(super) fn write_request(cookie: u64, offset: u64, data: &[u8]) -> Vec<u8> {
-    let header = Request::new(Command::Write { fua: false }, cookie, offset, data.len() as u32).encode();
+    let header = Request::new(Command::Write { fua: false }, cookie, offset, data.len() as u64).encode();
     [&header, data].concat()
 }
 

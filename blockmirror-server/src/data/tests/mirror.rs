@@ -50,6 +50,7 @@ fn every_change_reaches_the_peer() {
                 Command::WriteZeroes {
                     fua: false,
                     no_hole: true,
+                    fast: false,
                 },
                 4,
                 0,
@@ -282,6 +283,7 @@ fn run_round(pair: &Pair, hosts: &mut [Host; 2], round: &Round) {
                 Command::WriteZeroes {
                     fua: true,
                     no_hole: false,
+                    fast: false,
                 },
                 8,
                 sector * 512,

@@ -67,7 +67,7 @@ fn run_batch(host: &mut Host, batch: &[Option<Step>], model: &mut [u8]) {
         let range = offset as usize..offset as usize + step.length as usize;
         let mut ask = |command, length| {
             let offset = if length == 0 { 0 } else { offset };
-            wire.extend(Request::new(command, cookie, offset, length).encode());
+            wire.extend(Request::new(command, cookie, offset, u64::from(length)).encode());
         };
         match step.kind {
             Kind::Read => {
@@ -85,7 +85,12 @@ fn run_batch(host: &mut Host, batch: &[Option<Step>], model: &mut [u8]) {
             }
             Kind::Zero { no_hole } => {
                 model[range].fill(0);
-                ask(Command::WriteZeroes { fua: true, no_hole }, step.length);
+                let zero = Command::WriteZeroes {
+                    fua: true,
+                    no_hole,
+                    fast: false,
+                };
+                ask(zero, step.length);
             }
             Kind::Flush => ask(Command::Flush, 0),
             Kind::Cache => ask(Command::Cache, step.length),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nbd_proto::constants::command;
 use nbd_proto::reply::simple_reply;
-use nbd_proto::{NbdError, Request, TransmissionFlags};
+use nbd_proto::{NbdError, ReplyStyle, Request, TransmissionFlags};
 
 use super::host::export;
 use super::rig::{Build, Dial, MIB, Peering};
@@ -40,7 +40,7 @@ impl PlayedPeer {
         let mut header = [0; Request::LENGTH];
         self.stream.read_exact(&mut header).unwrap();
         let request = Request::decode(&header).unwrap();
-        let mut payload = vec![0; request.payload_length() as usize];
+        let mut payload = vec![0; request.payload_length(ReplyStyle::Structured) as usize];
         self.stream.read_exact(&mut payload).unwrap();
         (request, payload)
     }

@@ -14,7 +14,7 @@ use mirror_core::event::LinkKind;
 use mirror_core::identity::Role;
 use mirror_core::metadata::{ImageIdentity, PeerSlotConfig, Restored};
 use mirror_core::{AckMode, MirrorConfig, OnDisconnect, PeerConfig};
-use nbd_proto::{BlockSizes, TransmissionFlags};
+use nbd_proto::{BlockSizes, ReplyStyle, TransmissionFlags};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -188,7 +188,12 @@ impl Rig {
         let export = export(self.size, self.minimum_block);
         let negotiated = nbd_proto::server::Negotiated {
             export,
-            structured_replies,
+            replies: if structured_replies {
+                ReplyStyle::Structured
+            } else {
+                ReplyStyle::Simple
+            },
+            contexts: Vec::new(),
             block_sizes_known: true,
         };
         let address = "test".to_owned();

@@ -36,6 +36,7 @@ fn what_is_written_is_read() {
                 Command::WriteZeroes {
                     fua: false,
                     no_hole: true,
+                    fast: false,
                 },
                 2,
                 MIB,

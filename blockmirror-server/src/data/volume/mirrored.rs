@@ -338,7 +338,7 @@ impl Volume {
             Err(refusal) => {
                 self.answer(id, Err(mirror_refusal(refusal)));
                 if let Some(request) = self.requests.get_mut(id) {
-                    request.taken = u64::from(request.length);
+                    request.taken = request.length;
                 }
             }
         }

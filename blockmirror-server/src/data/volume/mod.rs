@@ -198,7 +198,7 @@ impl Volume {
         turn: &mut Turn,
         origin: Origin,
         command: Command,
-        (offset, length): (u64, u32),
+        (offset, length): (u64, u64),
         body: Option<Body>,
     ) {
         let (payload, check) = body.map_or((None, None), |body| (Some(body.payload), body.check));
@@ -220,19 +220,15 @@ impl Volume {
         match command {
             Command::Read { .. } => self.read(turn, id),
             Command::Cache => {
-                let request = ImageRequest::Cache {
-                    offset,
-                    length: u64::from(length),
-                };
-                self.submit_image(turn, ImageWork::Host(id), request);
+                self.submit_image(turn, ImageWork::Host(id), ImageRequest::Cache { offset, length });
             }
             Command::Flush => match &mut self.machinery {
                 Machinery::Plain(plain) => plain.flush(id),
                 Machinery::Mirror(mirror) => mirror.flush(turn.now, id),
             },
             Command::Write { .. } | Command::Trim { .. } | Command::WriteZeroes { .. } => self.mutate(turn, id),
-            // The connection keeps DISC to itself.
-            Command::Disconnect => self.end(id, Ok(None)),
+            // The connection keeps DISC to itself, and offers no metadata contexts.
+            Command::Disconnect | Command::BlockStatus { .. } => self.end(id, Ok(None)),
         }
     }
 

@@ -32,7 +32,7 @@ impl Volume {
         let Some((offset, length)) = self.requests.get(id).and_then(|request| request.read()) else {
             return;
         };
-        let range = ByteRange::new(offset, u64::from(length));
+        let range = ByteRange::new(offset, length);
         let from = match &self.machinery {
             Machinery::Plain(_) => ReadFrom::Local,
             Machinery::Mirror(mirror) => mirror.core.read_from(range),
@@ -52,7 +52,7 @@ impl Volume {
         let Some(request) = self.requests.get_mut(id) else {
             return;
         };
-        let range = ByteRange::new(request.offset, u64::from(request.length));
+        let range = ByteRange::new(request.offset, request.length);
         let second_time = request.taken > 0;
         // Counts attempts; READs have no parts.
         request.taken += 1;

@@ -68,7 +68,7 @@ pub(super) struct HostRequest {
     pub(super) origin: Origin,
     pub(super) command: Command,
     pub(super) offset: u64,
-    pub(super) length: u32,
+    pub(super) length: u64,
     pub(super) payload: Option<Payload>,
     /// Length and [`CHECKSUM`] of the payload, once they are known.
     pub(super) check: Option<codec::Payload>,
@@ -84,7 +84,7 @@ impl HostRequest {
     /// Bytes of the volume's budget it holds, if it came from a host: what a stream brings is bounded by its credits.
     pub(super) fn reserved(&self) -> u64 {
         match self.command {
-            Command::Read { .. } | Command::Write { .. } => u64::from(self.length),
+            Command::Read { .. } | Command::Write { .. } => self.length,
             _ => 0,
         }
     }
@@ -99,7 +99,7 @@ impl HostRequest {
     }
 
     /// `Some` for a READ: what the reply needs to know.
-    pub(super) fn read(&self) -> Option<(u64, u32)> {
+    pub(super) fn read(&self) -> Option<(u64, u64)> {
         matches!(self.command, Command::Read { .. }).then_some((self.offset, self.length))
     }
 
@@ -108,11 +108,15 @@ impl HostRequest {
         let (kind, fua) = match self.command {
             Command::Write { fua } => (MutationKind::Write, fua),
             Command::Trim { fua } => (MutationKind::Trim, fua),
-            Command::WriteZeroes { fua, no_hole } => (MutationKind::Zero { no_hole }, fua),
-            Command::Read { .. } | Command::Flush | Command::Cache | Command::Disconnect => return None,
+            Command::WriteZeroes { fua, no_hole, .. } => (MutationKind::Zero { no_hole }, fua),
+            Command::Read { .. }
+            | Command::Flush
+            | Command::Cache
+            | Command::BlockStatus { .. }
+            | Command::Disconnect => return None,
         };
         (self.length > 0).then(|| Mutation {
-            range: ByteRange::new(self.offset, u64::from(self.length)),
+            range: ByteRange::new(self.offset, self.length),
             kind,
             fua,
         })
@@ -132,7 +136,7 @@ impl HostRequest {
 
     /// Another part is to follow the one under way.
     pub(super) fn has_more(&self) -> bool {
-        !self.abandoned && self.taken < u64::from(self.length)
+        !self.abandoned && self.taken < self.length
     }
 }
 

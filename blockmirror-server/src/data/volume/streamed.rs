@@ -50,7 +50,14 @@ impl Volume {
         let (command, range) = match request {
             Request::Write { range, fua } => (Command::Write { fua }, range),
             Request::CopyWrite { range } => (Command::Write { fua: false }, range),
-            Request::Zero { range, no_hole, fua } => (Command::WriteZeroes { fua, no_hole }, range),
+            Request::Zero { range, no_hole, fua } => (
+                Command::WriteZeroes {
+                    fua,
+                    no_hole,
+                    fast: false,
+                },
+                range,
+            ),
             Request::CopyZero { range } => (Command::Trim { fua: false }, range),
             Request::Trim { range, fua } => (Command::Trim { fua }, range),
             Request::Flush => return self.start(turn, Origin::Stream(origin), Command::Flush, (0, 0), None),
@@ -73,7 +80,7 @@ impl Volume {
             // The intake keeps barriers to itself.
             Request::Barrier => return self.streamed(origin, StreamReply::Done),
         };
-        let within = range.end() <= self.size && u32::try_from(range.length).is_ok();
+        let within = range.end() <= self.size;
         // I7: a Primary takes writes from hosts only.
         if !within || !self.takes_streamed_writes() {
             return self.streamed(origin, StreamReply::Failed(Failure::Io));
@@ -84,7 +91,7 @@ impl Volume {
                 _ => incoming.copied(bytes),
             }
         }
-        let place = (range.offset, range.length as u32);
+        let place = (range.offset, range.length);
         self.start(turn, Origin::Stream(origin), command, place, payload.map(Into::into));
     }
 

@@ -70,7 +70,7 @@ fn options_without_data_refuse_data() {
         assert_eq!(rogue.refused(option, b"x"), OptionError::Invalid);
         rogue.assert_in_step();
     }
-    assert!(!rogue.handshake.structured_replies);
+    assert!(!rogue.handshake.replies.has_chunks());
 }
 
 #[test]
