@@ -8,18 +8,22 @@ use toml::de::DeTable;
 
 use super::files::Files;
 use super::listen::{self, Listen};
+use super::listener::Listeners;
 use super::names::{Unique, check_name};
 use super::peer::{self, ReadPeer};
 use super::problem::{ConfigError, Problems, Span};
 use super::resource;
 use super::section::Section;
+use super::tls;
 use super::volume::{self, ReadVolume};
-use super::{Config, Engine, ImageSource, Limits, Resource};
+use super::{Config, Engine, ImageSource, Limits, Listener, Resource, Tls};
 
-const TOP_KEYS: [&str; 7] = [
+const TOP_KEYS: [&str; 9] = [
     "name",
     "admin",
     "listen",
+    "listener",
+    "tls",
     "engine",
     "data_threads",
     "limits",
@@ -107,7 +111,7 @@ impl<'a> Reader<'a> {
             check_name("name", name, self.problems);
         }
         let admin = self.admin(&top);
-        let listen = self.listen(&top);
+        let (listeners, tls) = self.listeners(&top);
         let engines = [
             ("auto", Engine::Auto),
             ("uring", Engine::Uring),
@@ -133,7 +137,8 @@ impl<'a> Reader<'a> {
         let config = Config {
             name: name?.value,
             admin,
-            listen,
+            listeners,
+            tls,
             engine,
             data_threads,
             limits,
@@ -157,38 +162,19 @@ impl<'a> Reader<'a> {
         Some(path.value)
     }
 
-    fn listen(&mut self, top: &Section<'_>) -> Vec<Listen> {
-        let example = "listen = [\"unix:/run/blockmirror/nbd.sock\", \"tcp:127.0.0.1:10809\"]";
-        let texts = top.texts("listen");
-        match top.key_span("listen") {
-            None => top.missing("listen", example),
-            Some(span) if top.is_empty_list("listen") => self.problems.add(
-                span,
-                "`listen` names no address: no client could connect",
-                format!("write: {example}"),
-            ),
-            Some(_) => {}
-        }
-        let mut addresses = Vec::new();
-        for text in texts {
-            match text.value.parse::<Listen>() {
-                Ok(address) => {
-                    if !matches!(address, Listen::Tcp { port: 0, .. }) {
-                        self.listeners.claim(&address.to_string(), text.span.clone());
-                    }
-                    if let Listen::Unix(path) = &address {
-                        self.files.socket(path.clone(), text.span);
-                    }
-                    addresses.push(address);
-                }
-                Err(why) => self.problems.add(
-                    text.span,
-                    format!("`listen`: {why}"),
-                    "write \"unix:/PATH\", \"tcp:HOST:PORT\" or \"tcp:[IPv6]:PORT\"",
-                ),
-            }
-        }
-        addresses
+    fn listeners(&mut self, top: &Section<'a>) -> (Vec<Listener>, Tls) {
+        let section = top
+            .table("tls")
+            .map(|(table, span)| Section::new(table, span, "[tls]", &tls::KEYS, self.problems));
+        let tls = section.as_ref().map_or_else(Tls::default, tls::read);
+        let listeners = Listeners {
+            unique: &mut self.listeners,
+            files: &mut self.files,
+            problems: self.problems,
+            tls: &tls,
+            client_ca: section.and_then(|section| section.key_span("client_ca")),
+        };
+        (listeners.read(top), tls)
     }
 
     fn resource(&mut self, table: &'a DeTable<'a>, span: Span) -> Option<Resource> {

@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 
 use super::value::{show_duration, show_size};
 use super::{
-    BranchKeep, Config, Engine, ImageSource, Io, Mode, OnDisconnect, OnIoError, Peer, Protocol, Resource,
-    RoleAfterRestart, SplitBrain, VerifySchedule, Volume,
+    BranchKeep, ClientCertificates, Config, Engine, ImageSource, Io, Listener, Mode, OnDisconnect, OnIoError, Peer,
+    Protocol, Resource, RoleAfterRestart, SplitBrain, Tls, TlsMode, VerifySchedule, Volume,
 };
 
 /// The whole text, ending with a newline.
@@ -22,9 +22,10 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         Some(path) => writeln!(out, "Admin socket: {}.", path.display())?,
         None => writeln!(out, "No admin socket: `blockmirror status` and its kin will not work.")?,
     }
-    for listen in &config.listen {
-        writeln!(out, "NBD clients connect to {listen}.")?;
+    for listener in &config.listeners {
+        write_listener(out, listener)?;
     }
+    write_tls(out, &config.tls)?;
     let engine = match config.engine {
         Engine::Auto => "io_uring where the kernel allows it, a thread pool where not",
         Engine::Uring => "io_uring; without it the daemon does not start",
@@ -42,6 +43,31 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     )?;
     for resource in &config.resources {
         write_resource(out, resource)?;
+    }
+    Ok(())
+}
+
+fn write_listener(out: &mut String, listener: &Listener) -> fmt::Result {
+    let tls = match listener.tls {
+        TlsMode::Off => "without TLS",
+        TlsMode::Allow => "with TLS if they ask for it",
+        TlsMode::Require => "with TLS, or not at all",
+    };
+    let certificates = match listener.client_certificates {
+        ClientCertificates::Ignore if listener.tls == TlsMode::Off => "",
+        ClientCertificates::Ignore => "; they are not asked who they are",
+        ClientCertificates::Allow => "; a certificate they show is verified, and they may have none",
+        ClientCertificates::Require => "; each needs a certificate signed by client_ca",
+    };
+    writeln!(out, "NBD clients connect to {} {tls}{certificates}.", listener.address)
+}
+
+fn write_tls(out: &mut String, tls: &Tls) -> fmt::Result {
+    if let Some(identity) = &tls.identity {
+        writeln!(out, "Certificate of this node: {}.", identity.certificate.display())?;
+    }
+    if let Some(ca) = &tls.client_ca {
+        writeln!(out, "Clients are verified by {}.", ca.display())?;
     }
     Ok(())
 }

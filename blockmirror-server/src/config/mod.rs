@@ -7,6 +7,7 @@ mod build;
 mod explain;
 mod files;
 mod listen;
+mod listener;
 mod names;
 mod peer;
 mod problem;
@@ -14,6 +15,7 @@ mod resource;
 mod section;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 mod volume;
 
@@ -33,7 +35,9 @@ pub struct Config {
     /// Path of the admin socket; `None`: no admin API.
     pub admin: Option<PathBuf>,
     /// Where NBD clients connect; never empty.
-    pub listen: Vec<Listen>,
+    pub listeners: Vec<Listener>,
+    /// Certificates, ours and those we trust.
+    pub tls: Tls,
     /// How images and sockets are driven.
     pub engine: Engine,
     /// Data threads wanted; `None`: one per core, never more than resources.
@@ -42,6 +46,59 @@ pub struct Config {
     pub limits: Limits,
     /// Never empty.
     pub resources: Vec<Resource>,
+}
+
+/// Where NBD clients connect, and how safely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address.
+    pub address: Listen,
+    /// Whether connections are encrypted.
+    pub tls: TlsMode,
+    /// Whether clients show who they are; `Ignore` without TLS.
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether the connections of a listener are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// When the client asks for it.
+    Allow,
+    /// Always: without it a client gets nothing.
+    Require,
+}
+
+/// Whether the clients of a TLS listener show certificates. One that is shown is always verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked for one.
+    Ignore,
+    /// They are asked, and may have none.
+    Allow,
+    /// None, no connection.
+    Require,
+}
+
+/// Certificates, ours and those we trust; PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// What this node shows: to clients, and to peers that have no other.
+    pub identity: Option<Identity>,
+    /// Who signs the certificates of clients.
+    pub client_ca: Option<PathBuf>,
+    /// Who signs the certificates of the servers we dial.
+    pub ca: Option<PathBuf>,
+}
+
+/// A certificate and its private key; PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, with those between it and the CA behind it.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// How the data threads drive their files and sockets.
@@ -297,6 +354,17 @@ impl Config {
     /// How many data threads run for `cores` processor cores: never more than resources.
     pub fn thread_count(&self, cores: usize) -> usize {
         self.data_threads.unwrap_or(cores).clamp(1, self.resources.len().max(1))
+    }
+}
+
+impl Listener {
+    /// An address without TLS.
+    pub fn plain(address: Listen) -> Self {
+        Self {
+            address,
+            tls: TlsMode::Off,
+            client_certificates: ClientCertificates::Ignore,
+        }
     }
 }
 

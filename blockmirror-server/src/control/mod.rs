@@ -40,7 +40,7 @@ use self::listener::{Listener, SocketFile};
 use self::reload::Reloader;
 use self::roster::{Place, ResourcePlace, Roster};
 use self::start::Prepared;
-use crate::config::Config;
+use crate::config::{Config, TlsMode};
 use crate::data::{self, DataHandle, DataSender, FromData, ToData};
 use crate::layers::Wrap;
 
@@ -163,8 +163,16 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
 
 fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
-    for listen in &config.listen {
-        listeners.extend(Listener::bind(listen)?);
+    for listener in &config.listeners {
+        let address = &listener.address;
+        if listener.tls != TlsMode::Off {
+            let error = io::Error::new(io::ErrorKind::Unsupported, "TLS is not there yet");
+            return Err(ListenError::Os {
+                address: address.to_string(),
+                error,
+            });
+        }
+        listeners.extend(Listener::bind(address)?);
     }
     Ok(listeners)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::*;
+use super::GOOD;
 use super::resource_with;
 
 const FULL: &str = r#"
@@ -75,7 +76,7 @@ fn every_key_is_read() {
     let config = Config::parse(FULL, "full.toml").unwrap();
     assert_eq!(config.name, "alpha");
     assert_eq!(config.admin, Some(PathBuf::from("/run/blockmirror/alpha.sock")));
-    assert_eq!(config.listen.len(), 3);
+    assert_eq!(config.listeners.len(), 3);
     assert_eq!(config.engine, Engine::Threads);
     assert_eq!(config.data_threads, Some(3));
     let limits = Limits {
@@ -88,6 +89,39 @@ fn every_key_is_read() {
         shutdown_timeout: Duration::from_secs(60),
     };
     assert_eq!(config.limits, limits);
+}
+
+#[test]
+fn every_key_of_a_listener_is_read() {
+    let text = format!(
+        "name = \"a\"\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/x\"\nca = \"/y\"\n[[listener]]\naddress = \
+         \"tcp:h:1\"\ntls = \"require\"\nclient_certificates = \"require\"\n[[listener]]\naddress = \"unix:/s\"\n{GOOD}"
+    );
+    let config = Config::parse(&text, "tls.toml").unwrap();
+    let [network, local] = &config.listeners[..] else {
+        panic!("two listeners");
+    };
+    assert_eq!(
+        (network.tls, network.client_certificates),
+        (TlsMode::Require, ClientCertificates::Require)
+    );
+    assert_eq!(*local, Listener::plain(Listen::Unix(PathBuf::from("/s"))));
+    let identity = Identity {
+        certificate: PathBuf::from("/c"),
+        key: PathBuf::from("/k"),
+    };
+    let tls = Tls {
+        identity: Some(identity),
+        client_ca: Some(PathBuf::from("/x")),
+        ca: Some(PathBuf::from("/y")),
+    };
+    assert_eq!(config.tls, tls);
+    let words = config.explain();
+    assert!(
+        words.contains("tcp:h:1 with TLS, or not at all; each needs a certificate"),
+        "{words}"
+    );
+    assert!(words.contains("unix:/s without TLS.\n"), "{words}");
 }
 
 #[test]

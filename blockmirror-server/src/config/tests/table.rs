@@ -41,6 +41,17 @@ listen | "udp:h:1"                         | "udp:h:1"   | neither with unix:   
 listen | "unix:a"                          | "unix:a"    | not an absolute path           | unix:/PATH
 listen | "tcp:h:1", "tcp:h:1"              | "tcp:h:1"   | used twice; first in line 2    | once
 listen | 7                                 | 7           | cannot be a whole number       | list of texts
+listener | tls = "always"                 | "always"    | `tls`                          | "off", "allow", "require"
+listener | adress = "tcp:h:2"             | adress      | in a listener                  | did you mean `address`?
+listener | client_certificates = "no"     | "no"        | `client_certificates`          | "ignore", "allow", "require"
+listener | client_certificates = "require" | "require"  | no meaning without TLS         | tls = "require"
+listener | tls = "off";;client_certificates = "allow" | "allow" | no meaning without TLS | remove it
+listener | tls = "allow"                  | "allow"     | [tls] names none               | certificate =
+tls    | ca = "ca.pem"                    | "ca.pem"    | not an absolute path           | from /
+tls    | cert = "/c.pem"                  | cert        | unknown key                    | known keys here: certificate
+tls    | certificate = "/c.pem"           | "/c.pem"    | `certificate` has no `key`     | key = "/PATH
+tls    | key = "/k.pem"                   | "/k.pem"    | `key` has no `certificate`     | certificate = "/PATH
+tls    | client_ca = "/ca.pem"            | client_ca   | never used                     | client_certificates = "require"
 peer   | queue = "64MiB"                   | queue       | mode = "sync"                  | async
 peer   | mode = "async";;on_disconnect = "suspend" | "suspend" | async peer               | continue
 peer   | mode = "async";;on_disconnect = "fail"    | "fail"    | async peer               | continue
@@ -94,6 +105,8 @@ fn mistakes_in_one_place() {
             "top" => (format!("{lines}\n{HEAD}{GOOD}"), 1),
             "listen" => (format!("name = \"a\"\nlisten = [{lines}]\n{GOOD}"), 2),
             "limits" => (format!("{HEAD}[limits]\n{lines}\n{GOOD}"), 4),
+            "listener" => (format!("{HEAD}[[listener]]\naddress = \"tcp:h:3\"\n{lines}\n{GOOD}"), 5),
+            "tls" => (format!("{HEAD}[tls]\n{lines}\n{GOOD}"), 4),
             "volume" => (resource_with(&lines, ""), 8),
             "peer" => (resource_with("", &format!("{PEER}\n{lines}")), 12),
             "resource" => (
@@ -168,6 +181,19 @@ fn combinations_without_meaning() {
     one_problem(&text, 1, &long, "121 bytes", "shorter");
     let text = format!("admin = \"/run/a\"\nname = \"a\"\nlisten = [\"unix:/run/a\"]\n{GOOD}");
     one_problem(&text, 3, "\"unix:/run/a\"", "used twice; first in line 1", "once");
+}
+
+#[test]
+fn listeners_need_addresses_and_certificates() {
+    let text = format!("{HEAD}[[listener]]\ntls = \"off\"\n{GOOD}");
+    one_problem(&text, 3, "[[listener]]", "has no `address`", "tcp:192.0.2.1");
+    let text = format!("{HEAD}[[listener]]\naddress = \"unix:a\"\n{GOOD}");
+    one_problem(&text, 4, "\"unix:a\"", "not an absolute path", "unix:/PATH");
+    let text = format!("name = \"a\"\nlisten = [\"tcp:h:1\"]\n[[listener]]\naddress = \"tcp:h:1\"\n{GOOD}");
+    one_problem(&text, 4, "\"tcp:h:1\"", "used twice; first in line 2", "once");
+    let safe = "[[listener]]\naddress = \"tcp:h:3\"\ntls = \"require\"\nclient_certificates = \"allow\"\n";
+    let text = format!("{HEAD}[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n{safe}{GOOD}");
+    one_problem(&text, 9, "\"allow\"", "who signs the certificates", "client_ca =");
 }
 
 #[test]

@@ -21,7 +21,8 @@ pub(super) fn daemon_changes(before: &Config, wanted: &Config) -> Vec<String> {
     let Config {
         name,
         admin,
-        listen,
+        listeners,
+        tls,
         engine,
         data_threads,
         limits,
@@ -30,7 +31,8 @@ pub(super) fn daemon_changes(before: &Config, wanted: &Config) -> Vec<String> {
     let changed = [
         ("name", *name != before.name),
         ("admin", *admin != before.admin),
-        ("listen", *listen != before.listen),
+        ("listen", *listeners != before.listeners),
+        ("[tls]", *tls != before.tls),
         ("engine", *engine != before.engine),
         ("data_threads", *data_threads != before.data_threads),
         ("[limits]", *limits != before.limits),
