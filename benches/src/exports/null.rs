@@ -7,8 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nbd_proto::reply::simple_reply;
 use nbd_proto::server::{Exports, Handshake, Negotiated, Step};
-use nbd_proto::{BlockSizes, ExportInfo, ReplyFlags, Request, TransmissionFlags, reply};
+use nbd_proto::{BlockSizes, ExportInfo, ReplyFlags, ReplyTo, Request, TransmissionFlags};
 
 use crate::systems::IMAGE_SIZE;
 
@@ -81,7 +82,10 @@ fn serve(mut client: impl Stream) -> Result<()> {
     let (zeroes, mut output) = (vec![0; READ_BYTES_MAX], Vec::new());
     loop {
         let mut at = 0;
-        while let Some((request, missing)) = halfway.take().or_else(|| header(&received[at..filled], &mut at)) {
+        while let Some((request, missing)) = halfway
+            .take()
+            .or_else(|| header(&negotiated, &received[at..filled], &mut at))
+        {
             let there = missing.min(filled - at);
             at += there;
             if there < missing {
@@ -104,10 +108,11 @@ fn serve(mut client: impl Stream) -> Result<()> {
 }
 
 /// The request that begins here and the length of its payload; `at` moves behind the header.
-fn header(received: &[u8], at: &mut usize) -> Option<(Request, usize)> {
-    let request = Request::decode(received.first_chunk()?).ok()?;
-    *at += Request::LENGTH;
-    Some((request, request.payload_length() as usize))
+fn header(negotiated: &Negotiated, received: &[u8], at: &mut usize) -> Option<(Request, usize)> {
+    let style = negotiated.replies;
+    let request = Request::read(style, received).ok()??;
+    *at += style.request_length();
+    Some((request, request.payload_length(style) as usize))
 }
 
 /// False: the client has said good-bye.
@@ -119,20 +124,24 @@ fn answer(
     client: &mut impl Stream,
 ) -> Result<bool> {
     use nbd_proto::constants::command;
+    let reply = ReplyTo {
+        style: negotiated.replies,
+        cookie: request.cookie,
+        offset: request.offset,
+    };
     match request.command {
         command::DISCONNECT => return Ok(false),
         command::READ => {}
         _ => {
-            output.extend_from_slice(&reply::simple_reply(request.cookie, None));
+            output.extend_from_slice(&reply.success());
             return Ok(true);
         }
     }
     let data = zeroes.get(..request.length as usize).context("too long a READ")?;
-    if negotiated.structured_replies {
-        let header = reply::offset_data_header(request.cookie, ReplyFlags::DONE, request.offset, request.length);
-        output.extend_from_slice(&header);
+    if negotiated.replies.has_chunks() {
+        output.extend_from_slice(&reply.offset_data(ReplyFlags::DONE, request.offset, request.length as u32));
     } else {
-        output.extend_from_slice(&reply::simple_reply(request.cookie, None));
+        output.extend_from_slice(&simple_reply(request.cookie, None));
     }
     if data.len() <= GATHERED_BYTES {
         output.extend_from_slice(data);
