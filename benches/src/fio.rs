@@ -129,6 +129,12 @@ pub fn run(row: &Row, target: &dyn Target, seconds: f64) -> Result<Sample> {
     sample(row, &report, cpu)
 }
 
+/// Run `row` once, without warming up; what it cost the server is not asked.
+pub fn run_once(row: &Row, uri: &str, seconds: f64) -> Result<Sample> {
+    let report = once(row, &["--ioengine=nbd", &format!("--uri={uri}")], seconds)?;
+    sample(row, &report, Duration::ZERO)
+}
+
 /// Run `row` on an image itself, by io_uring: what the storage can do without a server.
 pub fn run_on_image(row: &Row, image: &Path, direct: bool, seconds: f64) -> Result<Sample> {
     let (file, direct) = (

@@ -1,6 +1,7 @@
 //! `scripts/bench`: blockmirror beside nbdkit and QEMU, on equal images, in one interleaved run. With `--failover` how long
 //! hosts are without their volume when the role moves ([`failover`]), with `--resync` what a resync costs ([`resync`]), with
-//! `--exports` plain exports beside every other server over every transport ([`exports`]).
+//! `--exports` plain exports beside every other server over every transport ([`exports`]), with `--steady` what the daemon
+//! asks of the allocator, and whether its memory grows ([`steady`]).
 //!
 //! Every row is run for every server before the next round begins, in an order that rotates, so that a slow minute
 //! of the machine hits all of them alike. Half of the rounds run with the servers started in the order of the columns,
@@ -14,6 +15,7 @@ mod fio;
 mod qmp;
 mod report;
 mod resync;
+mod steady;
 mod systems;
 
 use std::time::Instant;
@@ -27,12 +29,17 @@ use systems::{Group, Start, System};
 
 const USAGE: &str = "usage: bench [--short] [--rounds N] [--seconds N] [--only plain|mirror]
        bench --exports [--short] [--rounds N] [--seconds N] [--scene NAME]... [--row TEXT]...
+       bench --steady [--short]
        bench --failover [--short]
        bench --resync|--resync-speed|--resync-hosts|--resync-crash [--short]";
 
 /// Switchovers, takeovers, and Primaries that stand still.
 const FAILOVERS: (usize, usize, usize) = (20, 10, 3);
 const FAILOVERS_SHORT: (usize, usize, usize) = (3, 2, 1);
+
+/// Requests over which memory is watched.
+const SOAK: u64 = 10_000_000;
+const SOAK_SHORT: u64 = 200_000;
 
 /// What to run and for how long.
 struct Options {
@@ -53,6 +60,8 @@ enum Measured {
     Requests,
     /// Requests of plain exports, in more ways.
     Exports,
+    /// Allocations per request, memory over many.
+    Steady,
     /// How long hosts are without their volume.
     Failover,
     /// What a resync moves, how fast, and what hosts feel of it.
@@ -70,6 +79,7 @@ fn main() -> Result<()> {
     match options.measured {
         Measured::Requests => compare(&options),
         Measured::Exports => compare_exports(options),
+        Measured::Steady => steady::run(if options.short { SOAK_SHORT } else { SOAK }),
         Measured::Failover => {
             let (switchovers, takeovers, silences) = if options.short { FAILOVERS_SHORT } else { FAILOVERS };
             println!("{}", failover::run(switchovers, takeovers, silences)?);
@@ -190,6 +200,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--resync-hosts" => options.measured = Measured::Resync(&[Part::Hosts]),
             "--resync-crash" => options.measured = Measured::Resync(&[Part::Crash]),
             "--exports" => options.measured = Measured::Exports,
+            "--steady" => options.measured = Measured::Steady,
             "--scene" => options.scenes.push(value()?),
             "--row" => options.rows.push(value()?),
             "--failover" => options.measured = Measured::Failover,

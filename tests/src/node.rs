@@ -66,9 +66,14 @@ impl Node {
     /// Run another binary of this workspace in the daemon's place, with these arguments more, from the next start on.
     #[must_use]
     pub fn with_binary(mut self, name: &str, arguments: &[String]) -> Self {
+        self.switch_binary(name, arguments);
+        self
+    }
+
+    /// As [`Node::with_binary`], for a node that others hold already.
+    pub fn switch_binary(&mut self, name: &str, arguments: &[String]) {
         self.binary = name.to_owned();
         self.arguments = arguments.to_vec();
-        self
     }
 
     /// Its name.
