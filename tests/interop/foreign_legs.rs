@@ -6,56 +6,13 @@ use anyhow::{Result, ensure};
 use blockmirror_client::admin::{LinkKind, Role};
 use blockmirror_tests::compare;
 use blockmirror_tests::foreign::Foreign;
+use blockmirror_tests::interop::legs::{
+    LEG, SIZE, cut_and_resync, identical_after_cut, identical_after_deaths, uri_of,
+};
 use blockmirror_tests::load::{BLOCK, Load};
 use blockmirror_tests::pair::{EXPORT, Pair, Setup};
-use blockmirror_tests::raw::command;
 use blockmirror_tests::tool;
 use blockmirror_tests::wait::{PATIENT, PROMPT};
-
-const SIZE: u64 = 64 << 20;
-
-/// Any export name reaches an nbdkit device; the others call theirs so.
-const LEG: &str = "leg";
-/// Bytes zeroed, and as many trimmed.
-const ZEROED: u32 = 3 << 20;
-
-/// Load, cut, load, restore under load; then everything is on the peer, and the resync copied no more than was dirty.
-fn cut_and_resync(pair: &Pair) -> Result<()> {
-    pair.primary.wait_established(EXPORT, PATIENT)?;
-    let mut load = Load::new(SIZE / BLOCK, 16, 11);
-    let mut raw = pair.primary.open(EXPORT)?;
-    load.run(&mut raw, |load| load.writes >= 400)?;
-    load.flush(&mut raw)?;
-    pair.relay.cut();
-    pair.primary.wait_lost(EXPORT)?;
-    load.run(&mut raw, |load| load.writes >= 800)?;
-    pair.relay.restore();
-    load.run(&mut raw, |load| load.writes >= 1200)?;
-    load.flush(&mut raw)?;
-    ensure!(load.verify(&mut raw)? == 0);
-    // Holes and zeroes, which not every server takes as such.
-    ensure!(raw.call(0, command::WRITE_ZEROES, 30 << 20, ZEROED)? == 0);
-    ensure!(raw.call(0, command::TRIM, 40 << 20, ZEROED)? == 0);
-    raw.flush()?;
-    let peer = pair.primary.wait_established(EXPORT, PATIENT)?;
-    let resync = peer
-        .last_resync
-        .ok_or_else(|| anyhow::anyhow!("no resync took place"))?;
-    ensure!(
-        resync.copied_bytes + resync.zeroed_bytes <= resync.dirty_at_start_bytes,
-        "{resync:?}"
-    );
-    // The link may have come back only after the zeroes.
-    let written = load.touched_bytes() + 2 * u64::from(ZEROED);
-    ensure!(resync.dirty_at_start_bytes <= written, "{resync:?}, written: {written}");
-    Ok(())
-}
-
-fn identical_after_cut(setup: &Setup<'_>, serve: impl FnOnce(&Path, &Path) -> Result<Foreign>) -> Result<()> {
-    let pair = Pair::with_foreign(setup, LEG, serve)?;
-    cut_and_resync(&pair)?;
-    pair.assert_converges()
-}
 
 #[test]
 fn leg_on_nbdkit_file() -> Result<()> {
@@ -69,11 +26,11 @@ fn leg_on_nbdkit_memory() -> Result<()> {
     let pair = Pair::with_foreign(&Setup::default(), LEG, |folder, _| Foreign::nbdkit_memory(folder, SIZE))?;
     cut_and_resync(&pair)?;
     let copy = pair.scratch.join("memory.img");
-    let uri = match &pair.remote {
-        blockmirror_tests::pair::Remote::Foreign(foreign) => foreign.uri(),
-        blockmirror_tests::pair::Remote::Node(node) => node.uri(LEG),
-    };
-    tool::check("nbdcopy", &[&uri, &copy.display().to_string()], PATIENT)?;
+    tool::check(
+        "nbdcopy",
+        &[&uri_of(&pair.remote), &copy.display().to_string()],
+        PATIENT,
+    )?;
     compare::assert_identical(&pair.image, &copy)
 }
 
@@ -185,19 +142,5 @@ fn a_leg_that_answers_with_errors_is_retried_until_it_does_not() -> Result<()> {
 
 #[test]
 fn a_killed_foreign_server_is_resynchronised() -> Result<()> {
-    let mut pair = Pair::with_foreign(&Setup::default(), LEG, |folder, image| {
-        Foreign::nbdkit_file(folder, image, &[], &[])
-    })?;
-    pair.primary.wait_established(EXPORT, PATIENT)?;
-    let mut load = Load::new(SIZE / BLOCK, 16, 13);
-    let mut raw = pair.primary.open(EXPORT)?;
-    for round in 1..=3 {
-        load.run(&mut raw, |load| load.writes >= round * 400)?;
-        pair.kill_remote();
-        load.run(&mut raw, |load| load.writes >= round * 400 + 200)?;
-        pair.restart_remote()?;
-    }
-    load.flush(&mut raw)?;
-    ensure!(load.verify(&mut raw)? == 0);
-    pair.assert_converges()
+    identical_after_deaths(|folder, image| Foreign::nbdkit_file(folder, image, &[], &[]))
 }

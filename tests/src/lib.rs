@@ -12,6 +12,7 @@
 //! - [`failover`]: how long hosts are without their volume when the role moves.
 //! - [`load`]: a verifying load of versioned blocks.
 //! - [`pace`]: a load at a fixed rate, and its latencies.
+//! - [`interop`]: other people's clients and servers, tried one by one.
 //! - [`rounds`]: what programs that run rounds are told.
 //! - [`campaign`]: what both simulators share, many seeds on several threads above all.
 //! - [`process`], [`tool`], [`wait`], [`scratch`], [`compare`]: what these stand on.
@@ -26,6 +27,7 @@ pub mod crash;
 pub mod dialogue;
 pub mod failover;
 pub mod foreign;
+pub mod interop;
 pub mod load;
 pub mod namespaces;
 pub mod node;
