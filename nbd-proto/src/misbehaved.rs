@@ -33,6 +33,15 @@ pub enum PeerMisbehaved {
     /// EXPORT_NAME with a name that is too long. Only closing can answer that option.
     #[error("EXPORT_NAME carries a name of {0} bytes; the limit is {MAX_STRING}")]
     ExportNameTooLong(u32),
+    /// EXPORT_NAME outside TLS where only TLS serves. Only closing can answer that option.
+    #[error("EXPORT_NAME came outside TLS for what is served inside it only, and leaves no other answer than closing")]
+    ExportNameOutsideTls,
+    /// EXPORT_NAME after EXTENDED_HEADERS, which need GO. Only closing can answer that option.
+    #[error("EXPORT_NAME came after EXTENDED_HEADERS, which go with GO only, and leaves no other answer than closing")]
+    ExportNameWithExtendedHeaders,
+    /// A client that could not ask for TLS where nothing goes without.
+    #[error("the client does not speak fixed newstyle, so it cannot start TLS, without which nothing is served here")]
+    TlsNeedsFixedNewstyle,
     /// EXPORT_NAME while the server goes down. Only closing can answer that option.
     #[error("EXPORT_NAME came while the server is shutting down, and leaves no other answer than closing")]
     ExportNameAtShutdown,

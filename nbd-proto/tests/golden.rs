@@ -28,6 +28,10 @@ impl server::Exports for OneExport {
         vec![("db".into(), "disk".into()), ("log".into(), String::new())]
     }
 
+    fn contexts(&self, _export: &str) -> Vec<String> {
+        vec!["base:allocation".into()]
+    }
+
     fn upgrade(&self, hello: &[u8]) -> Result<Vec<u8>, (OptionError, String)> {
         assert_eq!(hello, b"HELLO");
         Ok(b"hello yourself".to_vec())
@@ -85,7 +89,7 @@ fn ask(handshake: &mut client::Handshake, input: &[u8], expected: &[&[u8]]) -> c
 
 #[test]
 fn the_servers_end() {
-    let mut handshake = server::Handshake::new();
+    let mut handshake = server::Handshake::default();
     assert_eq!(handshake.greeting(), GREETING);
     assert_eq!(serve(&mut handshake, CLIENT_FLAGS, b""), server::Step::NeedMore);
     assert_eq!(serve(&mut handshake, ASK_LIST, ANSWER_LIST), server::Step::NeedMore);
@@ -102,30 +106,30 @@ fn the_servers_end() {
 
 #[test]
 fn the_servers_end_by_export_name_and_abort() {
-    let mut handshake = server::Handshake::new();
+    let mut handshake = server::Handshake::default();
     serve(&mut handshake, CLIENT_FLAGS, b"");
     assert!(matches!(
         serve(&mut handshake, ASK_EXPORT_NAME, ANSWER_EXPORT_NAME),
         server::Step::Ready(_)
     ));
-    let mut handshake = server::Handshake::new();
+    let mut handshake = server::Handshake::default();
     serve(&mut handshake, CLIENT_FLAGS, b"");
     assert_eq!(serve(&mut handshake, ASK_ABORT, ACK_ABORT), server::Step::Aborted);
 }
 
 #[test]
 fn the_servers_refusal_of_an_unknown_option() {
-    let mut handshake = server::Handshake::new();
+    let mut handshake = server::Handshake::default();
     serve(&mut handshake, CLIENT_FLAGS, b"");
-    let refusal = b"\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x05\x80\x00\x00\x01\x00\x00\x00\x25\
+    let refusal = b"\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x0c\x80\x00\x00\x01\x00\x00\x00\x25\
         this server does not know this option";
-    let starttls = b"IHAVEOPT\x00\x00\x00\x05\x00\x00\x00\x00";
+    let starttls = b"IHAVEOPT\x00\x00\x00\x0c\x00\x00\x00\x00";
     assert_eq!(serve(&mut handshake, starttls, refusal), server::Step::NeedMore);
 }
 
 #[test]
 fn both_ends_of_an_upgrade() {
-    let mut handshake = server::Handshake::new();
+    let mut handshake = server::Handshake::default();
     serve(&mut handshake, CLIENT_FLAGS, b"");
     let hello = b"HELLO".to_vec();
     assert_eq!(
@@ -370,4 +374,36 @@ fn block_status() {
         decode_status(ChunkKind::BlockStatusExt, &output[32..]),
         Ok((9, extents.to_vec()))
     );
+}
+
+#[test]
+fn the_servers_starttls() {
+    let mut handshake = server::Handshake::new(server::TlsMode::Allow);
+    serve(&mut handshake, CLIENT_FLAGS, b"");
+    let ack = b"\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x05\x00\x00\x00\x01\x00\x00\x00\x00";
+    let ask = b"IHAVEOPT\x00\x00\x00\x05\x00\x00\x00\x00";
+    assert_eq!(serve(&mut handshake, ask, ack), server::Step::StartTls);
+    handshake.secured();
+    assert_eq!(serve(&mut handshake, ASK_ABORT, ACK_ABORT), server::Step::Aborted);
+}
+
+#[test]
+fn the_servers_contexts() {
+    let mut handshake = server::Handshake::default();
+    serve(&mut handshake, CLIENT_FLAGS, b"");
+    let ask = b"IHAVEOPT\x00\x00\x00\x0b\x00\x00\x00\x00";
+    let ack = b"\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x0b\x00\x00\x00\x01\x00\x00\x00\x00";
+    serve(&mut handshake, ask, ack);
+    let query = nbd_proto::ContextQuery {
+        export: "db".into(),
+        queries: vec!["base:allocation".into()],
+    };
+    let data = b"\x00\x00\x00\x02db\x00\x00\x00\x01\x00\x00\x00\x0fbase:allocation";
+    assert_eq!(query.encode(), data);
+    let ask = [b"IHAVEOPT\x00\x00\x00\x0a\x00\x00\x00\x1d".as_slice(), data].concat();
+    let answer = b"\
+        \x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x0a\x00\x00\x00\x04\x00\x00\x00\x13\
+        \x00\x00\x00\x01base:allocation\
+        \x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x0a\x00\x00\x00\x01\x00\x00\x00\x00";
+    assert_eq!(serve(&mut handshake, &ask, answer), server::Step::NeedMore);
 }

@@ -7,8 +7,8 @@ mod decoders;
 use decoders::{Shelf, export};
 use nbd_proto::reply::{self, ReplyHeader};
 use nbd_proto::{
-    BlockSizes, ChunkKind, Command, CommandFlags, Context, ErrorChunk, NbdError, ReplyFlags, ReplyStyle, ReplyTo,
-    Request, StatusFilter, client, server, validate,
+    BlockSizes, ChunkKind, Command, CommandFlags, Context, ContextQuery, ErrorChunk, NbdError, ReplyFlags, ReplyStyle,
+    ReplyTo, Request, StatusFilter, client, server, validate,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn negotiate(
     structured: bool,
     cuts: &[usize],
 ) -> (server::Step, Result<client::Step, client::HandshakeError>) {
-    let mut server = server::Handshake::new();
+    let mut server = server::Handshake::default();
     let mut client = client::Handshake::new(goal, name, structured);
     let (mut to_client, mut to_server) = (server.greeting().to_vec(), Vec::new());
     let (mut server_end, mut client_end) = (server::Step::NeedMore, Ok(client::Step::NeedMore));
@@ -69,7 +69,7 @@ fn any_goal() -> impl Strategy<Value = client::Goal> {
 
 /// Pieces of a client's half of a handshake: mostly well-formed options, now and then rubbish.
 fn client_stream() -> impl Strategy<Value = Vec<u8>> {
-    let code = prop_oneof![6 => select(vec![1_u32, 3, 6, 7, 8]), 2 => 0_u32..16, 1 => any::<u32>()];
+    let code = prop_oneof![8 => select(vec![1_u32, 3, 6, 7, 8, 9, 10, 11]), 2 => 0_u32..16, 1 => any::<u32>()];
     let option = (code, option_data()).prop_map(|(option, data)| {
         let length = u32::try_from(data.len()).unwrap();
         [
@@ -97,7 +97,19 @@ fn option_data() -> impl Strategy<Value = Vec<u8>> {
         data.extend(infos.into_iter().flat_map(u16::to_be_bytes));
         data
     });
-    prop_oneof![2 => Just(Vec::new()), 5 => request, 2 => vec(any::<u8>(), 0..40), 1 => vec(any::<u8>(), 8190..8200)]
+    let contexts = (
+        select(vec!["", "a", "none"]),
+        vec(select(vec!["base:", "base:allocation", "x-test:a", "y:", "z"]), 0..4),
+    )
+        .prop_map(|(export, queries)| {
+            let queries = queries.into_iter().map(Into::into).collect();
+            ContextQuery {
+                export: export.into(),
+                queries,
+            }
+            .encode()
+        });
+    prop_oneof![2 => Just(Vec::new()), 5 => request, 5 => contexts, 2 => vec(any::<u8>(), 0..40), 1 => vec(any::<u8>(), 8190..8200)]
 }
 
 /// Pieces of a server's half of a handshake: mostly proper replies to one option, now and then to another.

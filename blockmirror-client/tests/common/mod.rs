@@ -109,7 +109,7 @@ impl Toy {
     }
 
     async fn session(self, mut stream: UnixStream, seen: Shared) {
-        let mut handshake = Handshake::new();
+        let mut handshake = Handshake::default();
         stream.write_all(&handshake.greeting()).await.unwrap();
         let (mut input, mut output) = (Vec::new(), Vec::new());
         let negotiated = loop {

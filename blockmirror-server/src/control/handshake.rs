@@ -52,7 +52,7 @@ async fn converse<S>(stream: &mut S, exports: &(dyn Exports + Sync)) -> Result<(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = Handshake::new();
+    let mut handshake = Handshake::default();
     stream.write_all(&handshake.greeting()).await?;
     let mut input = vec![0; READ_BYTES];
     let mut output = Vec::new();
@@ -73,6 +73,7 @@ where
                 Step::NeedMore => {}
                 Step::Ready(negotiated) => return Ok((Granted::Export(negotiated), rest.to_vec())),
                 Step::Upgraded { .. } => return Ok((Granted::Stream, rest.to_vec())),
+                Step::StartTls => return Err(io::Error::other("TLS was agreed on where it is off").into()),
                 Step::Aborted => return Err(HandshakeEnd::Aborted),
                 Step::Failed(fault) => return Err(fault.into()),
             }

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Advance, Exports, Handshake, Negotiated, Step};
+use super::{Advance, Exports, Handshake, Negotiated, Step, TlsMode};
 use crate::constants::{EXPORT_NAME_PADDING, MAX_STRING, info};
 use crate::export::ExportInfo;
 use crate::flags::TransmissionFlags;
@@ -16,10 +16,7 @@ use crate::reader::{Reader, Truncated, truncated};
 use crate::reply::ReplyStyle;
 
 /// What an export may advertise: the flags whose commands this crate can validate.
-const SERVED: TransmissionFlags = TransmissionFlags::all()
-    .difference(TransmissionFlags::SEND_RESIZE)
-    .difference(TransmissionFlags::SEND_FAST_ZERO)
-    .difference(TransmissionFlags::BLOCK_STATUS_PAYLOAD);
+const SERVED: TransmissionFlags = TransmissionFlags::all().difference(TransmissionFlags::SEND_RESIZE);
 
 /// The data of INFO and GO.
 struct InfoRequest {
@@ -41,23 +38,35 @@ impl Handshake {
             OptionCode::ExportName => self.answer_export_name(data, exports, output),
             OptionCode::Info | OptionCode::Go => self.answer_info(option, data, exports, output),
             OptionCode::List => {
-                answer_list(exports, output);
+                self.answer_list(exports, output);
                 Advance::On
             }
-            OptionCode::StructuredReply => {
-                self.replies = ReplyStyle::Structured;
+            OptionCode::StructuredReply => self.agree(option, ReplyStyle::Structured, output),
+            OptionCode::ExtendedHeaders => self.agree(option, ReplyStyle::Extended, output),
+            OptionCode::ListMetaContext | OptionCode::SetMetaContext => {
+                self.answer_contexts(option, data, exports, output)
+            }
+            OptionCode::StartTls => {
+                self.forget();
                 put_reply(output, option, ReplyType::Ack, &[]);
-                Advance::On
+                Advance::Over(Step::StartTls)
             }
             OptionCode::Upgrade => answer_upgrade(data, exports, output),
             // Never kept: `intake` skips them.
-            OptionCode::Abort
-            | OptionCode::StartTls
-            | OptionCode::ListMetaContext
-            | OptionCode::SetMetaContext
-            | OptionCode::ExtendedHeaders
-            | OptionCode::Other(_) => Advance::On,
+            OptionCode::Abort | OptionCode::Other(_) => Advance::On,
         }
+    }
+
+    fn agree(&mut self, option: OptionCode, replies: ReplyStyle, output: &mut Vec<u8>) -> Advance {
+        self.replies = replies;
+        put_reply(output, option, ReplyType::Ack, &[]);
+        Advance::On
+    }
+
+    /// Nothing agreed on outside TLS counts inside.
+    fn forget(&mut self) {
+        self.replies = ReplyStyle::Simple;
+        self.selected = None;
     }
 
     fn answer_export_name(&self, data: &[u8], exports: &dyn Exports, output: &mut Vec<u8>) -> Advance {
@@ -65,6 +74,12 @@ impl Handshake {
             Ok(name) => name,
             Err(fault) => return Advance::Over(Step::Failed(fault)),
         };
+        if self.replies == ReplyStyle::Extended {
+            return Advance::Over(Step::Failed(PeerMisbehaved::ExportNameWithExtendedHeaders));
+        }
+        if !self.is_secured && exports.requires_tls(&name) {
+            return Advance::Over(Step::Failed(PeerMisbehaved::ExportNameOutsideTls));
+        }
         let Some(export) = self.find(exports, &name) else {
             return Advance::Over(Step::Failed(PeerMisbehaved::NoSuchExport(name)));
         };
@@ -87,7 +102,12 @@ impl Handshake {
                 return Advance::On;
             }
         };
-        let Some(export) = self.find(exports, &request.name) else {
+        let hidden = !self.is_secured && exports.requires_tls(&request.name);
+        if hidden && self.offers_tls() {
+            put_refusal(output, option, OptionError::TlsRequired, &needs_tls(&request.name));
+            return Advance::On;
+        }
+        let Some(export) = self.find(exports, &request.name).filter(|_| !hidden) else {
             put_refusal(
                 output,
                 option,
@@ -115,16 +135,41 @@ impl Handshake {
         let mut export = exports.find(name)?;
         export.flags = (export.flags & SERVED) | TransmissionFlags::HAS_FLAGS;
         export.flags.set(TransmissionFlags::SEND_DF, self.replies.has_chunks());
+        if !export.flags.contains(TransmissionFlags::SEND_WRITE_ZEROES) {
+            export.flags.remove(TransmissionFlags::SEND_FAST_ZERO);
+        }
+        let filters = self.replies == ReplyStyle::Extended && !self.contexts_of(&export.name).is_empty();
+        export.flags.set(TransmissionFlags::BLOCK_STATUS_PAYLOAD, filters);
         Some(export)
+    }
+
+    /// A server without TLS does not tell anybody to come back with it.
+    fn offers_tls(&self) -> bool {
+        self.tls != TlsMode::Off && self.is_fixed
     }
 
     fn negotiated(&self, export: ExportInfo, block_sizes_known: bool) -> Negotiated {
         Negotiated {
+            contexts: self.contexts_of(&export.name).to_vec(),
             export,
             replies: self.replies,
-            contexts: Vec::new(),
             block_sizes_known,
         }
+    }
+
+    fn answer_list(&self, exports: &dyn Exports, output: &mut Vec<u8>) {
+        for (name, description) in exports.list() {
+            if !self.is_secured && exports.requires_tls(&name) {
+                continue;
+            }
+            let name = truncated(&name, MAX_STRING).as_bytes();
+            let mut data = Vec::new();
+            data.extend_from_slice(&length_of(name).to_be_bytes());
+            data.extend_from_slice(name);
+            data.extend_from_slice(truncated(&description, MAX_STRING).as_bytes());
+            put_reply(output, OptionCode::List, ReplyType::Server, &data);
+        }
+        put_reply(output, OptionCode::List, ReplyType::Ack, &[]);
     }
 }
 
@@ -205,19 +250,11 @@ fn answer_upgrade(hello: &[u8], exports: &dyn Exports, output: &mut Vec<u8>) -> 
     }
 }
 
-fn answer_list(exports: &dyn Exports, output: &mut Vec<u8>) {
-    for (name, description) in exports.list() {
-        let name = truncated(&name, MAX_STRING).as_bytes();
-        let mut data = Vec::new();
-        data.extend_from_slice(&length_of(name).to_be_bytes());
-        data.extend_from_slice(name);
-        data.extend_from_slice(truncated(&description, MAX_STRING).as_bytes());
-        put_reply(output, OptionCode::List, ReplyType::Server, &data);
-    }
-    put_reply(output, OptionCode::List, ReplyType::Ack, &[]);
+fn needs_tls(name: &str) -> String {
+    format!("export {name:?} is served inside TLS only: STARTTLS comes first")
 }
 
-fn no_such_export(name: &str) -> String {
+pub(super) fn no_such_export(name: &str) -> String {
     match name {
         "" => "there is no default export; name one (LIST tells the names)".to_owned(),
         name => format!("there is no export {name:?} (LIST tells the names)"),

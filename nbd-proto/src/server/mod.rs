@@ -4,20 +4,23 @@
 //!             client flags          header            whole option
 //!  greeting ───────────────► Option ────────► Collect ────────────► Option | Finished (GO, EXPORT_NAME, upgrade)
 //!                              │    ────────► Skip ───────────────► Option | Finished (ABORT)
+//!                              │    STARTTLS, answered with ACK ──► Securing ── secured() ──► Option
 //!                              └ magic wrong, too many options ───► Finished
 //! ```
 //! An option with data that is not wanted, or too much of it, is skipped byte by byte as it arrives, never kept, and
 //! answered when it is through: the next option is always found.
 
 mod answer;
+mod contexts;
+mod intake;
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::constants::{
-    CLIENT_FLAGS_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_OPTION_DATA, MAX_OPTIONS, MAX_STRING, MAX_UPGRADE_DATA,
-    OPTION_HEADER_LENGTH, OPTION_MAGIC, REPLY_BYTES_PER_CALL,
+    CLIENT_FLAGS_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_OPTIONS, OPTION_HEADER_LENGTH, OPTION_MAGIC,
+    REPLY_BYTES_PER_CALL,
 };
 use crate::context::Context;
 use crate::export::ExportInfo;
@@ -36,8 +39,20 @@ pub trait Exports {
     /// The export of this name; the empty name stands for the default one. The answer's own name is the canonical one.
     fn find(&self, name: &str) -> Option<ExportInfo>;
 
-    /// Name and description of every export that may be shown.
+    /// Name and description of every export that may be shown. Those that need TLS are left out until it is there.
     fn list(&self) -> Vec<(String, String)>;
+
+    /// Whether this export is for clients inside TLS only. Asked before [`find`](Self::find), also for names that do not
+    /// exist: where it is true for those, too, nobody learns outside TLS which do.
+    fn requires_tls(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// The names of the metadata contexts of an export (its canonical name), each once. In LIST_META_CONTEXT a query
+    /// that ends in `:` or `/` stands for all that start with it.
+    fn contexts(&self, _export: &str) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Whether a client may open this export now, asked when it is about to begin; if not, the text says why and what to
     /// do, and goes out with `NBD_REP_ERR_POLICY`.
@@ -57,24 +72,55 @@ pub trait Exports {
     }
 }
 
+/// What TLS is to a connection (section "TLS support" of the protocol). One mode for all of its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// NOTLS: STARTTLS is refused.
+    #[default]
+    Off,
+    /// SELECTIVETLS: STARTTLS is welcome, and needed for the exports that require it.
+    Allow,
+    /// FORCEDTLS: nothing but STARTTLS and ABORT before it.
+    Require,
+}
+
 /// The server's end of one handshake, over bytes.
 ///
 /// Send [`Handshake::greeting`], then give everything received to [`Handshake::handle`] and send everything it appends,
 /// until it says that the handshake is over.
+///
+/// At [`Step::StartTls`] the caller does the TLS handshake on the connection, then goes on with the same `Handshake` over
+/// TLS, after [`Handshake::secured`].
 #[derive(Debug)]
 pub struct Handshake {
     state: State,
     gather: Gather,
+    tls: TlsMode,
+    is_secured: bool,
     replies: ReplyStyle,
+    selected: Option<Selected>,
+    is_fixed: bool,
     no_zeroes: bool,
     options: u32,
 }
 
-/// How far a handshake has come. After every step but `NeedMore` it is over.
+/// The metadata contexts the last SET_META_CONTEXT has chosen.
+#[derive(Debug)]
+struct Selected {
+    /// Canonical name of the export it was for.
+    export: String,
+    contexts: Vec<Context>,
+}
+
+/// How far a handshake has come. After every step but `NeedMore` and `StartTls` it is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Not over. Send the replies; call again with input that is left over, or else with more.
     NeedMore,
+    /// Send the replies, then do the TLS handshake and call [`Handshake::secured`]. Everything negotiated before is
+    /// forgotten. If any byte was received that has not been consumed, close: it was sent in the clear, by the client
+    /// against the rules or by somebody else.
+    StartTls,
     /// The transmission phase begins with the first byte that was not consumed.
     Ready(Negotiated),
     /// NBD ends here: a replication stream begins with the first byte that was not consumed. Send the replies before.
@@ -114,6 +160,8 @@ enum State {
         remaining: u32,
         then: AfterSkip,
     },
+    /// STARTTLS was granted: nothing is taken before [`Handshake::secured`].
+    Securing,
     Finished,
 }
 
@@ -126,17 +174,21 @@ enum AfterSkip {
 
 impl Default for Handshake {
     fn default() -> Self {
-        Self::new()
+        Self::new(TlsMode::Off)
     }
 }
 
 impl Handshake {
     /// Before the first byte.
-    pub fn new() -> Self {
+    pub fn new(tls: TlsMode) -> Self {
         Self {
             state: State::ClientFlags,
             gather: Gather::default(),
+            tls,
+            is_secured: false,
             replies: ReplyStyle::Simple,
+            selected: None,
+            is_fixed: false,
             no_zeroes: false,
             options: 0,
         }
@@ -158,7 +210,7 @@ impl Handshake {
     ///
     /// With [`Step::NeedMore`] all of `input` is consumed, unless the replies have grown past
     /// [`REPLY_BYTES_PER_CALL`]: send them and call again with the rest. Some byte is consumed in every call with
-    /// input, and none after the handshake is over.
+    /// input, and none after the handshake is over or between [`Step::StartTls`] and [`Handshake::secured`].
     pub fn handle(&mut self, input: &[u8], exports: &dyn Exports, output: &mut Vec<u8>) -> (usize, Step) {
         let mut reader = Reader::new(input);
         let replies_start = output.len();
@@ -170,12 +222,23 @@ impl Handshake {
                 Advance::Blocked => break Step::NeedMore,
                 Advance::On => {}
                 Advance::Over(step) => {
-                    self.state = State::Finished;
+                    self.state = match step {
+                        Step::StartTls => State::Securing,
+                        _ => State::Finished,
+                    };
                     break step;
                 }
             }
         };
         (input.len() - reader.remaining(), step)
+    }
+
+    /// The TLS handshake that [`Step::StartTls`] asked for has succeeded: what comes and goes from now on is inside TLS.
+    pub fn secured(&mut self) {
+        if matches!(self.state, State::Securing) {
+            self.is_secured = true;
+            self.state = State::Option;
+        }
     }
 
     fn advance(&mut self, input: &mut Reader<'_>, exports: &dyn Exports, output: &mut Vec<u8>) -> Advance {
@@ -194,7 +257,7 @@ impl Handshake {
                 remaining,
                 then,
             } => self.on_skip(option, remaining, then, input, output),
-            State::Finished => Advance::Blocked,
+            State::Securing | State::Finished => Advance::Blocked,
         }
     }
 
@@ -208,6 +271,10 @@ impl Handshake {
             let unknown = bits & !ClientFlags::all().bits();
             return Advance::Over(Step::Failed(PeerMisbehaved::UnknownClientFlags(unknown)));
         };
+        self.is_fixed = flags.contains(ClientFlags::FIXED_NEWSTYLE);
+        if self.tls == TlsMode::Require && !self.is_fixed {
+            return Advance::Over(Step::Failed(PeerMisbehaved::TlsNeedsFixedNewstyle));
+        }
         self.no_zeroes = flags.contains(ClientFlags::NO_ZEROES);
         self.state = State::Option;
         Advance::On
@@ -226,7 +293,7 @@ impl Handshake {
         if self.options > MAX_OPTIONS {
             return Advance::Over(Step::Failed(PeerMisbehaved::TooManyOptions));
         }
-        match intake(OptionCode::from_wire(option), length, exports.is_shutting_down()) {
+        match self.intake(OptionCode::from_wire(option), length, exports.is_shutting_down()) {
             Ok(state) => {
                 self.state = state;
                 Advance::On
@@ -275,46 +342,6 @@ enum Advance {
     On,
     /// The handshake is over.
     Over(Step),
-}
-
-/// Decides from the header alone whether an option's data is kept or skipped.
-fn intake(option: OptionCode, length: u32, shutting_down: bool) -> Result<State, PeerMisbehaved> {
-    let kept = usize::try_from(length).unwrap_or(usize::MAX);
-    let collect = State::Collect { option, length: kept };
-    let refuse = |error, text| State::Skip {
-        option,
-        remaining: length,
-        then: AfterSkip::Refuse(error, text),
-    };
-    Ok(match option {
-        OptionCode::Abort => State::Skip {
-            option,
-            remaining: length,
-            then: AfterSkip::Abort,
-        },
-        OptionCode::ExportName if shutting_down => return Err(PeerMisbehaved::ExportNameAtShutdown),
-        OptionCode::ExportName if kept > MAX_STRING => return Err(PeerMisbehaved::ExportNameTooLong(length)),
-        OptionCode::ExportName => collect,
-        _ if shutting_down => refuse(OptionError::Shutdown, "the server is shutting down; try again later"),
-        OptionCode::Info | OptionCode::Go if kept <= MAX_OPTION_DATA => collect,
-        OptionCode::Info | OptionCode::Go => refuse(
-            OptionError::TooBig,
-            "the option is longer than any export name and its requests can be",
-        ),
-        OptionCode::List | OptionCode::StructuredReply if length == 0 => collect,
-        OptionCode::List => refuse(OptionError::Invalid, "LIST takes no data"),
-        OptionCode::StructuredReply => refuse(OptionError::Invalid, "STRUCTURED_REPLY takes no data"),
-        OptionCode::Upgrade if kept <= MAX_UPGRADE_DATA => collect,
-        OptionCode::Upgrade => refuse(
-            OptionError::TooBig,
-            "the option is longer than any resource's HELLO can be",
-        ),
-        OptionCode::StartTls
-        | OptionCode::ListMetaContext
-        | OptionCode::SetMetaContext
-        | OptionCode::ExtendedHeaders
-        | OptionCode::Other(_) => refuse(OptionError::Unsupported, UNKNOWN_OPTION),
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod contexts;
 mod hostile;
+mod tls;
 mod upgrade;
 
 use alloc::borrow::ToOwned;
@@ -19,6 +21,8 @@ struct Shelf {
     shutting_down: bool,
     /// Why nobody may begin.
     closed: Option<&'static str>,
+    /// "db" is served inside TLS only, and nobody outside learns what there is.
+    needs_tls: bool,
 }
 
 impl Exports for Shelf {
@@ -44,6 +48,22 @@ impl Exports for Shelf {
         self.closed.map_or(Ok(()), |text| Err(text.to_owned()))
     }
 
+    fn requires_tls(&self, name: &str) -> bool {
+        self.needs_tls && name != "log"
+    }
+
+    fn contexts(&self, export: &str) -> Vec<String> {
+        assert_eq!(export, "db");
+        [
+            "base:allocation",
+            "x-a:dirty/bravo",
+            "x-a:dirty/charlie",
+            "qemu:dirty-bitmap:bravo",
+        ]
+        .map(ToOwned::to_owned)
+        .into()
+    }
+
     fn is_shutting_down(&self) -> bool {
         self.shutting_down
     }
@@ -60,14 +80,35 @@ type Reply = (OptionCode, ReplyType, Vec<u8>);
 impl Rogue {
     /// After flags of a well-behaved client.
     fn new() -> Self {
+        Self::with_tls(TlsMode::Off)
+    }
+
+    fn with_tls(tls: TlsMode) -> Self {
         let mut rogue = Self {
-            handshake: Handshake::new(),
+            handshake: Handshake::new(tls),
             exports: Shelf::default(),
         };
         let flags = ClientFlags::FIXED_NEWSTYLE | ClientFlags::NO_ZEROES;
         let (step, replies) = rogue.send(&flags.bits().to_be_bytes());
         assert_eq!((step, replies), (Step::NeedMore, vec![]));
         rogue
+    }
+
+    /// Asks for chunks of this kind.
+    fn agree(&mut self, option: OptionCode) {
+        let (step, replies) = self.option(option, &[]);
+        assert_eq!(
+            (step, replies),
+            (Step::NeedMore, vec![(option, ReplyType::Ack, vec![])])
+        );
+    }
+
+    /// GO for the default export, which works.
+    fn go(&mut self) -> Negotiated {
+        match self.option(OptionCode::Go, &[0; 6]).0 {
+            Step::Ready(negotiated) => negotiated,
+            other => panic!("not ready: {other:?}"),
+        }
     }
 
     /// All of `bytes` in one piece; the raw output with the last step.
@@ -238,7 +279,7 @@ fn df_is_advertised_with_structured_replies_only() {
 fn export_name_has_no_header_and_honours_no_zeroes() {
     for (flags, length) in [(1_u32, 134), (3, 10)] {
         let mut rogue = Rogue {
-            handshake: Handshake::new(),
+            handshake: Handshake::new(TlsMode::Off),
             exports: Shelf::default(),
         };
         rogue.send(&flags.to_be_bytes());

@@ -23,6 +23,10 @@ impl server::Exports for Shelf {
         vec![("a".into(), "first".into()), ("db".into(), String::new())]
     }
 
+    fn contexts(&self, _export: &str) -> Vec<String> {
+        vec!["base:allocation".into(), "x-test:a".into()]
+    }
+
     fn upgrade(&self, hello: &[u8]) -> Result<Vec<u8>, (OptionError, String)> {
         match hello.len() {
             0 => Err((OptionError::Invalid, "nothing said".into())),
@@ -62,7 +66,7 @@ pub fn server_handshake(data: &[u8]) {
 
 /// Consumed bytes, replies, and the last step.
 pub fn serve_in_pieces(stream: &[u8], piece: usize) -> (usize, Vec<u8>, server::Step) {
-    let mut handshake = server::Handshake::new();
+    let mut handshake = server::Handshake::default();
     let mut output = Vec::new();
     let mut consumed = 0;
     for piece in stream.chunks(piece) {

@@ -9,6 +9,7 @@
 //! The socket is not closed before the last request that was started has ended: for whoever is on the other side, end
 //! of stream means that nothing it sent can land any more.
 
+mod hang_up;
 mod receive;
 mod reply;
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use mirror_core::stream::codec::PayloadHasher;
-use nbd_proto::{Command, Request, validate};
+use nbd_proto::{Command, Request, check_payload_bound, validate};
 
 use super::{Connection, HangUp, Phase};
 use crate::data::arriving::{Arriving, NOW_BYTES};
@@ -19,8 +19,6 @@ const STAGED_BYTES: u32 = 16 << 10;
 /// Bytes of READs taken before what they have brought is sent: the client works on the first while the next are read,
 /// and they are sent while they are in the cache.
 const READ_BURST_BYTES: u64 = 256 << 10;
-/// Bytes looked through for a DISC behind which the client has hung up.
-const FAREWELL_BYTES: usize = 4 << 20;
 
 const _: () = assert!(
     STAGED_BYTES as usize + Request::EXTENDED_LENGTH <= STAGING_BYTES,
@@ -47,7 +45,7 @@ pub(super) enum Incoming {
 pub(super) struct Write {
     cookie: u64,
     offset: u64,
-    length: u32,
+    pub(super) length: u32,
     fua: bool,
 }
 
@@ -198,10 +196,11 @@ impl Connection {
                 return Step::Ended;
             }
         };
+        if let Err(excess) = check_payload_bound(&request, &self.negotiated) {
+            self.lose(volume, turn, &excess.to_string());
+            return Step::Ended;
+        }
         let verdict = validate(&request, &self.negotiated);
-        let is_read =
-            matches!(verdict, Ok(Command::Read { .. })) || request.command == nbd_proto::constants::command::READ;
-        let read = is_read.then_some((request.offset, request.length));
         let read_bytes = if matches!(verdict, Ok(Command::Read { .. })) {
             request.length
         } else {
@@ -224,7 +223,7 @@ impl Connection {
             Ok(command) => command,
             Err(refusal) => {
                 self.staging.consume(style.request_length());
-                self.refuse(request.cookie, read.map(|(offset, _)| (offset, 0)), refusal);
+                self.refuse(&request, refusal);
                 self.incoming = Incoming::Discard(request.payload_length(style));
                 return Step::Again;
             }
@@ -308,7 +307,7 @@ impl Connection {
         fits && keeps_up && self.window.requests < super::CONNECTION_REQUESTS
     }
 
-    fn receive(&mut self, turn: &mut Turn) {
+    pub(super) fn receive(&mut self, turn: &mut Turn) {
         let lent = match &mut self.incoming {
             Incoming::Direct(_, arriving) => arriving.lend(),
             _ => {
@@ -327,72 +326,4 @@ impl Connection {
             },
         );
     }
-}
-
-/// Hang-ups.
-///
-/// A client that has hung up without DISC may have sent its requests again on another connection: what is received
-/// from it afterwards must not be carried out (see the zombie-write rule in docs/ARCHITECTURE.md). With a DISC behind
-/// them they count, for then the client wanted them done.
-impl Connection {
-    /// False: nothing may be taken now; the connection waits for bytes, or has ended.
-    fn judge_hang_up(&mut self, volume: &mut Volume, turn: &mut Turn) -> bool {
-        let nothing_to_take = match &self.incoming {
-            Incoming::Header => self.staging.len() == 0,
-            Incoming::Direct(_, arriving) => !arriving.is_whole(),
-            Incoming::Staged(_) | Incoming::Held(..) | Incoming::Discard(_) => false,
-        };
-        if self.hang_up == HangUp::No && !nothing_to_take && self.socket.has_hung_up() {
-            self.hang_up = HangUp::Unexplained;
-        }
-        if self.hang_up != HangUp::Unexplained || matches!(self.incoming, Incoming::Direct(..)) {
-            return true;
-        }
-        match self.find_farewell() {
-            Farewell::Found => {
-                self.hang_up = HangUp::Farewell;
-                return true;
-            }
-            Farewell::NotYet if self.staging.len() < FAREWELL_BYTES => {
-                volume.forget(self.slot);
-                self.staging.grow(turn.driver.pool(), FAREWELL_BYTES);
-                self.receive(turn);
-            }
-            Farewell::NotYet | Farewell::Never => self.lose(volume, turn, "closed by the client without DISC"),
-        }
-        false
-    }
-
-    /// Walk over the requests in the staging buffer.
-    fn find_farewell(&self) -> Farewell {
-        let style = self.negotiated.replies;
-        let mut at = match &self.incoming {
-            Incoming::Header | Incoming::Held(..) | Incoming::Direct(..) => 0,
-            Incoming::Staged(write) => u64::from(write.length),
-            Incoming::Discard(left) => *left,
-        };
-        loop {
-            let rest = usize::try_from(at).ok().and_then(|at| self.staging.bytes().get(at..));
-            match Request::read(style, rest.unwrap_or_default()) {
-                Ok(Some(request)) if request.command == nbd_proto::constants::command::DISCONNECT => {
-                    return Farewell::Found;
-                }
-                Ok(Some(request)) => {
-                    let whole = request
-                        .payload_length(style)
-                        .saturating_add(style.request_length() as u64);
-                    at = at.saturating_add(whole);
-                }
-                Ok(None) => return Farewell::NotYet,
-                Err(_) => return Farewell::Never,
-            }
-        }
-    }
-}
-
-/// Is there a DISC among what was received?
-enum Farewell {
-    Found,
-    NotYet,
-    Never,
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use nbd_proto::reply::simple_reply;
-use nbd_proto::{Refusal, ReplyFlags, ReplyTo};
+use nbd_proto::{Refusal, ReplyFlags, ReplyTo, Request};
 
 use super::{Connection, Held, Phase};
 use crate::data::outbox::Sent;
@@ -19,10 +19,14 @@ pub(crate) struct HostReply {
     pub(crate) connection: u32,
     /// The client's name for it.
     pub(crate) cookie: u64,
-    /// `Some`: a READ of this many bytes from this offset.
-    pub(crate) read: Option<(u64, u64)>,
+    /// Where its range begins.
+    pub(crate) offset: u64,
+    /// `Some`: a READ of this many bytes.
+    pub(crate) read: Option<u64>,
     /// How it ended, with the data of a READ that succeeded.
     pub(crate) outcome: Result<Option<Buffer>, Refusal>,
+    /// Where in its range it failed, if that is known.
+    pub(crate) failed_at: Option<u64>,
 }
 
 impl Connection {
@@ -53,43 +57,48 @@ impl Connection {
     }
 
     /// Queue the reply to a request that was refused before anything was started.
-    pub(super) fn refuse(&mut self, cookie: u64, read: Option<(u64, u64)>, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, request: &Request, refusal: Refusal) {
         self.window.requests += 1;
-        self.window.bytes += read.map_or(0, |(_, length)| length);
         self.push_reply(HostReply {
             connection: self.slot,
-            cookie,
-            read,
+            cookie: request.cookie,
+            offset: request.offset,
+            read: None,
             outcome: Err(refusal),
+            failed_at: None,
         });
     }
 
     fn push_reply(&mut self, reply: HostReply) {
         self.queued.requests += 1;
-        self.queued.bytes += reply.read.map_or(0, |(_, length)| length);
+        self.queued.bytes += reply.read.unwrap_or(0);
         let delivers = matches!(self.phase, Phase::Open | Phase::Draining { deliver: true });
         if !delivers {
             return;
         }
-        let cookie = reply.cookie;
+        let to = ReplyTo {
+            style: self.negotiated.replies,
+            cookie: reply.cookie,
+            offset: reply.offset,
+        };
         match reply.outcome {
-            Ok(data) => self.push_success(cookie, reply.read, data),
-            Err(refusal) if self.negotiated.replies.has_chunks() => {
-                let error = ReplyTo::structured(cookie).error(refusal.error, refusal.message, None);
-                self.outbox.push(Segment::Bytes(error));
+            Ok(data) => self.push_success(to, reply.read, data),
+            Err(Refusal { error, message }) if to.style.has_chunks() => {
+                self.outbox
+                    .push(Segment::Bytes(to.error(error, message, reply.failed_at)));
             }
-            Err(refusal) => self.outbox.push_header(&simple_reply(cookie, Some(refusal.error))),
+            Err(refusal) => self.outbox.push_header(&simple_reply(to.cookie, Some(refusal.error))),
         }
     }
 
     /// A READ is answered in one piece whether DF asks for it or not, once all of it is known to be good.
-    fn push_success(&mut self, cookie: u64, read: Option<(u64, u64)>, data: Option<Buffer>) {
+    fn push_success(&mut self, to: ReplyTo, read: Option<u64>, data: Option<Buffer>) {
         match read {
-            Some((offset, length)) if self.negotiated.replies.has_chunks() => {
-                let header = ReplyTo::structured(cookie).offset_data(ReplyFlags::DONE, offset, length as u32);
+            Some(length) if to.style.has_chunks() => {
+                let header = to.offset_data(ReplyFlags::DONE, to.offset, length as u32);
                 self.outbox.push_header(&header);
             }
-            _ => self.outbox.push_header(&simple_reply(cookie, None)),
+            _ => self.outbox.push_header(&to.success()),
         }
         if let Some(buffer) = data {
             self.outbox.push(Segment::Buffer(buffer));

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use nbd_proto::{Command, Request};
+use nbd_proto::{Command, ReplyStyle, Request};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -17,7 +17,7 @@ fn gone_before_it_is_read(rig: &Rig, bytes: &[u8]) {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     ours.write_all(bytes).unwrap();
     drop(ours);
-    rig.hand_over(theirs.into(), false, Vec::new(), Box::new(()));
+    rig.hand_over(theirs.into(), ReplyStyle::Simple, Vec::new(), Box::new(()));
     rig.wait("the connection is gone", |volume| volume.connections == 0);
 }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nbd_proto::reply::{ReplyHeader, decode_offset};
-use nbd_proto::{BlockSizes, ChunkKind, Command, ErrorChunk, ExportInfo, NbdError, Request, TransmissionFlags};
+use nbd_proto::{
+    BlockSizes, ChunkKind, Command, ErrorChunk, ExportInfo, NbdError, ReplyStyle, Request, TransmissionFlags,
+};
 
 /// How long a test waits for what has to come; reaching it fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -14,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The client's end of a connection.
 pub(super) struct Host {
     pub(super) stream: UnixStream,
+    /// How requests go out. Replies say themselves what they are.
+    pub(super) style: ReplyStyle,
 }
 
 /// A reply: cookie, and the data or the error (with its text when structured).
@@ -23,24 +27,37 @@ impl Host {
     pub(super) fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream }
+        Self {
+            stream,
+            style: ReplyStyle::Simple,
+        }
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    pub(super) fn ask(&mut self, command: Command, cookie: u64, offset: u64, length: u32) {
-        self.send(&Request::new(command, cookie, offset, u64::from(length)).encode());
+    pub(super) fn ask(&mut self, command: Command, cookie: u64, offset: u64, length: u64) {
+        self.send_request(Request::new(command, cookie, offset, length).in_style(self.style));
+    }
+
+    /// A header as it is, with all its mistakes.
+    pub(super) fn send_request(&mut self, request: Request) {
+        match self.style {
+            ReplyStyle::Extended => self.send(&request.encode_extended()),
+            ReplyStyle::Simple | ReplyStyle::Structured => self.send(&request.encode()),
+        }
     }
 
     pub(super) fn ask_write(&mut self, cookie: u64, offset: u64, data: &[u8]) {
-        self.send(&write_request(cookie, offset, data));
+        let command = Command::Write { fua: false };
+        self.ask(command, cookie, offset, data.len() as u64);
+        self.send(data);
     }
 
     /// The next reply. `read_length`: the length of the READ with this cookie, for a simple reply does not say.
     pub(super) fn answer(&mut self, read_length: impl Fn(u64) -> u32) -> Answer {
-        let mut header = [0; 20];
+        let mut header = [0; 32];
         self.stream.read_exact(&mut header[..16]).unwrap();
         if let Some((ReplyHeader::Simple { cookie, error }, _)) = ReplyHeader::decode(&header[..16]).unwrap() {
             if let Some(error) = error {
@@ -48,14 +65,20 @@ impl Host {
             }
             return (cookie, Ok(self.exactly(read_length(cookie) as usize)));
         }
-        self.stream.read_exact(&mut header[16..]).unwrap();
-        let (header, _) = ReplyHeader::decode(&header).unwrap().unwrap();
+        let whole = self.style.chunk_header_length();
+        self.stream.read_exact(&mut header[16..whole]).unwrap();
+        let (header, _) = ReplyHeader::decode(&header[..whole]).unwrap().unwrap();
         let ReplyHeader::Chunk {
-            kind, cookie, length, ..
+            kind,
+            cookie,
+            length,
+            offset,
+            ..
         } = header
         else {
             panic!("{header:?}")
         };
+        assert_eq!(offset.is_some(), self.style == ReplyStyle::Extended);
         let payload = self.exactly(length as usize);
         match kind {
             ChunkKind::None => (cookie, Ok(vec![])),
@@ -71,7 +94,7 @@ impl Host {
     }
 
     pub(super) fn read(&mut self, offset: u64, length: u32) -> Vec<u8> {
-        self.ask(Command::Read { df: false }, 77, offset, length);
+        self.ask(Command::Read { df: false }, 77, offset, u64::from(length));
         let (cookie, outcome) = self.answer(|_| length);
         assert_eq!(cookie, 77);
         outcome.unwrap()
@@ -84,7 +107,7 @@ impl Host {
 
     /// A read that fails: with what.
     pub(super) fn read_error(&mut self, offset: u64, length: u32) -> NbdError {
-        self.ask(Command::Read { df: false }, 80, offset, length);
+        self.ask(Command::Read { df: false }, 80, offset, u64::from(length));
         self.answer(|_| length).1.unwrap_err().0
     }
 

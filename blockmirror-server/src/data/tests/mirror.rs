@@ -287,7 +287,7 @@ fn run_round(pair: &Pair, hosts: &mut [Host; 2], round: &Round) {
                 },
                 8,
                 sector * 512,
-                count * 512,
+                u64::from(*count) * 512,
             );
             hosts[0].expect_ok(8);
         }

@@ -43,7 +43,7 @@ impl Pair {
                 }
                 let (near, far) = UnixStream::pair().unwrap();
                 wire.present = Some(near.try_clone().unwrap());
-                remote.hand_over(far.into(), false, Vec::new(), Box::new(()));
+                remote.hand_over(far.into(), nbd_proto::ReplyStyle::Simple, Vec::new(), Box::new(()));
                 Ok(near)
             })
         };

@@ -179,20 +179,26 @@ impl Build {
 impl Rig {
     /// A new host connection.
     pub(super) fn connect(&self, structured_replies: bool) -> Host {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        self.hand_over(theirs.into(), structured_replies, Vec::new(), Box::new(()));
-        Host::new(ours)
+        self.connect_in(match structured_replies {
+            true => ReplyStyle::Structured,
+            false => ReplyStyle::Simple,
+        })
     }
 
-    pub(super) fn hand_over(&self, socket: OwnedFd, structured_replies: bool, unread: Vec<u8>, permit: Box<dyn Send>) {
+    /// A new host connection that has negotiated this.
+    pub(super) fn connect_in(&self, style: ReplyStyle) -> Host {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.hand_over(theirs.into(), style, Vec::new(), Box::new(()));
+        let mut host = Host::new(ours);
+        host.style = style;
+        host
+    }
+
+    pub(super) fn hand_over(&self, socket: OwnedFd, replies: ReplyStyle, unread: Vec<u8>, permit: Box<dyn Send>) {
         let export = export(self.size, self.minimum_block);
         let negotiated = nbd_proto::server::Negotiated {
             export,
-            replies: if structured_replies {
-                ReplyStyle::Structured
-            } else {
-                ReplyStyle::Simple
-            },
+            replies,
             contexts: Vec::new(),
             block_sizes_known: true,
         };

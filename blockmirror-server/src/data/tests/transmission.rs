@@ -1,6 +1,7 @@
 //! One host, one volume: requests and replies.
 
-use nbd_proto::{Command, NbdError, Request};
+use nbd_proto::constants::command;
+use nbd_proto::{Command, CommandFlags, NbdError, ReplyStyle, Request};
 
 use super::rig::{Build, MIB, Rig};
 use crate::ring::EngineChoice;
@@ -13,6 +14,8 @@ pub(super) fn on_both_engines(test: impl Fn(EngineChoice)) {
     }
 }
 
+const STYLES: [ReplyStyle; 3] = [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended];
+
 fn rig(engine: EngineChoice) -> Rig {
     Build::memory(engine, 16 * MIB).start()
 }
@@ -20,9 +23,9 @@ fn rig(engine: EngineChoice) -> Rig {
 #[test]
 fn what_is_written_is_read() {
     on_both_engines(|engine| {
-        for structured in [false, true] {
+        for style in STYLES {
             let rig = rig(engine);
-            let mut host = rig.connect(structured);
+            let mut host = rig.connect_in(style);
             let small: Vec<u8> = (0..4096u32).map(|at| at as u8).collect();
             let large: Vec<u8> = (0..3_000_001u32).map(|at| (at % 251) as u8).collect();
             host.write(4096, &small);
@@ -55,21 +58,24 @@ fn what_is_written_is_read() {
 #[test]
 fn refusals_name_their_reason_and_the_stream_stays_in_step() {
     on_both_engines(|engine| {
-        for structured in [false, true] {
+        for style in STYLES {
             let rig = rig(engine);
-            let mut host = rig.connect(structured);
+            let mut host = rig.connect_in(style);
             // Past the end: the payload has to be swallowed, whether it is small or larger than any buffer.
             for length in [512, 300_000] {
                 host.ask_write(5, 16 * MIB, &vec![1; length]);
                 let (cookie, outcome) = host.answer(|_| 0);
                 let (error, text) = outcome.unwrap_err();
-                assert_eq!((cookie, error, text.is_empty()), (5, NbdError::NoSpace, !structured));
+                assert_eq!(
+                    (cookie, error, text.is_empty()),
+                    (5, NbdError::NoSpace, !style.has_chunks())
+                );
             }
             host.ask(Command::Read { df: false }, 6, 16 * MIB - 1, 2);
             assert_eq!(host.answer(|_| 2).1.unwrap_err().0, NbdError::Invalid);
             let mut unknown = Request::new(Command::Flush, 7, 0, 0);
             unknown.command = 99;
-            host.send(&unknown.encode());
+            host.send_request(unknown);
             assert_eq!(host.answer(|_| 0).1.unwrap_err().0, NbdError::Invalid);
             host.write(16 * MIB - 512, &[9; 512]);
             assert_eq!(host.read(16 * MIB - 512, 512), [9; 512]);
@@ -84,7 +90,7 @@ fn requests_that_came_with_the_handshake_are_served() {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let unread = super::host::write_request(1, 0, &[7; 4096]);
         let (first, rest) = unread.split_at(1000);
-        rig.hand_over(theirs.into(), false, first.to_vec(), Box::new(()));
+        rig.hand_over(theirs.into(), ReplyStyle::Simple, first.to_vec(), Box::new(()));
         let mut host = super::host::Host::new(ours);
         host.send(rest);
         host.expect_ok(1);
@@ -111,7 +117,7 @@ fn a_permit_comes_back_with_the_end_of_its_connection() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     rig.hand_over(
         theirs.into(),
-        false,
+        ReplyStyle::Simple,
         Vec::new(),
         Box::new(std::sync::Arc::clone(&permit)),
     );
@@ -120,4 +126,47 @@ fn a_permit_comes_back_with_the_end_of_its_connection() {
     drop(ours);
     rig.wait("disconnected", |volume| volume.connections == 0);
     assert_eq!(std::sync::Arc::strong_count(&permit), 1);
+}
+
+#[test]
+fn extended_payloads_are_swallowed_whatever_they_came_with() {
+    on_both_engines(|engine| {
+        let rig = rig(engine);
+        let mut host = rig.connect_in(ReplyStyle::Extended);
+        for command in [command::READ, command::TRIM, command::FLUSH, command::BLOCK_STATUS, 99] {
+            for length in [16, 100_000] {
+                host.send_request(Request {
+                    flags: CommandFlags::PAYLOAD_LEN,
+                    command,
+                    cookie: 5,
+                    offset: 0,
+                    length,
+                });
+                host.send(&vec![1; length as usize]);
+                let (cookie, outcome) = host.answer(|_| 0);
+                assert_eq!((cookie, outcome.unwrap_err().0), (5, NbdError::Invalid), "{command}");
+            }
+        }
+        let mut silent = Request::new(Command::Write { fua: false }, 6, 0, 512);
+        silent.flags = CommandFlags::empty();
+        host.send_request(silent);
+        assert_eq!(
+            host.answer(|_| 0).1.unwrap_err().0,
+            NbdError::Invalid,
+            "no payload follows it"
+        );
+        host.write(0, &[7; 512]);
+        assert_eq!(host.read(0, 512), [7; 512]);
+    });
+}
+
+#[test]
+fn a_payload_beyond_every_limit_ends_the_connection() {
+    on_both_engines(|engine| {
+        let rig = rig(engine);
+        let mut host = rig.connect_in(ReplyStyle::Extended);
+        let write = Request::new(Command::Write { fua: false }, 1, 0, (32 << 20) + 1);
+        host.send_request(write.in_style(ReplyStyle::Extended));
+        host.expect_end();
+    });
 }

@@ -86,7 +86,7 @@ pub(super) fn control(
                 let net = net.lock().unwrap();
                 let Some(plain) = &net.plain else { continue };
                 let (near, far) = UnixStream::pair().unwrap();
-                plain[volume].hand_over(far.into(), false, Vec::new(), Box::new(()));
+                plain[volume].hand_over(far.into(), nbd_proto::ReplyStyle::Simple, Vec::new(), Box::new(()));
                 let peering = Peering {
                     size: Some(plain[volume].size()),
                     ..Peering::default()

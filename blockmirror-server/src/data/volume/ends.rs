@@ -80,7 +80,12 @@ impl Volume {
     }
 
     fn host_done(&mut self, turn: &mut Turn, id: u32, result: Result<(), ImageError>, buffer: Option<Buffer>) {
-        let Some(request) = self.requests.get(id) else { return };
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
+        if let Err(error) = &result {
+            request.note_failure(error);
+        }
         let Some(mutation) = request.mutation() else {
             return match result {
                 Err(error) if request.read().is_some() => self.read_failed(turn, id, &error),
@@ -117,8 +122,10 @@ impl Volume {
                 Ended::Replied(HostReply {
                     connection,
                     cookie,
+                    offset: request.offset,
                     read: request.read(),
                     outcome,
+                    failed_at: request.failed_at,
                 })
             }
             Origin::Stream(origin) => Ended::Streamed(Streamed::mutation(origin, outcome.err())),

@@ -212,6 +212,7 @@ impl Volume {
             answered: false,
             abandoned: false,
             taken: 0,
+            failed_at: None,
         };
         if let Origin::Host { .. } = origin {
             self.arriving -= 1;

@@ -29,9 +29,8 @@ impl RemoteReads {
 impl Volume {
     /// Serve a READ.
     pub(super) fn read(&mut self, turn: &mut Turn, id: u32) {
-        let Some((offset, length)) = self.requests.get(id).and_then(|request| request.read()) else {
-            return;
-        };
+        let Some(request) = self.requests.get(id) else { return };
+        let (offset, length) = (request.offset, request.length);
         let range = ByteRange::new(offset, length);
         let from = match &self.machinery {
             Machinery::Plain(_) => ReadFrom::Local,

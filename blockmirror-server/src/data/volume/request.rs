@@ -78,6 +78,8 @@ pub(super) struct HostRequest {
     pub(super) abandoned: bool,
     /// Bytes handed to the mirror so far: a long TRIM or WRITE_ZEROES goes part by part.
     pub(super) taken: u64,
+    /// Where the image failed it.
+    pub(super) failed_at: Option<u64>,
 }
 
 impl HostRequest {
@@ -98,9 +100,17 @@ impl HostRequest {
         Some(Checked::known(payload, check))
     }
 
-    /// `Some` for a READ: what the reply needs to know.
-    pub(super) fn read(&self) -> Option<(u64, u64)> {
-        matches!(self.command, Command::Read { .. }).then_some((self.offset, self.length))
+    /// `Some` for a READ: its bytes, which the reply needs to know.
+    pub(super) fn read(&self) -> Option<u64> {
+        matches!(self.command, Command::Read { .. }).then_some(self.length)
+    }
+
+    /// The image has failed it: where, if that is in its range. The whole blocks around it may have failed before it.
+    pub(super) fn note_failure(&mut self, error: &ImageError) {
+        if let ImageError::Io { offset, .. } | ImageError::Truncated { offset } = error {
+            let range = self.offset..self.offset + self.length;
+            self.failed_at = Some(*offset).filter(|offset| range.contains(offset));
+        }
     }
 
     /// The whole of it as one mutation; `None` when it changes nothing.
