@@ -96,6 +96,9 @@ pub enum PeerMisbehaved {
         /// Bytes announced.
         length: u32,
     },
+    /// Something came in the clear behind the answer that grants TLS: the server's fault, or somebody else's words.
+    #[error("{0} bytes came in the clear behind the answer to STARTTLS; somebody may be changing what the server says")]
+    PlaintextBehindStartTls(usize),
     /// A listed export whose name does not fit its reply.
     #[error("a listed export of {length} bytes is too short for the name it announces")]
     ServerReplyTruncated {

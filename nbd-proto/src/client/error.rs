@@ -14,7 +14,7 @@ pub enum HandshakeError {
     #[error(transparent)]
     Misbehaved(#[from] PeerMisbehaved),
     /// The server keeps the protocol and says no. It was told ABORT.
-    #[error("{option} refused: {error}{}", parenthesised(.message))]
+    #[error("{option} refused: {error}{}{}", parenthesised(.message), advice(*.option, *.error))]
     Refused {
         /// What was asked.
         option: OptionCode,
@@ -44,6 +44,19 @@ pub enum HandshakeError {
     /// The connection ended after the handshake was over.
     #[error("the server closed the connection after the handshake")]
     ClosedAfterwards,
+}
+
+/// What to do about a refusal that has to do with TLS.
+fn advice(option: OptionCode, error: OptionError) -> &'static str {
+    match (option, error) {
+        (_, OptionError::Shutdown) => "",
+        (OptionCode::StartTls, _) => {
+            "; TLS is wanted here and nothing goes without it: have the server offer it, or ask for this export without \
+             TLS where the network can be trusted"
+        }
+        (_, OptionError::TlsRequired) => "; ask for it inside TLS, with a URI that starts with nbds: or nbds+unix:",
+        _ => "",
+    }
 }
 
 fn parenthesised(message: &str) -> String {

@@ -5,6 +5,8 @@
 //!     │          (refused: simple)    │ unsupported              INFO ──► Ready,  ABORT sent
 //!     │ not fixed newstyle            ▼
 //!     └─────────────────────────► EXPORT_NAME ──► Ready           upgrade ─► Upgraded
+//!
+//!  Inside TLS: Greeting ──► STARTTLS ──► StartTls, the caller secures the connection ── secured() ──► as above
 //! ```
 
 mod error;
@@ -52,6 +54,7 @@ pub struct Handshake {
     /// What is said with the option of [`Goal::Upgrade`].
     hello: Vec<u8>,
     structured_replies_wanted: bool,
+    tls_wanted: bool,
     state: State,
     gather: Gather,
     no_zeroes: bool,
@@ -59,11 +62,15 @@ pub struct Handshake {
     found: Found,
 }
 
-/// How far a handshake has come. After every step but `NeedMore` it is over.
+/// How far a handshake has come. After every step but `NeedMore` and `StartTls` it is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Not over. Send what was appended and receive more.
     NeedMore,
+    /// Not over: do the TLS handshake on this connection, then call [`Handshake::secured`]. Nothing has come in the clear
+    /// that was not consumed; should anything come before the TLS handshake, it is the TLS library's to refuse. When that
+    /// handshake fails, close: there is no way back.
+    StartTls,
     /// For [`Goal::Go`] the transmission phase begins; for [`Goal::Info`] send what was appended, then close.
     Ready(Negotiated),
     /// Name and description of every export the server shows. Send what was appended, then close.
@@ -102,6 +109,8 @@ enum State {
         length: usize,
     },
     ExportNameReply,
+    /// STARTTLS was granted: nothing is taken before [`Handshake::secured`].
+    Securing,
     Finished,
 }
 
@@ -124,6 +133,7 @@ impl Handshake {
             export: export.to_owned(),
             hello: Vec::new(),
             structured_replies_wanted: structured_replies,
+            tls_wanted: false,
             state: State::Greeting,
             gather: Gather::default(),
             no_zeroes: false,
@@ -140,8 +150,25 @@ impl Handshake {
         }
     }
 
+    /// The same inside TLS, or not at all: nothing but the wish for it is said in the clear, and nothing that was heard in
+    /// the clear counts. See [`Step::StartTls`].
+    #[must_use]
+    pub fn inside_tls(mut self) -> Self {
+        self.tls_wanted = true;
+        self
+    }
+
+    /// The TLS handshake that [`Step::StartTls`] asked for has succeeded, and the server is who it has to be: send what is
+    /// appended inside TLS, and go on with [`Handshake::handle`].
+    pub fn secured(&mut self, output: &mut Vec<u8>) {
+        if matches!(self.state, State::Securing) {
+            self.ask_first(output);
+        }
+    }
+
     /// Takes received bytes in any pieces; appends what is to be sent to `output`. Returns the bytes consumed, which is
-    /// all of them with [`Step::NeedMore`], and the step. Nothing is consumed after the handshake is over.
+    /// all of them with [`Step::NeedMore`], and the step. Nothing is consumed after the handshake is over, nor between
+    /// [`Step::StartTls`] and [`Handshake::secured`].
     ///
     /// # Errors
     /// Who is at fault, see [`HandshakeError`]. The handshake is over; send `output`, then close.
@@ -149,10 +176,17 @@ impl Handshake {
         let mut reader = Reader::new(input);
         let step = loop {
             match self.advance(&mut reader, output) {
+                Ok(Advance::Over(Step::StartTls)) if !reader.is_empty() => {
+                    self.state = State::Finished;
+                    return Err(PeerMisbehaved::PlaintextBehindStartTls(reader.remaining()).into());
+                }
                 Ok(Advance::Blocked) => break Step::NeedMore,
                 Ok(Advance::On) => {}
                 Ok(Advance::Over(step)) => {
-                    self.state = State::Finished;
+                    self.state = match step {
+                        Step::StartTls => State::Securing,
+                        _ => State::Finished,
+                    };
                     break step;
                 }
                 Err(error) => {
@@ -172,6 +206,7 @@ impl Handshake {
                 export: self.export.clone(),
             },
             State::ReplyHeader(option) | State::ReplyData { option, .. } => HandshakeError::ClosedAtOption(option),
+            State::Securing => HandshakeError::ClosedAtOption(OptionCode::StartTls),
             State::Finished => HandshakeError::ClosedAfterwards,
         }
     }
@@ -200,7 +235,7 @@ impl Handshake {
                     None => Ok(Advance::Blocked),
                 }
             }
-            State::Finished => Ok(Advance::Blocked),
+            State::Securing | State::Finished => Ok(Advance::Blocked),
         }
     }
 
@@ -225,20 +260,32 @@ impl Handshake {
         let mut accepted = ClientFlags::empty();
         accepted.set(ClientFlags::FIXED_NEWSTYLE, fixed);
         accepted.set(ClientFlags::NO_ZEROES, self.no_zeroes);
-        let goal = self.goal_option();
-        if !fixed && goal != OptionCode::Go {
-            return Err(PeerMisbehaved::NotFixedNewstyle(goal).into());
+        let first = if self.tls_wanted {
+            OptionCode::StartTls
+        } else {
+            self.goal_option()
+        };
+        if !fixed && first != OptionCode::Go {
+            return Err(PeerMisbehaved::NotFixedNewstyle(first).into());
         }
         output.extend_from_slice(&accepted.bits().to_be_bytes());
-        if !fixed {
+        if self.tls_wanted {
+            self.ask(OptionCode::StartTls, &[], output);
+        } else if fixed {
+            self.ask_first(output);
+        } else {
             self.ask_export_name(output);
-        } else if self.structured_replies_wanted && matches!(goal, OptionCode::Go | OptionCode::Info) {
-            put_option(output, OptionCode::StructuredReply, &[]);
-            self.state = State::ReplyHeader(OptionCode::StructuredReply);
+        }
+        Ok(Advance::On)
+    }
+
+    /// Sends the first option that is about the export.
+    fn ask_first(&mut self, output: &mut Vec<u8>) {
+        if self.structured_replies_wanted && matches!(self.goal, Goal::Go | Goal::Info) {
+            self.ask(OptionCode::StructuredReply, &[], output);
         } else {
             self.ask_goal(output);
         }
-        Ok(Advance::On)
     }
 
     fn goal_option(&self) -> OptionCode {
@@ -263,7 +310,11 @@ impl Handshake {
                 .iter()
                 .for_each(|info| data.extend_from_slice(&info.to_be_bytes()));
         }
-        put_option(output, option, &data);
+        self.ask(option, &data, output);
+    }
+
+    fn ask(&mut self, option: OptionCode, data: &[u8], output: &mut Vec<u8>) {
+        put_option(output, option, data);
         self.state = State::ReplyHeader(option);
     }
 

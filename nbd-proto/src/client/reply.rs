@@ -78,6 +78,7 @@ impl Handshake {
 
     fn on_ack(&mut self, option: OptionCode, output: &mut Vec<u8>) -> Result<Advance, HandshakeError> {
         match option {
+            OptionCode::StartTls => Ok(Advance::Over(Step::StartTls)),
             OptionCode::StructuredReply => {
                 self.structured_replies = true;
                 self.ask_goal(output);

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod hostile;
+mod tls;
 
 use alloc::vec;
 
@@ -246,7 +247,7 @@ fn other_refusals_are_told_and_answered_with_abort() {
                 message: "because".to_owned()
             }
         );
-        assert!(alloc::format!("{refusal}").ends_with("(because)"));
+        assert!(alloc::format!("{refusal}").contains("(because)"));
         assert_eq!(rogue.asked(), vec![(OptionCode::Abort, vec![])]);
         assert_eq!(rogue.send(b""), Ok(Step::NeedMore));
     }
