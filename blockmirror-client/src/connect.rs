@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use nbd_proto::ReplyStyle;
 use nbd_proto::client::{Goal, Handshake, HandshakeError, Negotiated, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -85,7 +86,7 @@ pub enum ConnectError {
 /// Dials `address` and opens `export` ("" is the server's default export), asking for structured replies. Everything
 /// together takes at most `deadline`.
 pub async fn connect(address: &Address, export: &str, deadline: Duration) -> Result<Connected, ConnectError> {
-    let handshake = Handshake::new(Goal::Go, export, true);
+    let handshake = Handshake::new(Goal::Go, export, ReplyStyle::Structured);
     let (stream, step, unread) = converse(address, handshake, export, deadline).await?;
     let broken = |source| ConnectError::Broken {
         address: address.clone(),
@@ -122,7 +123,7 @@ pub async fn upgrade(address: &Address, hello: &[u8], deadline: Duration) -> Res
 
 /// What the server says about `export`, without opening it.
 pub async fn info(address: &Address, export: &str, deadline: Duration) -> Result<Negotiated, ConnectError> {
-    let handshake = Handshake::new(Goal::Info, export, true);
+    let handshake = Handshake::new(Goal::Info, export, ReplyStyle::Structured);
     match converse(address, handshake, export, deadline).await?.1 {
         Step::Ready(negotiated) => Ok(negotiated),
         _ => Err(unexpected(address)),
@@ -131,7 +132,7 @@ pub async fn info(address: &Address, export: &str, deadline: Duration) -> Result
 
 /// The exports a server tells about: name and description.
 pub async fn list(address: &Address, deadline: Duration) -> Result<Vec<(String, String)>, ConnectError> {
-    let handshake = Handshake::new(Goal::List, "", true);
+    let handshake = Handshake::new(Goal::List, "", ReplyStyle::Simple);
     match converse(address, handshake, "", deadline).await?.1 {
         Step::Listed(exports) => Ok(exports),
         _ => Err(unexpected(address)),

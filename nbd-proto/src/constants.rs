@@ -70,6 +70,8 @@ pub const MAX_CONTEXTS: usize = 64;
 pub const MAX_CONTEXT_QUERY: usize = 64 * 1024;
 /// Most extents of one block status chunk (the protocol's own number).
 pub const MAX_STATUS_EXTENTS: u32 = 1 << 20;
+/// Most metadata contexts the client reads from one list: a server with many bitmaps.
+pub const MAX_LISTED_CONTEXTS: usize = 1024;
 /// Most exports the client reads from one LIST.
 pub const MAX_LISTED_EXPORTS: usize = 10_000;
 /// Most bytes of names and descriptions the client keeps from one LIST.

@@ -113,7 +113,8 @@ impl ContextQuery {
     }
 }
 
-fn has_namespace(query: &str) -> bool {
+/// Whether there is something before a colon.
+pub(crate) fn has_namespace(query: &str) -> bool {
     query.find(':').is_some_and(|colon| colon > 0)
 }
 

@@ -151,6 +151,9 @@ pub enum PeerMisbehaved {
         /// Bytes of the reply.
         length: usize,
     },
+    /// Two metadata contexts under one number.
+    #[error("the server selected two metadata contexts under number {0}")]
+    ContextTwice(u32),
     /// A string longer than the protocol allows.
     #[error("{what} of {length} bytes; the limit is {MAX_STRING}")]
     StringTooLong {

@@ -145,7 +145,7 @@ fn both_ends_of_an_upgrade() {
 
 #[test]
 fn the_clients_end() {
-    let mut handshake = client::Handshake::new(client::Goal::Go, "db", true);
+    let mut handshake = client::Handshake::new(client::Goal::Go, "db", ReplyStyle::Structured);
     assert_eq!(
         ask(&mut handshake, GREETING, &[CLIENT_FLAGS, ASK_STRUCTURED]),
         client::Step::NeedMore
@@ -170,7 +170,7 @@ fn the_clients_end() {
 
 #[test]
 fn the_clients_list() {
-    let mut handshake = client::Handshake::new(client::Goal::List, "", true);
+    let mut handshake = client::Handshake::new(client::Goal::List, "", ReplyStyle::Structured);
     ask(&mut handshake, GREETING, &[CLIENT_FLAGS, ASK_LIST]);
     let expected = vec![("db".into(), "disk".into()), ("log".into(), String::new())];
     assert_eq!(
@@ -181,7 +181,7 @@ fn the_clients_list() {
 
 #[test]
 fn the_clients_fall_back_to_export_name() {
-    let mut handshake = client::Handshake::new(client::Goal::Go, "db", false);
+    let mut handshake = client::Handshake::new(client::Goal::Go, "db", ReplyStyle::Simple);
     ask(&mut handshake, GREETING, &[CLIENT_FLAGS, ASK_GO]);
     let unsupported = b"\x00\x03\xe8\x89\x04\x55\x65\xa9\x00\x00\x00\x07\x80\x00\x00\x01\x00\x00\x00\x00";
     ask(&mut handshake, unsupported, &[ASK_EXPORT_NAME]);

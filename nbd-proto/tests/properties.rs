@@ -18,11 +18,11 @@ use proptest::sample::select;
 fn negotiate(
     goal: client::Goal,
     name: &str,
-    structured: bool,
+    style: ReplyStyle,
     cuts: &[usize],
 ) -> (server::Step, Result<client::Step, client::HandshakeError>) {
     let mut server = server::Handshake::default();
-    let mut client = client::Handshake::new(goal, name, structured);
+    let mut client = client::Handshake::new(goal, name, style);
     let (mut to_client, mut to_server) = (server.greeting().to_vec(), Vec::new());
     let (mut server_end, mut client_end) = (server::Step::NeedMore, Ok(client::Step::NeedMore));
     let mut cuts = cuts.iter().copied().cycle();
@@ -65,6 +65,10 @@ fn any_goal() -> impl Strategy<Value = client::Goal> {
         Just(client::Goal::Info),
         Just(client::Goal::List)
     ]
+}
+
+fn any_style() -> impl Strategy<Value = ReplyStyle> {
+    select(vec![ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended])
 }
 
 /// Pieces of a client's half of a handshake: mostly well-formed options, now and then rubbish.
@@ -184,13 +188,13 @@ fn refusal_or_rubbish() -> impl Strategy<Value = (u32, Vec<u8>)> {
 proptest! {
     #[test]
     fn both_ends_agree_however_the_bytes_are_cut(
-        goal in any_goal(), structured: bool, cuts in vec(1_usize..70, 2..20),
+        goal in any_goal(), style in any_style(), cuts in vec(1_usize..70, 2..20),
     ) {
-        let (server, client) = negotiate(goal, "db", structured, &cuts);
+        let (server, client) = negotiate(goal, "db", style, &cuts);
         match (goal, server, client.unwrap()) {
             (client::Goal::Go, server::Step::Ready(served), client::Step::Ready(asked)) => {
-                prop_assert_eq!(served.replies.has_chunks(), structured);
-                prop_assert_eq!(asked.structured_replies, structured);
+                prop_assert_eq!(served.replies, asked.replies);
+                prop_assert_eq!(asked.replies.has_chunks(), style.has_chunks());
                 prop_assert_eq!(served.export.flags, asked.flags);
                 prop_assert_eq!(served.export.size, asked.size);
                 prop_assert_eq!(Some(served.export.block_sizes), asked.block_sizes);
@@ -209,7 +213,7 @@ proptest! {
 
     #[test]
     fn an_unknown_export_is_refused_softly(name in "[x-z]{1,20}", cuts in vec(1_usize..70, 2..20)) {
-        let (server, client) = negotiate(client::Goal::Go, &name, true, &cuts);
+        let (server, client) = negotiate(client::Goal::Go, &name, ReplyStyle::Structured, &cuts);
         prop_assert_eq!(server, server::Step::Aborted);
         let refused = matches!(client, Err(client::HandshakeError::Refused { ref message, .. }) if message.contains(&name));
         prop_assert!(refused, "{:?}", client);

@@ -74,7 +74,7 @@ impl<T> Pipeline<T> {
     pub fn numbered(negotiated: &Negotiated, window: usize, connection: u32) -> Self {
         Self {
             limits: Limits::new(negotiated),
-            structured: negotiated.structured_replies,
+            structured: negotiated.replies.has_chunks(),
             slots: Slots::new(window, connection),
             stage: Stage::Header,
             partial: Vec::with_capacity(replies::PARTIAL_CAPACITY),

@@ -64,7 +64,7 @@ pub(super) fn check(leg: &Leg, peer: &Negotiated) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nbd_proto::BlockSizes;
+    use nbd_proto::{BlockSizes, ReplyStyle};
 
     fn leg(size: u64, minimum_block: u32) -> Leg {
         Leg {
@@ -83,7 +83,8 @@ mod tests {
                 preferred: 4096.max(minimum),
                 maximum_payload: 1 << 20,
             }),
-            structured_replies: true,
+            replies: ReplyStyle::Structured,
+            contexts: Vec::new(),
             name: None,
             description: None,
         }

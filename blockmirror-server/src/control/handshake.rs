@@ -93,7 +93,7 @@ mod tests {
 
     /// The client's end of a handshake, then `early` at once.
     async fn connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, export: &str, early: &[u8]) -> bool {
-        let mut handshake = client::Handshake::new(client::Goal::Go, export, true);
+        let mut handshake = client::Handshake::new(client::Goal::Go, export, nbd_proto::ReplyStyle::Structured);
         let mut input = Vec::new();
         loop {
             let mut output = Vec::new();

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::constants::MAX_STRING;
+use crate::constants::{MAX_CONTEXTS, MAX_STRING};
 use crate::misbehaved::PeerMisbehaved;
 use crate::option::{OptionCode, OptionError};
 
@@ -28,6 +28,20 @@ pub enum HandshakeError {
     BadExportName {
         /// Its bytes.
         length: usize,
+    },
+    /// The caller's metadata context cannot be asked for.
+    #[error(
+        "metadata context {0:?} cannot be asked for: a name is a namespace, a colon and more, like base:allocation"
+    )]
+    BadContextName(String),
+    /// The caller wants more metadata contexts than a connection may have.
+    #[error("{0} metadata contexts are wanted; {MAX_CONTEXTS} at most can be selected")]
+    TooManyContexts(usize),
+    /// A metadata context that was demanded is not there. The server was told ABORT.
+    #[error("the server offers no metadata context {name:?} for this export")]
+    NoContext {
+        /// The first that is missing.
+        name: String,
     },
     /// The connection ended before the server said anything.
     #[error("the server closed the connection before its greeting was complete")]

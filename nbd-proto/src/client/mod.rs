@@ -1,15 +1,20 @@
 //! The client's end of the handshake.
 //!
 //! ```text
-//!  Greeting ──► STRUCTURED_REPLY ──► GO ──► Ready                LIST ──► Listed, ABORT sent
-//!     │          (refused: simple)    │ unsupported              INFO ──► Ready,  ABORT sent
-//!     │ not fixed newstyle            ▼
-//!     └─────────────────────────► EXPORT_NAME ──► Ready           upgrade ─► Upgraded
+//!  Greeting ──► EXTENDED_HEADERS ──► STRUCTURED_REPLY ──► SET_META_CONTEXT ──► GO ──► Ready
+//!     │          (granted: the next one is left out;     (if wanted, and       │ unsupported, and no
+//!     │           refused: the next one, or simple)       replies have chunks) ▼ extended headers
+//!     │ not fixed newstyle                                                  EXPORT_NAME ──► Ready
+//!     └──────────────────────────────────────────────────────────────────────┘
+//!  LIST ──► Listed     LIST_META_CONTEXT ──► Contexts     INFO ──► Ready     with ABORT behind
+//!  upgrade ──► Upgraded
 //!
 //!  Inside TLS: Greeting ──► STARTTLS ──► StartTls, the caller secures the connection ── secured() ──► as above
 //! ```
 
+mod ask;
 mod error;
+mod found;
 mod reply;
 
 use alloc::borrow::ToOwned;
@@ -18,17 +23,16 @@ use alloc::vec::Vec;
 
 pub use error::HandshakeError;
 
-use crate::constants::{
-    EXPORT_NAME_PADDING, EXPORT_NAME_REPLY_LENGTH, GREETING_LENGTH, GREETING_MAGIC, MAX_STRING, OLDSTYLE_MAGIC,
-    OPTION_MAGIC, OPTION_REPLY_HEADER_LENGTH, info,
-};
+use crate::constants::{EXPORT_NAME_PADDING, EXPORT_NAME_REPLY_LENGTH, GREETING_LENGTH, OPTION_REPLY_HEADER_LENGTH};
+use crate::context::Context;
 use crate::export::BlockSizes;
-use crate::flags::{ClientFlags, HandshakeFlags, TransmissionFlags};
+use crate::flags::TransmissionFlags;
 use crate::gather::Gather;
 use crate::misbehaved::PeerMisbehaved;
-use crate::option::{OptionCode, ReplyType, length_of, put_option};
-use crate::reader::{Fields, Reader};
-use reply::Found;
+use crate::option::{OptionCode, ReplyType};
+use crate::reader::Reader;
+use crate::reply::ReplyStyle;
+use found::Found;
 
 /// What the handshake is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub enum Goal {
     Info,
     /// Learn the names of all exports, then end.
     List,
+    /// Learn the names of the export's metadata contexts, then end. There are none without structured replies.
+    Contexts,
     /// Leave NBD for a replication stream with another blockmirror: [`Handshake::upgrade`].
     Upgrade,
 }
@@ -53,12 +59,17 @@ pub struct Handshake {
     export: String,
     /// What is said with the option of [`Goal::Upgrade`].
     hello: Vec<u8>,
-    structured_replies_wanted: bool,
+    /// The best style that is asked for.
+    style_wanted: ReplyStyle,
+    contexts_wanted: Vec<String>,
+    contexts_demanded: bool,
     tls_wanted: bool,
     state: State,
     gather: Gather,
     no_zeroes: bool,
-    structured_replies: bool,
+    /// The style that was agreed on.
+    replies: ReplyStyle,
+    contexts: Vec<Context>,
     found: Found,
 }
 
@@ -75,6 +86,8 @@ pub enum Step {
     Ready(Negotiated),
     /// Name and description of every export the server shows. Send what was appended, then close.
     Listed(Vec<(String, String)>),
+    /// Names of the export's metadata contexts. Send what was appended, then close.
+    Contexts(Vec<String>),
     /// NBD ends here: a replication stream begins with the first byte that was not consumed. What the server said.
     Upgraded(Vec<u8>),
 }
@@ -84,13 +97,17 @@ pub enum Step {
 pub struct Negotiated {
     /// Size of the export in bytes.
     pub size: u64,
-    /// What the export can do. [`TransmissionFlags::SEND_DF`] is cleared without structured replies, and
-    /// [`TransmissionFlags::SEND_FAST_ZERO`] without [`TransmissionFlags::SEND_WRITE_ZEROES`], whatever was sent.
+    /// What the export can do. Cleared, whatever was sent: [`TransmissionFlags::SEND_DF`] where replies have no chunks,
+    /// [`TransmissionFlags::BLOCK_STATUS_PAYLOAD`] without extended headers, and [`TransmissionFlags::SEND_FAST_ZERO`]
+    /// without [`TransmissionFlags::SEND_WRITE_ZEROES`].
     pub flags: TransmissionFlags,
     /// Block sizes to obey, if the server told them. They keep the protocol's rules.
     pub block_sizes: Option<BlockSizes>,
-    /// READ is answered in chunks, and other commands may be.
-    pub structured_replies: bool,
+    /// How requests go and replies come.
+    pub replies: ReplyStyle,
+    /// The metadata contexts BLOCK_STATUS answers for, at most [`MAX_CONTEXTS`](crate::constants::MAX_CONTEXTS), with
+    /// numbers that are distinct: of those that were wanted the ones the server has. Empty without BLOCK_STATUS.
+    pub contexts: Vec<Context>,
     /// The export's canonical name, if told.
     pub name: Option<String>,
     /// The export's description, if told.
@@ -126,18 +143,21 @@ enum Advance {
 
 impl Handshake {
     /// Before the first byte. `export` is the name to ask for, empty for the default export, and does not matter for
-    /// [`Goal::List`]. With `structured_replies` they are asked for, and done without when refused.
-    pub fn new(goal: Goal, export: &str, structured_replies: bool) -> Self {
+    /// [`Goal::List`]. `replies` is the best style: it is asked for, then each lesser one until one is granted.
+    pub fn new(goal: Goal, export: &str, replies: ReplyStyle) -> Self {
         Self {
             goal,
             export: export.to_owned(),
             hello: Vec::new(),
-            structured_replies_wanted: structured_replies,
+            style_wanted: replies,
+            contexts_wanted: Vec::new(),
+            contexts_demanded: false,
             tls_wanted: false,
             state: State::Greeting,
             gather: Gather::default(),
             no_zeroes: false,
-            structured_replies: false,
+            replies: ReplyStyle::Simple,
+            contexts: Vec::new(),
             found: Found::default(),
         }
     }
@@ -146,8 +166,21 @@ impl Handshake {
     pub fn upgrade(hello: Vec<u8>) -> Self {
         Self {
             hello,
-            ..Self::new(Goal::Upgrade, "", false)
+            ..Self::new(Goal::Upgrade, "", ReplyStyle::Simple)
         }
+    }
+
+    /// With [`Goal::Go`], select these metadata contexts, each once. What the server does not have is done without, unless
+    /// `demanded`.
+    #[must_use]
+    pub fn selecting<S: AsRef<str>>(mut self, contexts: &[S], demanded: bool) -> Self {
+        for name in contexts.iter().map(AsRef::as_ref) {
+            if !self.contexts_wanted.iter().any(|wanted| wanted == name) {
+                self.contexts_wanted.push(name.to_owned());
+            }
+        }
+        self.contexts_demanded = demanded;
+        self
     }
 
     /// The same inside TLS, or not at all: nothing but the wish for it is said in the clear, and nothing that was heard in
@@ -237,90 +270,6 @@ impl Handshake {
             }
             State::Securing | State::Finished => Ok(Advance::Blocked),
         }
-    }
-
-    fn on_greeting(&mut self, bytes: &[u8], output: &mut Vec<u8>) -> Result<Advance, HandshakeError> {
-        if self.export.len() > MAX_STRING || self.export.contains('\0') {
-            return Err(HandshakeError::BadExportName {
-                length: self.export.len(),
-            });
-        }
-        let mut fields = Fields::new(bytes);
-        let (first, second, flags) = (fields.u64(), fields.u64(), fields.u16());
-        match (first, second) {
-            (GREETING_MAGIC, OPTION_MAGIC) => {}
-            (GREETING_MAGIC, OLDSTYLE_MAGIC) => return Err(PeerMisbehaved::OldstyleServer.into()),
-            (GREETING_MAGIC, other) => return Err(PeerMisbehaved::BadNewstyleMagic(other).into()),
-            (other, _) => return Err(PeerMisbehaved::BadGreetingMagic(other).into()),
-        }
-        // What the server offers beyond these is ignored, as the protocol wants it.
-        let offered = HandshakeFlags::from_bits_truncate(flags);
-        let fixed = offered.contains(HandshakeFlags::FIXED_NEWSTYLE);
-        self.no_zeroes = offered.contains(HandshakeFlags::NO_ZEROES);
-        let mut accepted = ClientFlags::empty();
-        accepted.set(ClientFlags::FIXED_NEWSTYLE, fixed);
-        accepted.set(ClientFlags::NO_ZEROES, self.no_zeroes);
-        let first = if self.tls_wanted {
-            OptionCode::StartTls
-        } else {
-            self.goal_option()
-        };
-        if !fixed && first != OptionCode::Go {
-            return Err(PeerMisbehaved::NotFixedNewstyle(first).into());
-        }
-        output.extend_from_slice(&accepted.bits().to_be_bytes());
-        if self.tls_wanted {
-            self.ask(OptionCode::StartTls, &[], output);
-        } else if fixed {
-            self.ask_first(output);
-        } else {
-            self.ask_export_name(output);
-        }
-        Ok(Advance::On)
-    }
-
-    /// Sends the first option that is about the export.
-    fn ask_first(&mut self, output: &mut Vec<u8>) {
-        if self.structured_replies_wanted && matches!(self.goal, Goal::Go | Goal::Info) {
-            self.ask(OptionCode::StructuredReply, &[], output);
-        } else {
-            self.ask_goal(output);
-        }
-    }
-
-    fn goal_option(&self) -> OptionCode {
-        match self.goal {
-            Goal::Go => OptionCode::Go,
-            Goal::Info => OptionCode::Info,
-            Goal::List => OptionCode::List,
-            Goal::Upgrade => OptionCode::Upgrade,
-        }
-    }
-
-    /// Sends the option the handshake is for.
-    fn ask_goal(&mut self, output: &mut Vec<u8>) {
-        let option = self.goal_option();
-        let mut data = core::mem::take(&mut self.hello);
-        if matches!(option, OptionCode::Go | OptionCode::Info) {
-            let wanted = [info::NAME, info::DESCRIPTION, info::BLOCK_SIZE];
-            data.extend_from_slice(&length_of(self.export.as_bytes()).to_be_bytes());
-            data.extend_from_slice(self.export.as_bytes());
-            data.extend_from_slice(&(wanted.len() as u16).to_be_bytes());
-            wanted
-                .iter()
-                .for_each(|info| data.extend_from_slice(&info.to_be_bytes()));
-        }
-        self.ask(option, &data, output);
-    }
-
-    fn ask(&mut self, option: OptionCode, data: &[u8], output: &mut Vec<u8>) {
-        put_option(output, option, data);
-        self.state = State::ReplyHeader(option);
-    }
-
-    fn ask_export_name(&mut self, output: &mut Vec<u8>) {
-        put_option(output, OptionCode::ExportName, self.export.as_bytes());
-        self.state = State::ExportNameReply;
     }
 }
 

@@ -3,29 +3,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Advance, Goal, Handshake, HandshakeError, Negotiated, State, Step};
-use crate::constants::{
-    MAX_INFO_REPLIES, MAX_INFO_REPLY, MAX_LISTED_BYTES, MAX_LISTED_EXPORTS, MAX_STRING, MAX_UPGRADE_DATA,
-    OPTION_REPLY_MAGIC,
-};
-use crate::export::BlockSizes;
+use super::found::Found;
+use super::{Advance, Goal, Handshake, HandshakeError, State, Step};
+use crate::constants::{MAX_INFO_REPLY, MAX_STRING, MAX_UPGRADE_DATA, OPTION_REPLY_MAGIC};
 use crate::flags::TransmissionFlags;
-use crate::info::{Info, strict_text};
 use crate::misbehaved::PeerMisbehaved;
 use crate::option::{OptionCode, OptionError, ReplyType, put_option};
-use crate::reader::{Fields, Reader};
-
-/// What the server has told so far.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    export: Option<(u64, TransmissionFlags)>,
-    block_sizes: Option<BlockSizes>,
-    name: Option<String>,
-    description: Option<String>,
-    info_replies: u32,
-    listed: Vec<(String, String)>,
-    listed_bytes: usize,
-}
+use crate::reader::Fields;
+use crate::reply::ReplyStyle;
 
 impl Handshake {
     pub(super) fn on_reply_header(&mut self, option: OptionCode, bytes: &[u8]) -> Result<Advance, HandshakeError> {
@@ -63,8 +48,12 @@ impl Handshake {
                 self.found.info(option, data)?;
                 Ok(Advance::On)
             }
-            // `bounded` has refused them.
-            reply @ (ReplyType::MetaContext | ReplyType::Unknown(_)) => Err(unexpected(option, reply).into()),
+            ReplyType::MetaContext => {
+                self.found.context(option, data)?;
+                Ok(Advance::On)
+            }
+            // `bounded` has refused it.
+            reply @ ReplyType::Unknown(_) => Err(unexpected(option, reply).into()),
         }
     }
 
@@ -72,21 +61,36 @@ impl Handshake {
         let mut fields = Fields::new(bytes);
         let (size, flags) = (fields.u64(), fields.u16());
         // The zeroes behind are not looked at: nothing depends on them.
-        self.found.export = Some((size, TransmissionFlags::from_bits_retain(flags)));
+        self.found
+            .named_by_export_name(size, TransmissionFlags::from_bits_retain(flags));
         Ok(Advance::Over(Step::Ready(self.negotiated(OptionCode::ExportName)?)))
     }
 
     fn on_ack(&mut self, option: OptionCode, output: &mut Vec<u8>) -> Result<Advance, HandshakeError> {
         match option {
             OptionCode::StartTls => Ok(Advance::Over(Step::StartTls)),
+            OptionCode::ExtendedHeaders => {
+                self.replies = ReplyStyle::Extended;
+                self.ask_contexts(output)
+            }
             OptionCode::StructuredReply => {
-                self.structured_replies = true;
+                self.replies = ReplyStyle::Structured;
+                self.ask_contexts(output)
+            }
+            OptionCode::SetMetaContext => {
+                self.contexts = self.found.take_contexts();
+                self.check_contexts(output)?;
                 self.ask_goal(output);
                 Ok(Advance::On)
             }
+            OptionCode::ListMetaContext => {
+                put_option(output, OptionCode::Abort, &[]);
+                let names = self.found.take_contexts().into_iter().map(|context| context.name);
+                Ok(Advance::Over(Step::Contexts(names.collect())))
+            }
             OptionCode::List => {
                 put_option(output, OptionCode::Abort, &[]);
-                Ok(Advance::Over(Step::Listed(core::mem::take(&mut self.found.listed))))
+                Ok(Advance::Over(Step::Listed(self.found.take_listed())))
             }
             _ => {
                 let negotiated = self.negotiated(option)?;
@@ -107,11 +111,19 @@ impl Handshake {
     ) -> Result<Advance, HandshakeError> {
         match (option, error) {
             (_, OptionError::Shutdown) => {}
-            (OptionCode::StructuredReply, _) => {
+            (OptionCode::ExtendedHeaders, _) => {
+                self.ask(OptionCode::StructuredReply, &[], output);
+                return Ok(Advance::On);
+            }
+            (OptionCode::StructuredReply, _) => return self.ask_contexts(output),
+            (OptionCode::SetMetaContext, _) if !self.contexts_demanded => {
+                // What was named before it was refused does not count.
+                self.found.take_contexts();
                 self.ask_goal(output);
                 return Ok(Advance::On);
             }
-            (OptionCode::Go, OptionError::Unsupported) => {
+            // Extended headers go with GO only.
+            (OptionCode::Go, OptionError::Unsupported) if self.replies != ReplyStyle::Extended => {
                 // What GO may have told before it was refused does not count.
                 self.found = Found::default();
                 self.ask_export_name(output);
@@ -126,82 +138,12 @@ impl Handshake {
             message: String::from_utf8_lossy(text).into_owned(),
         })
     }
-
-    /// The result, checked against the rules that concern it as a whole.
-    fn negotiated(&mut self, option: OptionCode) -> Result<Negotiated, PeerMisbehaved> {
-        let found = core::mem::take(&mut self.found);
-        let (size, mut flags) = found.export.ok_or(PeerMisbehaved::NoExportInfo(option))?;
-        if !flags.contains(TransmissionFlags::HAS_FLAGS) {
-            return Err(PeerMisbehaved::NoHasFlags(flags.bits()));
-        }
-        if let Some(BlockSizes {
-            minimum,
-            preferred,
-            maximum_payload,
-        }) = found.block_sizes.filter(|sizes| !sizes.are_valid(size))
-        {
-            return Err(PeerMisbehaved::BadBlockSizes {
-                minimum,
-                preferred,
-                maximum_payload,
-            });
-        }
-        // Some servers advertise what they may not; not using it costs nothing.
-        if !self.structured_replies {
-            flags.remove(TransmissionFlags::SEND_DF);
-        }
-        if !flags.contains(TransmissionFlags::SEND_WRITE_ZEROES) {
-            flags.remove(TransmissionFlags::SEND_FAST_ZERO);
-        }
-        Ok(Negotiated {
-            size,
-            flags,
-            block_sizes: found.block_sizes,
-            structured_replies: self.structured_replies,
-            name: found.name,
-            description: found.description,
-        })
-    }
-}
-
-impl Found {
-    /// One listed export: length of the name, name, description.
-    fn list(&mut self, data: &[u8]) -> Result<(), PeerMisbehaved> {
-        let mut reader = Reader::new(data);
-        let truncated = |_| PeerMisbehaved::ServerReplyTruncated { length: data.len() };
-        let name_length = reader.u32().map_err(truncated)?;
-        let name = reader
-            .take(usize::try_from(name_length).unwrap_or(usize::MAX))
-            .map_err(truncated)?;
-        let name = strict_text("listed export name", name)?;
-        let description = strict_text("listed export description", reader.rest())?;
-        self.listed_bytes += data.len();
-        if self.listed.len() >= MAX_LISTED_EXPORTS || self.listed_bytes > MAX_LISTED_BYTES {
-            return Err(PeerMisbehaved::ListTooLong);
-        }
-        self.listed.push((name, description));
-        Ok(())
-    }
-
-    fn info(&mut self, option: OptionCode, data: &[u8]) -> Result<(), PeerMisbehaved> {
-        self.info_replies += 1;
-        if self.info_replies > MAX_INFO_REPLIES {
-            return Err(PeerMisbehaved::TooManyReplies(option));
-        }
-        match Info::decode(data)? {
-            Info::Export { size, flags } => self.export = Some((size, flags)),
-            Info::Name(name) => self.name = Some(name),
-            Info::Description(description) => self.description = Some(description),
-            Info::BlockSize(sizes) => self.block_sizes = Some(sizes),
-            Info::Unknown(_) => {}
-        }
-        Ok(())
-    }
 }
 
 /// The length of a reply that may answer this option, within what its type can have.
 fn bounded(option: OptionCode, reply: ReplyType, length: u32) -> Result<usize, PeerMisbehaved> {
     let is_info = matches!(option, OptionCode::Info | OptionCode::Go);
+    let is_context = matches!(option, OptionCode::ListMetaContext | OptionCode::SetMetaContext);
     let limit = match reply {
         // Only the server's own words grant it.
         ReplyType::Ack if option == OptionCode::Upgrade => return Err(unexpected(option, reply)),
@@ -210,6 +152,7 @@ fn bounded(option: OptionCode, reply: ReplyType, length: u32) -> Result<usize, P
         ReplyType::Error(_) => MAX_STRING,
         ReplyType::Server if option == OptionCode::List => size_of::<u32>() + 2 * MAX_STRING,
         ReplyType::Info if is_info => MAX_INFO_REPLY,
+        ReplyType::MetaContext if is_context => size_of::<u32>() + MAX_STRING,
         ReplyType::Upgrade if option == OptionCode::Upgrade => MAX_UPGRADE_DATA,
         _ => {
             return Err(unexpected(option, reply));

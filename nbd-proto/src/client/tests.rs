@@ -1,12 +1,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod hostile;
+mod styles;
 mod tls;
 
 use alloc::vec;
 
 use super::*;
-use crate::constants::{MAX_INFO_REPLIES, MAX_INFO_REPLY, MAX_LISTED_EXPORTS};
+use crate::constants::{
+    GREETING_MAGIC, MAX_CONTEXTS, MAX_INFO_REPLIES, MAX_INFO_REPLY, MAX_LISTED_CONTEXTS, MAX_LISTED_EXPORTS,
+    MAX_STRING, OLDSTYLE_MAGIC, OPTION_MAGIC,
+};
 use crate::info::Info;
 use crate::option::{OptionError, put_reply};
 
@@ -28,7 +32,7 @@ impl Rogue {
     /// After a proper greeting, the client waiting for the answer to its goal's option.
     fn new(goal: Goal) -> Self {
         let mut rogue = Self {
-            handshake: Handshake::new(goal, "db", false),
+            handshake: Handshake::new(goal, "db", ReplyStyle::Simple),
             sent: vec![],
         };
         assert_eq!(rogue.send(&Self::greeting(3)), Ok(Step::NeedMore));
@@ -82,7 +86,7 @@ fn export() -> Info {
 #[test]
 fn unknown_handshake_flags_are_ignored_and_not_echoed() {
     let mut rogue = Rogue {
-        handshake: Handshake::new(Goal::Go, "db", true),
+        handshake: Handshake::new(Goal::Go, "db", ReplyStyle::Structured),
         sent: vec![],
     };
     rogue.send(&Rogue::greeting(0xfff3)).unwrap();
@@ -132,7 +136,7 @@ fn an_upgrade_is_asked_for_granted_and_refused() {
 #[test]
 fn no_zeroes_is_taken_only_when_offered() {
     let mut rogue = Rogue {
-        handshake: Handshake::new(Goal::Go, "db", false),
+        handshake: Handshake::new(Goal::Go, "db", ReplyStyle::Simple),
         sent: vec![],
     };
     rogue.send(&Rogue::greeting(1)).unwrap();
@@ -142,14 +146,14 @@ fn no_zeroes_is_taken_only_when_offered() {
 #[test]
 fn a_server_without_fixed_newstyle_is_asked_by_name_or_not_at_all() {
     let mut rogue = Rogue {
-        handshake: Handshake::new(Goal::Go, "db", true),
+        handshake: Handshake::new(Goal::Go, "db", ReplyStyle::Structured),
         sent: vec![],
     };
     rogue.send(&Rogue::greeting(0)).unwrap();
     assert_eq!(rogue.sent[..4], [0; 4]);
     rogue.sent.drain(..4);
     assert_eq!(rogue.asked(), vec![(OptionCode::ExportName, b"db".to_vec())]);
-    let mut handshake = Handshake::new(Goal::List, "", false);
+    let mut handshake = Handshake::new(Goal::List, "", ReplyStyle::Simple);
     let error = handshake.handle(&Rogue::greeting(2), &mut vec![]).unwrap_err();
     assert_eq!(error, PeerMisbehaved::NotFixedNewstyle(OptionCode::List).into());
 }
@@ -157,40 +161,9 @@ fn a_server_without_fixed_newstyle_is_asked_by_name_or_not_at_all() {
 #[test]
 fn names_that_cannot_be_asked_for_are_the_callers_fault() {
     for name in ["n".repeat(MAX_STRING + 1), "a\0b".to_owned()] {
-        let mut handshake = Handshake::new(Goal::Go, &name, false);
+        let mut handshake = Handshake::new(Goal::Go, &name, ReplyStyle::Simple);
         let error = handshake.handle(&Rogue::greeting(3), &mut vec![]).unwrap_err();
         assert_eq!(error, HandshakeError::BadExportName { length: name.len() });
-    }
-}
-
-#[test]
-fn structured_replies_refused_means_simple() {
-    for error in [
-        OptionError::Unsupported,
-        OptionError::Policy,
-        OptionError::Other(1 << 31 | 500),
-    ] {
-        let mut rogue = Rogue {
-            handshake: Handshake::new(Goal::Go, "db", true),
-            sent: vec![],
-        };
-        rogue.send(&Rogue::greeting(3)).unwrap();
-        rogue.sent.drain(..4);
-        assert_eq!(rogue.asked(), vec![(OptionCode::StructuredReply, vec![])]);
-        rogue
-            .reply(OptionCode::StructuredReply, ReplyType::Error(error), b"no")
-            .unwrap();
-        assert_eq!(rogue.asked()[0].0, OptionCode::Go);
-        rogue.info(&export()).unwrap();
-        let Ok(Step::Ready(negotiated)) = rogue.ack() else {
-            panic!("not ready")
-        };
-        assert!(!negotiated.structured_replies);
-        assert_eq!(
-            negotiated.flags,
-            TransmissionFlags::HAS_FLAGS,
-            "what may not be advertised is not used"
-        );
     }
 }
 
@@ -198,7 +171,7 @@ fn structured_replies_refused_means_simple() {
 fn go_unsupported_falls_back_to_export_name() {
     for (flags, padding) in [(1, 124), (3, 0)] {
         let mut rogue = Rogue {
-            handshake: Handshake::new(Goal::Go, "db", false),
+            handshake: Handshake::new(Goal::Go, "db", ReplyStyle::Simple),
             sent: vec![],
         };
         rogue.send(&Rogue::greeting(flags)).unwrap();
@@ -251,14 +224,6 @@ fn other_refusals_are_told_and_answered_with_abort() {
         assert_eq!(rogue.asked(), vec![(OptionCode::Abort, vec![])]);
         assert_eq!(rogue.send(b""), Ok(Step::NeedMore));
     }
-    // A server that goes down is not asked on, whatever it refused.
-    let mut rogue = Rogue {
-        handshake: Handshake::new(Goal::Go, "db", true),
-        sent: vec![],
-    };
-    rogue.send(&Rogue::greeting(3)).unwrap();
-    let shutdown = ReplyType::Error(OptionError::Shutdown);
-    assert!(rogue.reply(OptionCode::StructuredReply, shutdown, b"").is_err());
 }
 
 #[test]

@@ -94,22 +94,16 @@ type Asked = (usize, Vec<u8>, Result<client::Step, client::HandshakeError>);
 /// The client's handshake: the same bytes must come to the same end in any pieces, with bounded memory.
 pub fn client_handshake(data: &[u8]) {
     let [goal, cut, stream @ ..] = data else { return };
-    let structured = goal & 4 != 0;
-    let goal = match goal & 3 {
-        0 | 1 => client::Goal::Go,
-        2 => client::Goal::Info,
-        _ if structured => client::Goal::Upgrade,
-        _ => client::Goal::List,
-    };
-    let whole = ask_in_pieces(goal, structured, stream, stream.len().max(1));
-    let pieces = ask_in_pieces(goal, structured, stream, usize::from(*cut) + 1);
+    let whole = ask_in_pieces(*goal, stream, stream.len().max(1));
+    let pieces = ask_in_pieces(*goal, stream, usize::from(*cut) + 1);
     assert_eq!(whole.1, pieces.1, "the pieces make no difference");
     assert_eq!(whole.2, pieces.2, "the pieces make no difference");
     if let Ok(client::Step::Ready(negotiated)) = &whole.2 {
         assert_eq!(whole.0, pieces.0);
         assert!(negotiated.flags.contains(TransmissionFlags::HAS_FLAGS));
-        assert!(structured || !negotiated.structured_replies);
-        assert!(negotiated.structured_replies || !negotiated.flags.contains(TransmissionFlags::SEND_DF));
+        let has_chunks = negotiated.replies.has_chunks();
+        assert!(has_chunks || negotiated.contexts.is_empty());
+        assert!(has_chunks || !negotiated.flags.contains(TransmissionFlags::SEND_DF));
         assert!(
             negotiated
                 .block_sizes
@@ -119,8 +113,10 @@ pub fn client_handshake(data: &[u8]) {
 }
 
 /// Consumed bytes, what was sent, and the last step or error.
-pub fn ask_in_pieces(goal: client::Goal, structured: bool, stream: &[u8], piece: usize) -> Asked {
-    let mut handshake = client::Handshake::new(goal, "db", structured);
+///
+/// TLS is taken as done when it is asked for.
+pub fn ask_in_pieces(shape: u8, stream: &[u8], piece: usize) -> Asked {
+    let mut handshake = wishes(shape);
     let mut output = Vec::new();
     let mut consumed = 0;
     for piece in stream.chunks(piece) {
@@ -129,11 +125,46 @@ pub fn ask_in_pieces(goal: client::Goal, structured: bool, stream: &[u8], piece:
                 assert_eq!(taken, piece.len(), "nothing is left over while more is needed");
                 consumed += taken;
             }
+            Ok((taken, client::Step::StartTls)) => {
+                assert_eq!(
+                    taken,
+                    piece.len(),
+                    "what comes behind the answer in the clear is refused"
+                );
+                consumed += taken;
+                handshake.secured(&mut output);
+            }
             Ok((taken, step)) => return (consumed + taken, output, Ok(step)),
             Err(error) => return (consumed, output, Err(error)),
         }
     }
     (consumed, output, Ok(client::Step::NeedMore))
+}
+
+/// Goal, style, contexts and TLS, by the bits of `shape`.
+fn wishes(shape: u8) -> client::Handshake {
+    let goal = match shape & 7 {
+        3 => client::Goal::List,
+        2 => client::Goal::Info,
+        4 => client::Goal::Contexts,
+        7 => return client::Handshake::upgrade(b"hello".to_vec()),
+        _ => client::Goal::Go,
+    };
+    let style = match shape >> 3 & 3 {
+        0 => ReplyStyle::Simple,
+        1 => ReplyStyle::Structured,
+        _ => ReplyStyle::Extended,
+    };
+    let contexts: &[&str] = if shape & 32 != 0 {
+        &["base:allocation", "x:y"]
+    } else {
+        &[]
+    };
+    let handshake = client::Handshake::new(goal, "db", style).selecting(contexts, shape & 64 != 0);
+    match shape & 128 {
+        0 => handshake,
+        _ => handshake.inside_tls(),
+    }
 }
 
 /// Requests: what decodes encodes to the same bytes; what is valid is safe to carry out.

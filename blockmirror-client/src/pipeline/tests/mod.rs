@@ -6,7 +6,7 @@ mod toy;
 
 use nbd_proto::client::Negotiated;
 use nbd_proto::reply::simple_reply;
-use nbd_proto::{BlockSizes, Command, NbdError, Request, TransmissionFlags};
+use nbd_proto::{BlockSizes, Command, NbdError, ReplyStyle, Request, TransmissionFlags};
 
 use super::*;
 
@@ -23,7 +23,12 @@ fn negotiated(size: u64, structured_replies: bool) -> Negotiated {
         size,
         flags,
         block_sizes: None,
-        structured_replies,
+        replies: if structured_replies {
+            ReplyStyle::Structured
+        } else {
+            ReplyStyle::Simple
+        },
+        contexts: Vec::new(),
         name: None,
         description: None,
     }

@@ -41,7 +41,7 @@ pub fn answer(request: &Request, structured: bool, chance: &mut Chance) -> Answe
         return failure(request, structured, chance);
     }
     let is_read = request.command == command::READ;
-    let range = request.offset..request.offset + u64::from(request.length);
+    let range = request.offset..request.offset + request.length;
     let data: Option<Vec<u8>> = is_read.then(|| range.map(content).collect());
     let frames = match &data {
         Some(_) if structured => pieces(request, chance),
@@ -73,7 +73,7 @@ fn failure(request: &Request, structured: bool, chance: &mut Chance) -> Answer {
     // Content may have gone out before it fails; the error then is the last chunk.
     frames.truncate(frames.len().saturating_sub(1 + chance.below(3) as usize));
     let text = "é".repeat(chance.below(40) as usize);
-    let offset = (is_read && chance.below(2) == 0).then(|| request.offset + chance.below(u64::from(request.length)));
+    let offset = (is_read && chance.below(2) == 0).then(|| request.offset + chance.below(request.length));
     frames.push(ReplyTo::structured(request.cookie).error(error, &text, offset));
     Answer {
         frames,
@@ -86,7 +86,7 @@ fn failure(request: &Request, structured: bool, chance: &mut Chance) -> Answer {
 /// A READ cut into data and holes, in any order, DONE on the last piece or in a chunk of its own.
 fn pieces(request: &Request, chance: &mut Chance) -> Vec<Vec<u8>> {
     let whole = request.flags.contains(CommandFlags::DF);
-    let end = request.offset + u64::from(request.length);
+    let end = request.offset + request.length;
     let mut cuts = Vec::new();
     let mut at = request.offset;
     while at < end {

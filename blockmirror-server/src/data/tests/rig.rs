@@ -308,7 +308,8 @@ pub(super) fn peer_handover((volume, peer): (usize, usize), stream: UnixStream, 
             maximum_payload: peering.maximum_payload,
             ..export.block_sizes
         }),
-        structured_replies: false,
+        replies: ReplyStyle::Simple,
+        contexts: Vec::new(),
         name: None,
         description: None,
     };

@@ -8,7 +8,7 @@ use super::*;
 fn only_an_nbd_greeting_is_accepted() {
     let greet = |bytes: &[u8]| {
         let mut rogue = Rogue {
-            handshake: Handshake::new(Goal::Go, "db", true),
+            handshake: Handshake::new(Goal::Go, "db", ReplyStyle::Structured),
             sent: vec![],
         };
         let result = rogue.send(bytes);
@@ -175,7 +175,7 @@ fn a_list_without_end_is_ended() {
 #[test]
 fn a_server_that_closes_early_is_told_apart() {
     let mut rogue = Rogue {
-        handshake: Handshake::new(Goal::Info, "db", false),
+        handshake: Handshake::new(Goal::Info, "db", ReplyStyle::Simple),
         sent: vec![],
     };
     assert_eq!(rogue.handshake.closed(), HandshakeError::ClosedAtGreeting);

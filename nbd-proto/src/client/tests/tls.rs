@@ -17,7 +17,7 @@ fn wanting(handshake: Handshake, flags: u16) -> (Rogue, Result<Step, HandshakeEr
 }
 
 fn asking() -> Rogue {
-    let (rogue, step) = wanting(Handshake::new(Goal::Go, "db", true), 3);
+    let (rogue, step) = wanting(Handshake::new(Goal::Go, "db", ReplyStyle::Structured), 3);
     assert_eq!(step, Ok(Step::NeedMore));
     rogue
 }
@@ -29,7 +29,7 @@ fn ack(rogue: &mut Rogue) {
 
 #[test]
 fn nothing_but_starttls_is_said_in_the_clear() {
-    let goals = [Goal::Go, Goal::Info, Goal::List].map(|goal| Handshake::new(goal, "secret", true));
+    let goals = [Goal::Go, Goal::Info, Goal::List].map(|goal| Handshake::new(goal, "secret", ReplyStyle::Structured));
     for handshake in goals.into_iter().chain([Handshake::upgrade(b"secret".to_vec())]) {
         let (mut rogue, step) = wanting(handshake, 3);
         assert_eq!(step, Ok(Step::NeedMore));
@@ -91,7 +91,7 @@ fn no_refusal_makes_it_go_on_in_the_clear() {
         rogue.handshake.secured(&mut rogue.sent);
         assert!(rogue.sent.is_empty());
     }
-    let (rogue, step) = wanting(Handshake::new(Goal::Go, "db", true), 0);
+    let (rogue, step) = wanting(Handshake::new(Goal::Go, "db", ReplyStyle::Structured), 0);
     assert_eq!(step, misbehaved(PeerMisbehaved::NotFixedNewstyle(OptionCode::StartTls)));
     assert!(rogue.sent.is_empty());
 }
