@@ -8,6 +8,7 @@
 //! ```
 //! [`control::run`] is the whole daemon; `main.rs` adds the command line, the log and the signals.
 
+pub mod activation;
 pub mod branch;
 pub mod config;
 pub mod control;
@@ -18,4 +19,5 @@ pub mod layers;
 pub mod log;
 pub mod metadata_file;
 pub mod ring;
+pub mod stdio;
 mod wall_clock;

@@ -27,9 +27,9 @@ impl fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 /// Start logging to standard error. `BLOCKMIRROR_LOG` chooses what is told ("debug", "warn",
-/// "info,blockmirror_server::control=debug"); `info` when it is not set.
-pub fn start(format: Format) -> Result<(), LogError> {
-    let wanted = std::env::var("BLOCKMIRROR_LOG").unwrap_or_else(|_| "info".to_owned());
+/// "info,blockmirror_server::control=debug"); `usual` when it is not set.
+pub fn start(format: Format, usual: &str) -> Result<(), LogError> {
+    let wanted = std::env::var("BLOCKMIRROR_LOG").unwrap_or_else(|_| usual.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|error| {
         LogError(format!(
             "BLOCKMIRROR_LOG=\"{wanted}\" is not a log filter: {error}; try \"info\" or \"debug\""

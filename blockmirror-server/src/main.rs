@@ -1,42 +1,35 @@
 //! The blockmirror daemon.
 
-use std::path::PathBuf;
+mod announce;
+mod arguments;
+
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use blockmirror_server::config::Config;
-use blockmirror_server::control::{self, Options, ShutdownTrigger, Urgency};
+use blockmirror_server::activation::{self, Passed};
+use blockmirror_server::control::{self, Entry, OnlyClient, Options, Ready, ShutdownTrigger, Urgency};
 use blockmirror_server::log;
+use blockmirror_server::stdio::{self, Relay};
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::announce::{Announce, PidFile};
+use crate::arguments::{Arguments, Job};
 
 /// Threads of the control side: negotiation, admin API, connecting to peers. Data has threads of its own.
 const CONTROL_THREADS: usize = 2;
-
-/// Serves images over NBD and mirrors every write to NBD peers.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// The configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Check the configuration and the files it names, say what would be served and mirrored, and end.
-    #[arg(long)]
-    check: bool,
-    /// Take the image of EXPORT as the right one although its metadata file names another; all its peers are copied in
-    /// full. May be given more than once.
-    #[arg(long, value_name = "EXPORT")]
-    adopt: Vec<String>,
-    /// How log lines look.
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    log_format: log::Format,
-}
+/// A client on pipes has this long to take its last replies.
+const LAST_REPLIES: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    // First of all: it changes the environment.
+    let passed = activation::take();
+    match run(Arguments::parse(), passed) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("blockmirror-server: {error:#}");
             ExitCode::FAILURE
@@ -44,21 +37,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load(&arguments.config)?;
-    if arguments.check {
-        print!("{}", config.explain());
-        return Ok(());
+fn run(arguments: Arguments, passed: Result<Passed, activation::PassedError>) -> anyhow::Result<ExitCode> {
+    let passed = passed?;
+    let common = arguments.common();
+    let (check, log_format, pid_file) = (common.check, common.log_format, common.pid_file.clone());
+    let usual_log = arguments.usual_log();
+    let mut job = arguments.job(&passed)?;
+    if check {
+        print!("{}", job.config.explain());
+        return Ok(ExitCode::SUCCESS);
     }
-    log::start(arguments.log_format)?;
+    log::start(log_format, usual_log)?;
     raise_file_limit();
-    tracing::info!(node = %config.name, version = env!("CARGO_PKG_VERSION"), "starting");
-    let options = Options {
-        adopt: arguments.adopt.into_iter().collect(),
-        ready: None,
-        file: Some(arguments.config),
-        reload: None,
-        wrap: None,
+    tracing::info!(node = %job.config.name, version = env!("CARGO_PKG_VERSION"), "starting");
+    let (left, client_left) = oneshot::channel();
+    let (entry, relay) = enter(passed, job.stdio, left)?;
+    let announce = Announce {
+        // Whoever made the sockets knows them, and may have lent us a standard output that is read by others.
+        quiet: !matches!(entry, Entry::Listen),
+        pid_file: pid_file.map(PidFile::new),
+        run: job.run.take(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -66,27 +64,79 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the control threads cannot be started")?;
-    let outcome = runtime.block_on(async {
-        let (trigger, shutdown) = control::shutdown();
-        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        let [terminate, interrupt] = signals;
-        let (terminate, interrupt) = (terminate.context("SIGTERM")?, interrupt.context("SIGINT")?);
-        tokio::spawn(follow_signals(trigger, terminate, interrupt));
-        let (asked, reload) = mpsc::channel(1);
-        tokio::spawn(follow_hangups(signal(SignalKind::hangup()).context("SIGHUP")?, asked));
-        let options = Options {
-            reload: Some(reload),
-            ..options
-        };
-        Ok(control::run(config, options, shutdown).await?)
-    });
+    let outcome = runtime.block_on(serve(job, entry, announce, client_left));
+    if let Some(relay) = relay {
+        relay.finish(LAST_REPLIES);
+    }
     // A host name that resolves slowly must not hold the end.
     runtime.shutdown_background();
     outcome
 }
 
+/// How clients come in. `left` is dropped when the only one has left.
+fn enter(passed: Passed, stdio: bool, left: oneshot::Sender<()>) -> anyhow::Result<(Entry, Option<Relay>)> {
+    let only = |socket| {
+        Entry::Client(OnlyClient {
+            socket,
+            left: Box::new(left),
+        })
+    };
+    Ok(match passed {
+        Passed::Listening(sockets) => (Entry::Sockets(sockets), None),
+        Passed::Client(socket) => (only(socket), None),
+        Passed::Nothing if stdio => {
+            let client = stdio::take().context("--stdio")?;
+            (only(client.socket), client.relay)
+        }
+        Passed::Nothing => (Entry::Listen, None),
+    })
+}
+
+async fn serve(
+    job: Job,
+    entry: Entry,
+    announce: Announce,
+    client_left: oneshot::Receiver<()>,
+) -> anyhow::Result<ExitCode> {
+    let (trigger, shutdown) = control::shutdown();
+    let trigger = Arc::new(trigger);
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let [terminate, interrupt] = signals;
+    let (terminate, interrupt) = (terminate.context("SIGTERM")?, interrupt.context("SIGINT")?);
+    tokio::spawn(follow_signals(Arc::clone(&trigger), terminate, interrupt));
+    let (asked, reload) = mpsc::channel(1);
+    tokio::spawn(follow_hangups(signal(SignalKind::hangup()).context("SIGHUP")?, asked));
+    if matches!(entry, Entry::Client(_)) {
+        tokio::spawn(follow_client(Arc::clone(&trigger), client_left));
+    }
+    let (told, ready) = oneshot::channel::<Ready>();
+    let announcing = tokio::spawn(announce.when(ready, Arc::clone(&trigger), shutdown.clone()));
+    let options = Options {
+        adopt: job.adopt.into_iter().collect(),
+        entry,
+        ready: Some(told),
+        file: job.file,
+        reload: Some(reload),
+        wrap: None,
+    };
+    let outcome = control::run(job.config, options, shutdown).await;
+    // However it ended.
+    trigger.ask();
+    let announced = announcing.await.context("the announcement")?;
+    outcome?;
+    Ok(announced?.code())
+}
+
+/// The daemon ends with its only client.
+async fn follow_client(trigger: Arc<ShutdownTrigger>, left: oneshot::Receiver<()>) {
+    // Nothing is ever sent.
+    let _ = left.await;
+    tracing::debug!("the only client has left");
+    trigger.ask();
+}
+
 /// The first signal asks for a graceful stop, the second for an immediate one.
-async fn follow_signals(trigger: ShutdownTrigger, mut terminate: Signal, mut interrupt: Signal) {
+async fn follow_signals(trigger: Arc<ShutdownTrigger>, mut terminate: Signal, mut interrupt: Signal) {
     loop {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",

@@ -2,3 +2,4 @@
 
 mod clients;
 mod foreign_legs;
+mod ways_in;

@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
         Some(other) => bail!("unknown argument {other:?}; {USAGE}"),
     };
     let config = Config::load(Path::new(&file)).context("the configuration")?;
-    log::start(log::Format::Text)?;
+    log::start(log::Format::Text, "info")?;
     let options = Options {
         wrap: Some(wrap),
         ..Options::default()

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{ChildStdin, ChildStdout};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -65,6 +66,8 @@ pub mod errno {
 enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    /// Of a server on its standard descriptors. Reads have no deadline.
+    Pipes(ChildStdin, ChildStdout),
 }
 
 /// One connection.
@@ -104,6 +107,11 @@ impl Raw {
         Ok(Self::over(Stream::Tcp(stream)))
     }
 
+    /// Speaks to a server that was started with these pipes.
+    pub fn over_pipes(to_server: ChildStdin, from_server: ChildStdout) -> Self {
+        Self::over(Stream::Pipes(to_server, from_server))
+    }
+
     /// Connects and opens `export` with GO and simple replies.
     pub fn open(socket: &Path, export: &str) -> Result<Self> {
         let mut raw = Self::connect(socket)?;
@@ -126,6 +134,7 @@ impl Raw {
         Ok(Self::over(match &self.stream {
             Stream::Unix(stream) => Stream::Unix(stream.try_clone()?),
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone()?),
+            Stream::Pipes(..) => bail!("pipes have one owner"),
         }))
     }
 
@@ -134,6 +143,7 @@ impl Raw {
         match &mut self.stream {
             Stream::Unix(stream) => stream.write_all(bytes)?,
             Stream::Tcp(stream) => stream.write_all(bytes)?,
+            Stream::Pipes(to_server, _) => to_server.write_all(bytes)?,
         }
         Ok(())
     }
@@ -144,6 +154,7 @@ impl Raw {
         match &mut self.stream {
             Stream::Unix(stream) => stream.read_exact(&mut bytes),
             Stream::Tcp(stream) => stream.read_exact(&mut bytes),
+            Stream::Pipes(_, from_server) => from_server.read_exact(&mut bytes),
         }
         .with_context(|| format!("waiting for {length} bytes"))?;
         Ok(bytes)
@@ -156,6 +167,7 @@ impl Raw {
             let result = match &mut self.stream {
                 Stream::Unix(stream) => stream.read(&mut buffer),
                 Stream::Tcp(stream) => stream.read(&mut buffer),
+                Stream::Pipes(_, from_server) => from_server.read(&mut buffer),
             };
             match result {
                 Ok(0) => return true,
@@ -171,6 +183,7 @@ impl Raw {
         let received = match &mut self.stream {
             Stream::Unix(stream) => stream.read(&mut buffer),
             Stream::Tcp(stream) => stream.read(&mut buffer),
+            Stream::Pipes(_, from_server) => from_server.read(&mut buffer),
         };
         Ok(received.context("waiting for the end")? == 0)
     }

@@ -16,7 +16,7 @@ use super::resource;
 use super::section::Section;
 use super::tls;
 use super::volume::{self, ReadVolume};
-use super::{Config, Engine, ImageSource, Limits, Listener, Resource, Tls};
+use super::{Config, Engine, ImageSource, Limits, Listener, Resource, Sockets, Tls};
 
 const TOP_KEYS: [&str; 9] = [
     "name",
@@ -53,7 +53,7 @@ const BYTES_IN_FLIGHT_RANGE: std::ops::RangeInclusive<u64> = 32 << 20..=64 << 30
 const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 
 /// The configuration in `text`, and the files it speaks of.
-pub(super) fn parse(text: &str, file: &str) -> Result<(Config, Files), ConfigError> {
+pub(super) fn parse(text: &str, file: &str, sockets: Sockets) -> Result<(Config, Files), ConfigError> {
     let problems = Problems::default();
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<(Config, Files), ConfigErr
         );
     }
     let read = if errors.is_empty() {
-        Reader::new(text, &problems).top(&table)
+        Reader::new(text, &problems, sockets).top(&table)
     } else {
         None
     };
@@ -75,6 +75,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<(Config, Files), ConfigErr
 
 struct Reader<'a> {
     problems: &'a Problems,
+    sockets: Sockets,
     resources: Unique<'a>,
     exports: Unique<'a>,
     paths: Unique<'a>,
@@ -84,10 +85,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str, problems: &'a Problems) -> Self {
+    fn new(text: &'a str, problems: &'a Problems, sockets: Sockets) -> Self {
         let unique = |what, remedy| Unique::new(what, remedy, text, problems);
         Self {
             problems,
+            sockets,
             resources: unique("the resource name", "give every resource a name of its own"),
             exports: unique("the export name", "give every volume an export name of its own"),
             paths: unique(
@@ -172,6 +174,7 @@ impl<'a> Reader<'a> {
             files: &mut self.files,
             problems: self.problems,
             tls: &tls,
+            sockets: self.sockets,
             client_ca: section.and_then(|section| section.key_span("client_ca")),
         };
         (listeners.read(top), tls)

@@ -21,6 +21,15 @@ pub enum Listen {
     },
 }
 
+/// Who makes the sockets that clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// We do: `listen` says where.
+    Ours,
+    /// Somebody else has; `listen` is not needed.
+    Given,
+}
+
 impl FromStr for Listen {
     type Err = String;
 

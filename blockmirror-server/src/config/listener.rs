@@ -7,7 +7,7 @@ use super::listen::Listen;
 use super::names::Unique;
 use super::problem::{Problems, Span};
 use super::section::{Located, Section};
-use super::{ClientCertificates, Listener, Tls, TlsMode};
+use super::{ClientCertificates, Listener, Sockets, Tls, TlsMode};
 
 const KEYS: [&str; 3] = ["address", "tls", "client_certificates"];
 const EXAMPLE: &str = "listen = [\"unix:/run/blockmirror/nbd.sock\", \"tcp:127.0.0.1:10809\"]";
@@ -19,6 +19,7 @@ pub(super) struct Listeners<'a, 'u> {
     pub(super) files: &'u mut Files,
     pub(super) problems: &'a Problems,
     pub(super) tls: &'u Tls,
+    pub(super) sockets: Sockets,
     /// Where `client_ca` stands.
     pub(super) client_ca: Option<Span>,
 }
@@ -30,6 +31,7 @@ impl<'a> Listeners<'a, '_> {
         let tables = top.tables("listener");
         if top.key_span("listener").is_none() {
             match top.key_span("listen") {
+                None if self.sockets == Sockets::Given => {}
                 None => top.missing("listen", EXAMPLE),
                 Some(span) if top.is_empty_list("listen") => self.problems.add(
                     span,

@@ -13,6 +13,7 @@ mod peer;
 mod problem;
 mod resource;
 mod section;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -24,8 +25,9 @@ use std::time::Duration;
 
 use blockmirror_client::uri::NbdUri;
 
-pub use listen::Listen;
+pub use listen::{Listen, Sockets};
 pub use problem::{ConfigError, Problem};
+pub use serve::{SERVE, Serve};
 
 /// Everything the daemon is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +36,7 @@ pub struct Config {
     pub name: String,
     /// Path of the admin socket; `None`: no admin API.
     pub admin: Option<PathBuf>,
-    /// Where NBD clients connect; never empty.
+    /// Where NBD clients connect; empty only when the sockets are [`Sockets::Given`].
     pub listeners: Vec<Listener>,
     /// Certificates, ours and those we trust.
     pub tls: Tls,
@@ -331,19 +333,29 @@ pub enum OnDisconnect {
 impl Config {
     /// Read and check the file at `path`, and check the files it names (images, directories of sockets).
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, Sockets::Ours)
+    }
+
+    /// As [`Self::load`].
+    pub fn load_with(path: &Path, sockets: Sockets) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
             file: file.clone(),
             error,
         })?;
-        let (config, files) = build::parse(&text, &file)?;
-        files.check(&text, &file)?;
+        Self::check(&text, &file, sockets)
+    }
+
+    /// Check `text` and the files it names; `file` names it in errors.
+    pub fn check(text: &str, file: &str, sockets: Sockets) -> Result<Self, ConfigError> {
+        let (config, files) = build::parse(text, file, sockets)?;
+        files.check(text, file)?;
         Ok(config)
     }
 
     /// Check `text`, looking at nothing but the text itself; `file` names it in errors.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
-        Ok(build::parse(text, file)?.0)
+        Ok(build::parse(text, file, Sockets::Ours)?.0)
     }
 
     /// What would be served and mirrored, in plain words.

@@ -9,6 +9,7 @@ use nbd_proto::server::Negotiated;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::client::ClientIdentity;
 use super::handshake::{Granted, HandshakeEnd, negotiate};
 use super::listener::{Listener, Stream};
 use super::roster::{Place, Roster};
@@ -30,10 +31,11 @@ pub(super) struct Acceptor {
     full_told: AtomicBool,
 }
 
-/// A connection's places under the limits; dropped when it ends.
-struct Permit {
+/// A connection's place in the daemon; dropped when it ends.
+struct Slot {
     _daemon: OwnedSemaphorePermit,
-    _export: OwnedSemaphorePermit,
+    /// Of the only client: who waits for its end.
+    _left: Option<Box<dyn Send>>,
 }
 
 impl Acceptor {
@@ -52,6 +54,20 @@ impl Acceptor {
         }
     }
 
+    /// Serve the only client there is.
+    pub(super) async fn run_only(self: Arc<Self>, stream: Stream, left: Box<dyn Send>, mut shutdown: Shutdown) {
+        let client = stream.identity(&"standard input".into());
+        let Some(slot) = self.slot(&client) else { return };
+        let slot = Slot {
+            _daemon: slot,
+            _left: Some(left),
+        };
+        tokio::select! {
+            () = Arc::clone(&self).serve(stream, client, slot) => {}
+            () = shutdown.graceful() => {}
+        }
+    }
+
     /// Accept clients of `listener` until the daemon stops; handshakes under way are then dropped.
     pub(super) async fn run(self: Arc<Self>, listener: Listener, mut shutdown: Shutdown) {
         let mut handshakes = JoinSet::new();
@@ -62,31 +78,36 @@ impl Acceptor {
                 () = shutdown.graceful() => return,
             };
             match accepted {
-                Ok((stream, address)) => {
-                    if let Some(slot) = self.slot(&address) {
-                        handshakes.spawn(Arc::clone(&self).serve(stream, address, slot));
+                Ok(stream) => {
+                    let client = stream.identity(listener.name());
+                    if let Some(slot) = self.slot(&client) {
+                        let slot = Slot {
+                            _daemon: slot,
+                            _left: None,
+                        };
+                        handshakes.spawn(Arc::clone(&self).serve(stream, client, slot));
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(listener = %listener.address(), %error, "a client could not be accepted");
+                    tracing::warn!(listener = %listener.name(), %error, "a client could not be accepted");
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }
         }
     }
 
-    fn slot(&self, address: &str) -> Option<OwnedSemaphorePermit> {
+    fn slot(&self, client: &ClientIdentity) -> Option<OwnedSemaphorePermit> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             self.full_told.store(false, Ordering::Relaxed);
             return Some(slot);
         }
         if !self.full_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(client = %address, "refused: the daemon has max_connections clients already");
+            tracing::warn!(%client, "refused: the daemon has max_connections clients already");
         }
         None
     }
 
-    async fn serve(self: Arc<Self>, stream: Stream, address: String, slot: OwnedSemaphorePermit) {
+    async fn serve(self: Arc<Self>, stream: Stream, client: ClientIdentity, slot: Slot) {
         let door = Door::new(&self.roster);
         let (stream, outcome) = match stream {
             Stream::Tcp(mut stream) => {
@@ -100,28 +121,28 @@ impl Acceptor {
         };
         match outcome {
             Ok((Granted::Export(negotiated), unread)) => {
-                if let Err(error) = self.hand_over(stream, &address, slot, negotiated, unread) {
-                    tracing::warn!(client = %address, %error, "a client could not be served");
+                if let Err(error) = self.hand_over(stream, &client, slot, negotiated, unread) {
+                    tracing::warn!(%client, %error, "a client could not be served");
                 }
             }
             // A partner does not take the place of a client.
             Ok((Granted::Stream, unread)) => {
                 if let Err(error) = self.hand_over_stream(stream, door.into_accepted(), unread) {
-                    tracing::warn!(client = %address, %error, "a replication stream could not be taken over");
+                    tracing::warn!(%client, %error, "a replication stream could not be taken over");
                 }
             }
             Err(HandshakeEnd::Aborted | HandshakeEnd::Closed) => {
-                tracing::debug!(client = %address, "the client left during the handshake");
+                tracing::debug!(%client, "the client left during the handshake");
             }
-            Err(reason) => tracing::info!(client = %address, %reason, "the handshake failed"),
+            Err(reason) => tracing::info!(%client, %reason, "the handshake failed"),
         }
     }
 
     fn hand_over(
         &self,
         stream: Stream,
-        address: &str,
-        daemon: OwnedSemaphorePermit,
+        client: &ClientIdentity,
+        slot: Slot,
         negotiated: Negotiated,
         unread: Vec<u8>,
     ) -> io::Result<()> {
@@ -129,7 +150,7 @@ impl Acceptor {
         let gone = || io::Error::other(format!("export \"{export}\" is not served any more"));
         let served = self.served(&export).ok_or_else(gone)?;
         let (place, slots) = served;
-        let Ok(slot) = slots.try_acquire_owned() else {
+        let Ok(export_slot) = slots.try_acquire_owned() else {
             let text = format!("export \"{export}\" has max_connections_per_export clients already");
             return Err(io::Error::other(text));
         };
@@ -138,11 +159,8 @@ impl Acceptor {
             socket: stream.into_socket()?,
             negotiated,
             unread,
-            address: address.to_owned(),
-            permit: Box::new(Permit {
-                _daemon: daemon,
-                _export: slot,
-            }),
+            address: client.to_string(),
+            permit: Box::new((slot, export_slot)),
         };
         let thread = self.threads.get(place.thread).ok_or_else(gone)?;
         if thread.send(ToData::Client(handover)) {

@@ -7,11 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use blockmirror_client::uri::{Address, NbdUri};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::client::ClientIdentity;
 use crate::config::Listen;
 
 /// Connections the kernel keeps for us before we accept them.
@@ -69,10 +72,22 @@ fn hint(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
+    /// Also any other stream socket that was handed to us.
     Unix(UnixStream),
 }
 
 impl Stream {
+    /// Takes over a connected socket.
+    pub(super) fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        if !is_tcp(&socket)? {
+            return Ok(Self::Unix(UnixStream::from_std(socket.into())?));
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        tune(&stream)?;
+        Ok(Self::Tcp(stream))
+    }
+
     /// Out of tokio's hands: a nonblocking socket.
     pub(super) fn into_socket(self) -> io::Result<OwnedFd> {
         match self {
@@ -80,13 +95,31 @@ impl Stream {
             Self::Unix(stream) => Ok(stream.into_std()?.into()),
         }
     }
+
+    /// Who is at the other end.
+    pub(super) fn identity(&self, listener: &Arc<str>) -> ClientIdentity {
+        match self {
+            Self::Tcp(stream) => ClientIdentity::of(stream, listener),
+            Self::Unix(stream) => ClientIdentity::of(stream, listener),
+        }
+    }
 }
 
 /// A socket that clients connect to.
 #[derive(Debug)]
-pub(super) enum Listener {
-    Tcp { socket: TcpListener, address: SocketAddr },
-    Unix { socket: UnixListener, file: SocketFile },
+pub(super) struct Listener {
+    socket: ListeningSocket,
+    address: Address,
+    /// As it would be written in a configuration, with the port that was chosen.
+    name: Arc<str>,
+    /// Of a Unix socket that we made.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum ListeningSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 impl Listener {
@@ -95,7 +128,7 @@ impl Listener {
         match listen {
             Listen::Unix(path) => {
                 let (socket, file) = bind_unix(path)?;
-                Ok(vec![Self::Unix { socket, file }])
+                Ok(vec![Self::unix(socket, path.clone(), Some(file))])
             }
             Listen::Tcp { host, port } => {
                 let name = listen.to_string();
@@ -110,34 +143,81 @@ impl Listener {
         }
     }
 
-    /// As it would be written in a configuration, with the port that was chosen.
-    pub(super) fn address(&self) -> String {
-        match self {
-            Self::Tcp { address, .. } => format!("tcp:{address}"),
-            Self::Unix { file, .. } => format!("unix:{}", file.path.display()),
+    /// Takes over a listening socket that somebody else has made. The file of a Unix socket stays theirs.
+    pub(super) fn adopt(socket: OwnedFd) -> Result<Self, ListenError> {
+        let os = |error| ListenError::Os {
+            address: "a socket that was handed over".to_owned(),
+            error,
+        };
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| os(errno.into()))?;
+        if is_tcp(&socket).map_err(os)? {
+            let socket = TcpListener::from_std(socket.into()).map_err(os)?;
+            let address = socket.local_addr().map_err(os)?;
+            return Ok(Self::tcp(socket, address));
+        }
+        let socket = UnixListener::from_std(socket.into()).map_err(os)?;
+        let address = socket.local_addr().map_err(os)?;
+        let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
+        Ok(Self::unix(socket, path, None))
+    }
+
+    fn tcp(socket: TcpListener, address: SocketAddr) -> Self {
+        Self {
+            socket: ListeningSocket::Tcp(socket),
+            name: format!("tcp:{address}").into(),
+            address: Address::Tcp {
+                host: address.ip().to_string(),
+                port: address.port(),
+            },
+            _file: None,
         }
     }
 
-    /// The next client, and its address for the log.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, String)> {
-        match self {
-            Self::Tcp { socket, .. } => {
-                let (stream, address) = socket.accept().await?;
-                stream.set_nodelay(true)?;
-                keep_alive(&stream)?;
-                Ok((Stream::Tcp(stream), address.to_string()))
-            }
-            Self::Unix { socket, file } => {
-                let (stream, _) = socket.accept().await?;
-                let process = stream.peer_cred().ok().and_then(|who| who.pid());
-                let name = match process {
-                    Some(pid) => format!("unix:{} (process {pid})", file.path.display()),
-                    None => format!("unix:{}", file.path.display()),
-                };
-                Ok((Stream::Unix(stream), name))
-            }
+    fn unix(socket: UnixListener, path: PathBuf, file: Option<SocketFile>) -> Self {
+        Self {
+            socket: ListeningSocket::Unix(socket),
+            name: format!("unix:{}", path.display()).into(),
+            address: Address::Unix(path),
+            _file: file,
         }
     }
+
+    /// As it would be written in a configuration, with the port that was chosen.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// For clients; it names the default export.
+    pub(super) fn uri(&self) -> String {
+        let uri = NbdUri {
+            address: self.address.clone(),
+            export: Some(String::new()),
+        };
+        uri.to_string()
+    }
+
+    /// The next client.
+    pub(super) async fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            ListeningSocket::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                tune(&stream)?;
+                Ok(Stream::Tcp(stream))
+            }
+            ListeningSocket::Unix(socket) => Ok(Stream::Unix(socket.accept().await?.0)),
+        }
+    }
+}
+
+fn is_tcp(socket: &OwnedFd) -> io::Result<bool> {
+    let family = rustix::net::getsockname(socket)?.address_family();
+    Ok(family == AddressFamily::INET || family == AddressFamily::INET6)
+}
+
+/// Small replies leave at once, and a client that is gone without a word is noticed.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    keep_alive(stream)
 }
 
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
@@ -162,7 +242,7 @@ fn bind_tcp(address: SocketAddr, name: &str) -> Result<Listener, ListenError> {
     let socket = std::net::TcpListener::from(socket);
     let socket = TcpListener::from_std(socket).map_err(os)?;
     let address = socket.local_addr().map_err(os)?;
-    Ok(Listener::Tcp { socket, address })
+    Ok(Listener::tcp(socket, address))
 }
 
 fn listening(address: SocketAddr) -> rustix::io::Result<OwnedFd> {

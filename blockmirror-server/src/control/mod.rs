@@ -6,7 +6,9 @@ mod admin;
 mod ask;
 mod backoff;
 mod branches;
+mod client;
 mod dialer;
+mod entry;
 mod exports;
 mod fit;
 mod handshake;
@@ -36,14 +38,15 @@ use tokio::task::JoinSet;
 use self::accept::Acceptor;
 use self::admin::Admin;
 use self::dialer::Dialer;
-use self::listener::{Listener, SocketFile};
+use self::listener::SocketFile;
 use self::reload::Reloader;
 use self::roster::{Place, ResourcePlace, Roster};
 use self::start::Prepared;
-use crate::config::{Config, TlsMode};
+use crate::config::Config;
 use crate::data::{self, DataHandle, DataSender, FromData, ToData};
 use crate::layers::Wrap;
 
+pub use entry::{Entry, OnlyClient, Ready};
 pub use listener::ListenError;
 pub use open::StartError;
 pub use shutdown::{Shutdown, ShutdownTrigger, Urgency, shutdown};
@@ -56,8 +59,10 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 pub struct Options {
     /// Exports whose image is taken as theirs whatever their metadata file says.
     pub adopt: BTreeSet<String>,
-    /// Told the addresses of all listeners once clients are served.
-    pub ready: Option<oneshot::Sender<Vec<String>>>,
+    /// How clients come in.
+    pub entry: Entry,
+    /// Told where clients can come in, once they are served.
+    pub ready: Option<oneshot::Sender<Ready>>,
     /// Where the configuration came from, to be read again.
     pub file: Option<PathBuf>,
     /// Every message has the configuration read again (SIGHUP).
@@ -100,7 +105,8 @@ pub enum RunError {
 pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result<(), RunError> {
     let started = Instant::now();
     // Addresses first: a taken port must not cost the reading of metadata.
-    let listeners = bind_all(&config)?;
+    let entry = options.entry.open(&config)?;
+    let ready = entry.ready();
     let admin_socket = config.admin.as_deref().map(bind_admin).transpose()?;
     let Prepared { plans, served } = tokio::task::block_in_place(|| start::prepare(&config, &options.adopt))?;
     let (sender, events) = mpsc::unbounded_channel();
@@ -119,7 +125,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
     let reloader = Reloader::new(roster.clone(), senders.clone(), options.file);
     let deadline = limits.shutdown_timeout;
     let mut tasks = JoinSet::new();
-    let addresses = start_accepting(&mut tasks, Arc::new(acceptor), listeners, &shutdown);
+    start_accepting(&mut tasks, Arc::new(acceptor), entry, &shutdown);
     if let Some(socket) = admin_socket {
         let admin = Admin {
             roster: roster.clone(),
@@ -136,9 +142,9 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
     }
     tracing::info!("ready");
     notify::notify(notify::State::Ready);
-    if let Some(ready) = options.ready {
+    if let Some(waiting) = options.ready {
         // Nobody has to wait for it.
-        let _ = ready.send(addresses);
+        let _ = waiting.send(ready);
     }
     let mut daemon = Daemon {
         senders,
@@ -159,22 +165,6 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
         }
     }
     outcome
-}
-
-fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = Vec::new();
-    for listener in &config.listeners {
-        let address = &listener.address;
-        if listener.tls != TlsMode::Off {
-            let error = io::Error::new(io::ErrorKind::Unsupported, "TLS is not there yet");
-            return Err(ListenError::Os {
-                address: address.to_string(),
-                error,
-            });
-        }
-        listeners.extend(Listener::bind(address)?);
-    }
-    Ok(listeners)
 }
 
 fn bind_admin(path: &Path) -> Result<(tokio::net::UnixListener, SocketFile), ListenError> {
@@ -200,20 +190,14 @@ fn engine(threads: &[DataHandle]) -> String {
         .map_or_else(String::new, |thread| thread.engine().to_string())
 }
 
-fn start_accepting(
-    tasks: &mut JoinSet<()>,
-    acceptor: Arc<Acceptor>,
-    listeners: Vec<Listener>,
-    shutdown: &Shutdown,
-) -> Vec<String> {
-    let mut addresses = Vec::new();
-    for listener in listeners {
-        let address = listener.address();
-        tracing::info!(%address, "listening");
-        addresses.push(address);
+fn start_accepting(tasks: &mut JoinSet<()>, acceptor: Arc<Acceptor>, entry: entry::Open, shutdown: &Shutdown) {
+    for listener in entry.listeners {
+        tracing::info!(address = %listener.name(), "listening");
         tasks.spawn(Arc::clone(&acceptor).run(listener, shutdown.clone()));
     }
-    addresses
+    if let Some((stream, left)) = entry.client {
+        tasks.spawn(acceptor.run_only(stream, left, shutdown.clone()));
+    }
 }
 
 fn start_admin(tasks: &mut JoinSet<()>, admin: Admin, (socket, file): (tokio::net::UnixListener, SocketFile)) {

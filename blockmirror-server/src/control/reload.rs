@@ -14,7 +14,7 @@ use super::ask::{self, Silent};
 use super::open;
 use super::roster::{Joining, ResourcePlace, Roster};
 use super::words;
-use crate::config::{Config, Peer, Protocol, Resource, Volume};
+use crate::config::{Config, Peer, Protocol, Resource, Sockets, Volume};
 use crate::data::{DataSender, ResourceOrder};
 
 /// Reads the configuration again when it is asked to; one after the other.
@@ -51,8 +51,14 @@ impl Reloader {
             .file
             .clone()
             .ok_or("the configuration did not come from a file")?;
-        let loading = tokio::task::spawn_blocking(move || Config::load(&file).map_err(|error| error.to_string()));
-        let wanted = loading.await.map_err(|error| format!("reading broke off: {error}"))??;
+        let sockets = if self.shared.roster.look().config.listeners.is_empty() {
+            Sockets::Given
+        } else {
+            Sockets::Ours
+        };
+        let loading = tokio::task::spawn_blocking(move || Config::load_with(&file, sockets));
+        let wanted = loading.await.map_err(|error| format!("reading broke off: {error}"))?;
+        let wanted = wanted.map_err(|error| error.to_string())?;
         let mut report = ReloadReport::default();
         for (resource, place, changes) in self.compare(&wanted, &mut report) {
             self.carry_out(&resource, place, changes, &mut report).await;

@@ -42,6 +42,17 @@ impl ShutdownTrigger {
         });
     }
 
+    /// Graceful, unless something was said already.
+    pub fn ask(&self) {
+        self.sender.send_if_modified(|urgency| {
+            let first = *urgency == Urgency::Running;
+            if first {
+                *urgency = Urgency::Graceful;
+            }
+            first
+        });
+    }
+
     /// What has been said so far.
     pub fn urgency(&self) -> Urgency {
         *self.sender.borrow()
@@ -75,8 +86,9 @@ mod tests {
     #[tokio::test]
     async fn asked_twice_is_immediate() {
         let (trigger, mut waiting) = shutdown();
-        trigger.escalate();
+        trigger.ask();
         waiting.graceful().await;
+        trigger.ask();
         assert_eq!(trigger.urgency(), Urgency::Graceful);
         trigger.escalate();
         waiting.immediate().await;

@@ -48,9 +48,9 @@ pub async fn try_start(dir: &Path, text: &str, adopt: &[&str]) -> Result<Daemon,
     };
     let task = tokio::spawn(control::run(config, options, stop));
     match started.await {
-        Ok(addresses) => Ok(Daemon {
+        Ok(ready) => Ok(Daemon {
             dir: dir.to_owned(),
-            addresses,
+            addresses: ready.addresses,
             trigger,
             task,
         }),

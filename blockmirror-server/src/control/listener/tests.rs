@@ -5,6 +5,13 @@ fn unix(path: &Path) -> Listen {
     Listen::Unix(path.to_owned())
 }
 
+fn port(listener: &Listener) -> u16 {
+    let Address::Tcp { port, .. } = &listener.address else {
+        panic!("TCP")
+    };
+    *port
+}
+
 fn tcp(host: &str, port: u16) -> Listen {
     Listen::Tcp {
         host: host.to_owned(),
@@ -19,7 +26,7 @@ async fn a_stale_socket_file_is_replaced_and_ours_is_removed() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind");
     let listeners = Listener::bind(&unix(&path)).unwrap();
-    assert_eq!(listeners[0].address(), format!("unix:{}", path.display()));
+    assert_eq!(&**listeners[0].name(), format!("unix:{}", path.display()));
     drop(listeners);
     assert!(!path.exists());
 }
@@ -54,27 +61,22 @@ async fn another_file_is_never_removed() {
 #[tokio::test]
 async fn a_taken_port_is_told() {
     let first = Listener::bind(&tcp("127.0.0.1", 0)).unwrap();
-    let Listener::Tcp { address, .. } = &first[0] else {
-        panic!("TCP")
-    };
-    assert_ne!(address.port(), 0);
-    let error = Listener::bind(&tcp("127.0.0.1", address.port())).unwrap_err();
+    let port = port(&first[0]);
+    assert_ne!(port, 0);
+    assert_eq!(first[0].uri(), format!("nbd://127.0.0.1:{port}/"));
+    let error = Listener::bind(&tcp("127.0.0.1", port)).unwrap_err();
     assert!(matches!(error, ListenError::InUse { .. }), "{error}");
-    assert!(
-        error.to_string().contains(&format!("tcp:127.0.0.1:{}", address.port())),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("tcp:127.0.0.1:{port}")), "{error}");
 }
 
 #[tokio::test]
 async fn both_families_can_share_a_port() {
     let Ok(six) = Listener::bind(&tcp("::", 0)) else { return };
-    let Listener::Tcp { address, .. } = &six[0] else {
-        panic!("TCP")
-    };
-    let four = Listener::bind(&tcp("0.0.0.0", address.port())).unwrap();
-    assert_eq!(four[0].address(), format!("tcp:0.0.0.0:{}", address.port()));
-    assert_eq!(six[0].address(), format!("tcp:[::]:{}", address.port()));
+    let port = port(&six[0]);
+    let four = Listener::bind(&tcp("0.0.0.0", port)).unwrap();
+    assert_eq!(&**four[0].name(), format!("tcp:0.0.0.0:{port}"));
+    assert_eq!(&**six[0].name(), format!("tcp:[::]:{port}"));
+    assert_eq!(six[0].uri(), format!("nbd://[::]:{port}/"));
 }
 
 #[tokio::test]
@@ -89,16 +91,17 @@ async fn clients_are_named() {
     let path = dir.path().join("s");
     let listener = Listener::bind(&unix(&path)).unwrap().remove(0);
     let _client = StdUnixStream::connect(&path).unwrap();
-    let (stream, name) = listener.accept().await.unwrap();
+    let stream = listener.accept().await.unwrap();
+    let name = stream.identity(listener.name()).to_string();
     assert!(name.contains(&format!("process {}", std::process::id())), "{name}");
     drop(stream.into_socket().unwrap());
     let listener = Listener::bind(&tcp("127.0.0.1", 0)).unwrap().remove(0);
-    let Listener::Tcp { address, .. } = &listener else {
-        panic!("TCP")
-    };
-    let client = std::net::TcpStream::connect(address).unwrap();
-    let (_, name) = listener.accept().await.unwrap();
-    assert_eq!(name, client.local_addr().unwrap().to_string());
+    let client = std::net::TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
+    let stream = listener.accept().await.unwrap();
+    assert_eq!(
+        stream.identity(listener.name()).to_string(),
+        client.local_addr().unwrap().to_string()
+    );
 }
 
 #[tokio::test]
@@ -107,4 +110,20 @@ async fn the_admin_socket_is_its_owners() {
     let path = dir.path().join("a");
     let (_socket, _file) = bind_admin(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn what_others_have_made_is_taken_over_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let listener = Listener::adopt(theirs.into()).unwrap();
+    assert_eq!(listener.uri(), format!("nbd+unix:///?socket={}", path.display()));
+    let _client = StdUnixStream::connect(&path).unwrap();
+    assert!(matches!(listener.accept().await.unwrap(), Stream::Unix(_)));
+    drop(listener);
+    assert!(path.exists(), "whoever made it removes it");
+    let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("tcp:{}", theirs.local_addr().unwrap());
+    assert_eq!(&**Listener::adopt(theirs.into()).unwrap().name(), name);
 }
