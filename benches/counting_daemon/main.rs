@@ -29,7 +29,7 @@ async fn main() -> Result<()> {
         bail!(USAGE)
     };
     let config = Config::load(Path::new(config)).context("the configuration")?;
-    log::start(log::Format::Text)?;
+    log::start(log::Format::Text, "info")?;
     let count = File::create(count).context("the file of the count")?;
     std::thread::spawn(move || write_counts(&count));
     // Nobody stops it in order.

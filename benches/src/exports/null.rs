@@ -155,7 +155,7 @@ fn answer(
 
 /// What was agreed and what came behind it; `None`: the client has left.
 fn negotiate(client: &mut impl Stream, input: &mut [u8]) -> Result<Option<(Negotiated, Vec<u8>)>> {
-    let mut handshake = Handshake::new();
+    let mut handshake = Handshake::default();
     client.write_all(&handshake.greeting())?;
     let mut output = Vec::new();
     loop {
@@ -174,7 +174,7 @@ fn negotiate(client: &mut impl Stream, input: &mut [u8]) -> Result<Option<(Negot
                 Step::NeedMore => {}
                 Step::Ready(negotiated) => return Ok(Some((negotiated, rest.to_vec()))),
                 Step::Aborted => return Ok(None),
-                Step::Upgraded { .. } | Step::Failed(_) => bail!("the handshake failed"),
+                Step::StartTls | Step::Upgraded { .. } | Step::Failed(_) => bail!("the handshake failed"),
             }
         }
     }
