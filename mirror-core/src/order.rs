@@ -1,6 +1,5 @@
 //! Arrival order of overlapping ranges (I2): what overlaps goes one after the other, everything else at once.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::range::ByteRange;
@@ -8,12 +7,13 @@ use crate::range::ByteRange;
 /// Ranges in flight and ranges that wait for them, in order of arrival over all connections.
 ///
 /// A range is *active* from the moment it is admitted until it is released. Active ranges never overlap, so they
-/// are a sorted map; each waiting range counts the earlier ranges, active or waiting, that overlap it and becomes
+/// are one sorted list (of requests in flight: short, and it keeps its memory, which a tree would ask for and give back
+/// all the time); each waiting range counts the earlier ranges, active or waiting, that overlap it and becomes
 /// active when the count reaches zero. Arrival order is kept: nothing overtakes an earlier range it overlaps.
 #[derive(Clone, Debug, Default)]
 pub struct RangeOrder {
-    /// Start of an active range to its end.
-    active: BTreeMap<u64, u64>,
+    /// By offset, and so by end.
+    active: Vec<ByteRange>,
     /// In order of arrival.
     waiting: Vec<Waiter>,
 }
@@ -44,8 +44,13 @@ impl RangeOrder {
 
     /// An active range is done: what waited only for it becomes active and is appended to `ready`, in order.
     pub fn release(&mut self, range: ByteRange, ready: &mut Vec<u32>) {
-        let end = self.active.remove(&range.offset);
-        assert_eq!(end, Some(range.end()), "I2: only an active range is released");
+        let at = self.first_active_behind(range.offset);
+        assert_eq!(
+            self.active.get(at),
+            Some(&range),
+            "I2: only an active range is released"
+        );
+        self.active.remove(at);
         self.unblock(range, 0, ready);
     }
 
@@ -71,7 +76,7 @@ impl RangeOrder {
 
     fn activate(&mut self, range: ByteRange) {
         debug_assert_eq!(self.active_overlaps(range), 0, "I2: active ranges never overlap");
-        self.active.insert(range.offset, range.end());
+        self.active.insert(self.first_active_behind(range.offset), range);
     }
 
     /// One blocker fewer for the waiters from index `from` that overlap `range`.
@@ -93,8 +98,13 @@ impl RangeOrder {
     }
 
     fn active_overlaps(&self, range: ByteRange) -> u32 {
-        let before_end = self.active.range(..range.end()).rev();
-        before_end.take_while(|&(_, &end)| end > range.offset).count() as u32
+        let behind = self.active[self.first_active_behind(range.offset)..].iter();
+        behind.take_while(|active| active.offset < range.end()).count() as u32
+    }
+
+    /// Index of the first active range that ends behind `offset`.
+    fn first_active_behind(&self, offset: u64) -> usize {
+        self.active.partition_point(|active| active.end() <= offset)
     }
 
     fn waiting_overlaps(&self, range: ByteRange) -> u32 {

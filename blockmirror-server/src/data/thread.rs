@@ -37,6 +37,8 @@ pub(super) struct DataThread {
     /// Connections whose send queue or end has to be looked at.
     pub(super) touched: Vec<u32>,
     completions: Vec<Completion>,
+    /// Scratch for what is resumed.
+    resuming: Vec<u32>,
     ended: Vec<Ended>,
     /// Scratch for what streams bring.
     pub(super) stream_events: Vec<StreamEvent>,
@@ -69,6 +71,7 @@ impl DataThread {
             connections: Slab::new(),
             touched: Vec::new(),
             completions: Vec::new(),
+            resuming: Vec::new(),
             ended: Vec::new(),
             stream_events: Vec::new(),
             outward: Vec::new(),
@@ -208,7 +211,9 @@ impl DataThread {
 
     /// Let connections go on that have more to take.
     fn resume(&mut self) {
-        let mut resume = std::mem::take(&mut self.turn.resume);
+        // What comes to be resumed meanwhile waits for the next round.
+        let mut resume = std::mem::take(&mut self.resuming);
+        std::mem::swap(&mut resume, &mut self.turn.resume);
         for slot in resume.drain(..) {
             let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
@@ -218,9 +223,7 @@ impl DataThread {
                 self.touched.push(slot);
             }
         }
-        // What has come to be resumed meanwhile waits for the next round.
-        resume.append(&mut self.turn.resume);
-        self.turn.resume = resume;
+        self.resuming = resume;
     }
 
     /// Drain the cores, deliver replies, let those in who wait for room, send everything that is queued.
