@@ -55,6 +55,13 @@ struct ServeArguments {
     /// Listen on this TCP address: "127.0.0.1:10809", "[::1]:0". Port 0: any free one. May be given more than once.
     #[arg(long, value_name = "HOST:PORT")]
     tcp: Vec<String>,
+    /// Let other machines connect to --tcp addresses although nothing is encrypted there.
+    #[arg(long)]
+    trusted_network: bool,
+    /// Who may open the export: "unix", "loopback", "192.0.2.0/24", "anyone". May be given more than once. Without it:
+    /// this machine, and with --trusted-network everybody.
+    #[arg(long, value_name = "WHO")]
+    allow: Vec<String>,
     /// Serve the one client on standard input and output, and end when it leaves.
     #[arg(long, conflicts_with_all = ["unix", "tcp", "run"])]
     stdio: bool,
@@ -187,6 +194,8 @@ impl ServeArguments {
             minimum_block: self.minimum_block,
             engine: self.engine,
             listen,
+            trusted_network: self.trusted_network,
+            allow: self.allow,
         };
         let text = serve.text().map_err(anyhow::Error::msg)?;
         Ok(Job {

@@ -1,5 +1,6 @@
 //! Real daemons, real sockets, real files: one file per behaviour.
 
+mod access;
 mod admin_command;
 mod async_mode;
 mod bad_config;

@@ -256,6 +256,13 @@ impl Node {
         self.runtime.block_on(self.admin().order(order))
     }
 
+    /// Has its configuration read again.
+    pub fn reload(&self) -> Result<()> {
+        let report = self.runtime.block_on(self.admin().reload())?;
+        ensure!(report.failed.is_empty(), "{:?}", report.failed);
+        Ok(())
+    }
+
     /// Why a resource is as it is.
     pub fn why(&self, resource: &str) -> Result<WhyReport> {
         Ok(self.runtime.block_on(self.admin().why(resource))?)

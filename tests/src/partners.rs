@@ -324,7 +324,9 @@ fn config(side: usize, setup: &Setup, scratch: &Scratch, link: Option<&Namespace
     }
     let uri = match link {
         Some(link) => {
-            config.listen.push(format!("tcp:{}:{PORT}", link.address(side)));
+            let address = format!("tcp:{}:{PORT}", link.address(side));
+            config.settings =
+                format!("[[listener]]\naddress = \"{address}\"\nplaintext = \"the network is trusted\"\n");
             format!("nbd://{}:{PORT}", link.address(1 - side))
         }
         None => format!(
@@ -338,6 +340,6 @@ fn config(side: usize, setup: &Setup, scratch: &Scratch, link: Option<&Namespace
         NAMES[1 - side],
         setup.peer
     ));
-    config.settings = text;
+    config.settings.push_str(&text);
     config
 }

@@ -1,12 +1,12 @@
 //! Reading the whole text, and the checks that look at more than one table.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::files::Files;
+use super::limits;
 use super::listen::{self, Listen};
 use super::listener::Listeners;
 use super::names::{Unique, check_name};
@@ -29,29 +29,12 @@ const TOP_KEYS: [&str; 9] = [
     "limits",
     "resource",
 ];
-const LIMIT_KEYS: [&str; 7] = [
-    "max_connections",
-    "max_connections_per_export",
-    "handshake_timeout",
-    "idle_timeout",
-    "requests_in_flight",
-    "bytes_in_flight",
-    "shutdown_timeout",
-];
-
 /// Peers one resource can have.
 const PEERS_MAX: usize = mirror_core::config::PEERS_MAX;
 /// Threads one daemon can have.
 const DATA_THREADS_MAX: u64 = 256;
 const HOT_EXTENTS_RANGE: std::ops::RangeInclusive<u64> =
     mirror_core::config::HOT_EXTENTS_MIN as u64..=mirror_core::config::HOT_EXTENTS_MAX as u64;
-/// A request can become several mutations, and what was answered may still be under way to a peer: far from where the
-/// mirror itself ends.
-const REQUESTS_IN_FLIGHT_MAX: u64 = mirror_core::config::REQUESTS_MAX as u64 / 4;
-/// The largest request has 32 MiB of payload: a smaller budget could never take it.
-const BYTES_IN_FLIGHT_RANGE: std::ops::RangeInclusive<u64> = 32 << 20..=64 << 30;
-const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
-
 /// The configuration in `text`, and the files it speaks of.
 pub(super) fn parse(text: &str, file: &str, sockets: Sockets) -> Result<(Config, Files), ConfigError> {
     let problems = Problems::default();
@@ -126,7 +109,7 @@ impl<'a> Reader<'a> {
             .count("data_threads", 1..=DATA_THREADS_MAX)
             .and_then(|count| usize::try_from(count).ok());
         let limits = top.table("limits").map_or_else(Limits::default, |(table, span)| {
-            limits(&Section::new(table, span, "[limits]", &LIMIT_KEYS, self.problems))
+            limits::read(&Section::new(table, span, "[limits]", &limits::KEYS, self.problems))
         });
         let tables = top.tables("resource");
         if top.key_span("resource").is_none() {
@@ -305,27 +288,5 @@ impl<'a> Reader<'a> {
                 );
             }
         }
-    }
-}
-
-fn limits(section: &Section<'_>) -> Limits {
-    let default = Limits::default();
-    let count = |key, default: usize, max| {
-        section
-            .count(key, 1..=max)
-            .and_then(|count| usize::try_from(count).ok())
-            .unwrap_or(default)
-    };
-    let duration = |key| section.duration(key, TIMEOUT_RANGE).map(|duration| duration.value);
-    Limits {
-        max_connections: count("max_connections", default.max_connections, 65_536),
-        max_connections_per_export: count("max_connections_per_export", default.max_connections_per_export, 65_536),
-        handshake_timeout: duration("handshake_timeout").unwrap_or(default.handshake_timeout),
-        idle_timeout: duration("idle_timeout"),
-        requests_in_flight: count("requests_in_flight", default.requests_in_flight, REQUESTS_IN_FLIGHT_MAX),
-        bytes_in_flight: section
-            .size("bytes_in_flight", BYTES_IN_FLIGHT_RANGE)
-            .map_or(default.bytes_in_flight, |size| size.value),
-        shutdown_timeout: duration("shutdown_timeout").unwrap_or(default.shutdown_timeout),
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt::{self, Write as _};
 
+use super::access::show_who;
 use super::value::{show_duration, show_size};
 use super::{
-    BranchKeep, ClientCertificates, Config, Engine, ImageSource, Io, Listener, Mode, OnDisconnect, OnIoError, Peer,
-    Protocol, Resource, RoleAfterRestart, SplitBrain, Tls, TlsMode, VerifySchedule, Volume,
+    AccessRule, BranchKeep, ClientCertificates, Config, Engine, ImageSource, Io, Listener, Mode, OnDisconnect,
+    OnIoError, Peer, Permit, Protocol, Resource, RoleAfterRestart, SplitBrain, Tls, TlsMode, VerifySchedule, Volume,
 };
 
 /// The whole text, ending with a newline.
@@ -49,6 +50,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
 
 fn write_listener(out: &mut String, listener: &Listener) -> fmt::Result {
     let tls = match listener.tls {
+        TlsMode::Off if listener.trusted_network => "without TLS, on a network that is trusted",
         TlsMode::Off => "without TLS",
         TlsMode::Allow => "with TLS if they ask for it",
         TlsMode::Require => "with TLS, or not at all",
@@ -184,10 +186,26 @@ fn write_volume(out: &mut String, volume: &Volume) -> fmt::Result {
             writeln!(out, "  Export \"{export}\"{size} from {path} {io}{access}{creation}.")?;
         }
     }
+    write_access(out, &volume.access)?;
     match &volume.metadata {
         Some(path) => writeln!(out, "    Metadata: {}.", path.display()),
         None => Ok(()),
     }
+}
+
+fn write_access(out: &mut String, rules: &[AccessRule]) -> fmt::Result {
+    if rules.is_empty() {
+        return writeln!(out, "    Clients of this machine may open it, others do not see it.");
+    }
+    for rule in rules {
+        let what = match rule.permit {
+            Permit::Nothing => "do not see it",
+            Permit::ReadOnly => "may read it",
+            Permit::ReadWrite => "may read and change it",
+        };
+        writeln!(out, "    Clients {what}: {}.", show_who(&rule.from))?;
+    }
+    writeln!(out, "    The first line about a client counts; others do not see it.")
 }
 
 fn write_peer(out: &mut String, peer: &Peer, volume: &Volume) -> fmt::Result {

@@ -62,6 +62,21 @@ impl FromStr for Listen {
     }
 }
 
+impl Listen {
+    /// Whether nobody but this machine can connect. A host name other than localhost can mean anything.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp { host, .. } => {
+                let loopback = host
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback());
+                loopback || host == "localhost"
+            }
+        }
+    }
+}
+
 /// A path a Unix socket can have.
 pub(super) fn check_unix_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
@@ -100,6 +115,28 @@ mod tests {
             "tcp:localhost:1",
         ] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn who_can_connect() {
+        for local in [
+            "unix:/s",
+            "tcp:127.0.0.1:0",
+            "tcp:127.9.9.9:0",
+            "tcp:[::1]:0",
+            "tcp:localhost:0",
+        ] {
+            assert!(local.parse::<Listen>().unwrap().is_local(), "{local}");
+        }
+        for open in [
+            "tcp:0.0.0.0:0",
+            "tcp:[::]:0",
+            "tcp:192.0.2.1:0",
+            "tcp:alpha:0",
+            "tcp:[2001:db8::1]:0",
+        ] {
+            assert!(!open.parse::<Listen>().unwrap().is_local(), "{open}");
         }
     }
 

@@ -9,7 +9,9 @@ use super::problem::{Problems, Span};
 use super::section::{Located, Section};
 use super::{ClientCertificates, Listener, Sockets, Tls, TlsMode};
 
-const KEYS: [&str; 3] = ["address", "tls", "client_certificates"];
+const KEYS: [&str; 4] = ["address", "tls", "client_certificates", "plaintext"];
+/// What has to be said before other machines may come without TLS.
+pub(super) const TRUSTED: &str = "the network is trusted";
 const EXAMPLE: &str = "listen = [\"unix:/run/blockmirror/nbd.sock\", \"tcp:127.0.0.1:10809\"]";
 const FORMS: &str = "write \"unix:/PATH\", \"tcp:HOST:PORT\" or \"tcp:[IPv6]:PORT\"";
 
@@ -43,8 +45,12 @@ impl<'a> Listeners<'a, '_> {
         }
         let mut listeners: Vec<Listener> = texts
             .into_iter()
-            .filter_map(|text| self.address("listen", text))
-            .map(Listener::plain)
+            .filter_map(|text| {
+                let span = text.span.clone();
+                let listener = Listener::plain(self.address("listen", text)?);
+                self.check_exposed(&listener, span);
+                Some(listener)
+            })
             .collect();
         for (table, span) in tables {
             listeners.extend(self.listener(table, span));
@@ -71,11 +77,43 @@ impl<'a> Listeners<'a, '_> {
         ];
         let client_certificates = section.choice("client_certificates", &certificates);
         self.check(tls.as_ref(), client_certificates.as_ref());
-        Some(Listener {
+        let span = section.key_span("address").unwrap_or_else(|| section.span());
+        let listener = Listener {
             address: address?,
             tls: tls.map_or(TlsMode::Off, |tls| tls.value),
             client_certificates: client_certificates.map_or(ClientCertificates::Ignore, |chosen| chosen.value),
-        })
+            trusted_network: section.choice("plaintext", &[(TRUSTED, ())]).is_some(),
+        };
+        // Another value has been noted.
+        if section.key_span("plaintext").is_none() {
+            self.check_exposed(&listener, span);
+        } else if listener.trusted_network && (listener.tls == TlsMode::Require || listener.address.is_local()) {
+            section.forbid(
+                "plaintext",
+                "`plaintext` has no meaning here: nothing of this listener goes over a network in the clear",
+                "remove it",
+            );
+        }
+        Some(listener)
+    }
+
+    /// Where other machines can connect, nothing is said in the clear unless somebody has answered for it.
+    fn check_exposed(&self, listener: &Listener, span: Span) {
+        if listener.tls == TlsMode::Require || listener.address.is_local() {
+            return;
+        }
+        self.problems.add(
+            span,
+            format!(
+                "other machines can connect to {}, and what they say is not encrypted: whoever is on the way can read and \
+                 change the data",
+                listener.address
+            ),
+            format!(
+                "set tls = \"require\" in a [[listener]] with this address; or, where nobody else can be on the way, \
+                 plaintext = \"{TRUSTED}\" there"
+            ),
+        );
     }
 
     /// What the keys of a listener need of each other and of `[tls]`.

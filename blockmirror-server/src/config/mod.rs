@@ -3,9 +3,11 @@
 //! Every mistake is reported with file, line, column, the offending text and the remedy, and all of them at once.
 //! Shape and meaning of every key are in docs/CONFIGURATION.md.
 
+mod access;
 mod build;
 mod explain;
 mod files;
+mod limits;
 mod listen;
 mod listener;
 mod names;
@@ -25,6 +27,9 @@ use std::time::Duration;
 
 use blockmirror_client::uri::NbdUri;
 
+pub(crate) use access::LOCAL;
+pub use access::{AccessRule, Permit, Who};
+pub use limits::Limits;
 pub use listen::{Listen, Sockets};
 pub use problem::{ConfigError, Problem};
 pub use serve::{SERVE, Serve};
@@ -59,6 +64,8 @@ pub struct Listener {
     pub tls: TlsMode,
     /// Whether clients show who they are; `Ignore` without TLS.
     pub client_certificates: ClientCertificates,
+    /// Other machines may come without TLS: somebody has said that their network can be trusted.
+    pub trusted_network: bool,
 }
 
 /// Whether the connections of a listener are encrypted.
@@ -112,39 +119,6 @@ pub enum Engine {
     Uring,
     /// A thread pool.
     Threads,
-}
-
-/// Bounds of the daemon (I8).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Client connections of the whole daemon.
-    pub max_connections: usize,
-    /// Client connections of one export.
-    pub max_connections_per_export: usize,
-    /// Time a client has to finish the NBD handshake, and a peer to answer ours.
-    pub handshake_timeout: Duration,
-    /// A client connection without a request in flight is closed after this long without a request; `None`: never.
-    pub idle_timeout: Option<Duration>,
-    /// Host requests in flight per volume.
-    pub requests_in_flight: usize,
-    /// Bytes of host requests in flight per volume.
-    pub bytes_in_flight: u64,
-    /// How long a graceful stop may take before connections are cut.
-    pub shutdown_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_connections: 1024,
-            max_connections_per_export: 256,
-            handshake_timeout: Duration::from_secs(10),
-            idle_timeout: None,
-            requests_in_flight: 1024,
-            bytes_in_flight: 64 << 20,
-            shutdown_timeout: Duration::from_secs(30),
-        }
-    }
 }
 
 /// The unit of ordering, role, failover and thread.
@@ -252,6 +226,8 @@ pub struct Volume {
     pub minimum_block: u32,
     /// The metadata file; `None` when the volume has none.
     pub metadata: Option<PathBuf>,
+    /// Who may open it: the first rule that is about a client counts. Empty: whoever is on this machine.
+    pub access: Vec<AccessRule>,
 }
 
 /// Where a volume's data is.
@@ -279,6 +255,8 @@ pub struct Peer {
     pub name: String,
     /// Where it is. Without an export in it, each volume's own export name is used.
     pub uri: NbdUri,
+    /// Who may come as this peer; empty: whoever is where the URI says.
+    pub from: Vec<Who>,
     /// What is spoken with it.
     pub protocol: Protocol,
     /// When a write is acknowledged.
@@ -376,6 +354,7 @@ impl Listener {
             address,
             tls: TlsMode::Off,
             client_certificates: ClientCertificates::Ignore,
+            trusted_network: false,
         }
     }
 }

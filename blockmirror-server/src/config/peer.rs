@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use blockmirror_client::uri::NbdUri;
 
+use super::access::read_who;
 use super::names::check_name;
 use super::problem::Span;
 use super::section::{Located, Section};
 use super::{Mode, OnDisconnect, Peer, Protocol};
 
 /// Keys of a peer.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "name",
     "uri",
+    "from",
     "protocol",
     "mode",
     "on_disconnect",
@@ -76,11 +78,20 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReadPeer> {
     let fence_timeout = timeout("fence_timeout", DEFAULT_FENCE_TIMEOUT);
     let protocol = read_protocol(section);
     let (heartbeat, dead_after) = read_heartbeat(section, protocol);
+    if protocol == Protocol::Nbd {
+        section.forbid(
+            "from",
+            "`from` has no meaning with protocol = \"nbd\": a plain NBD server never comes to us",
+            "remove it, or set protocol = \"blockmirror\"",
+        );
+    }
+    let from = read_who(section, "from");
     let (name, uri) = (name?, uri?);
     Some(ReadPeer {
         peer: Peer {
             name: name.value,
             uri: uri.value,
+            from,
             protocol,
             mode,
             on_disconnect,

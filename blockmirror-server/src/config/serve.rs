@@ -4,6 +4,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::listen::Listen;
+use super::listener::TRUSTED;
+
 /// What its configuration is called in errors.
 pub const SERVE: &str = "serve, written as a configuration";
 
@@ -33,6 +36,11 @@ pub struct Serve {
     pub engine: Option<String>,
     /// As in a configuration; empty when somebody else makes the sockets.
     pub listen: Vec<String>,
+    /// Other machines may connect, without TLS.
+    pub trusted_network: bool,
+    /// Who may open the export, as in a configuration. Empty: whoever is on this machine, and on a trusted network
+    /// whoever can connect.
+    pub allow: Vec<String>,
 }
 
 impl Serve {
@@ -43,11 +51,8 @@ impl Serve {
     pub fn text(&self) -> Result<String, String> {
         let (image, size) = self.image_and_size()?;
         let mut text = format!("name = \"{NAME}\"\n");
-        if !self.listen.is_empty() {
-            let listen: Vec<String> = self.listen.iter().map(|address| quoted(address)).collect();
-            put(&mut text, "listen", &format!("[{}]", listen.join(", ")));
-        }
         put_text(&mut text, "engine", self.engine.as_deref());
+        self.put_listeners(&mut text);
         text.push_str("[[resource]]\nname = \"serve\"\nmirror = false\n[[resource.volume]]\n");
         put_text(&mut text, "export", Some(&self.export_name()));
         put_text(&mut text, "description", self.description.as_deref());
@@ -60,7 +65,32 @@ impl Serve {
             put_text(&mut text, "io", Some("direct"));
         }
         put_text(&mut text, "minimum_block", self.minimum_block.as_deref());
+        let anyone = ["anyone".to_owned()];
+        let allow = match self.allow.as_slice() {
+            [] if self.trusted_network => &anyone,
+            allow => allow,
+        };
+        if !allow.is_empty() {
+            text.push_str("[[resource.volume.access]]\n");
+            put(&mut text, "from", &list(allow));
+            put_text(&mut text, "permit", Some("read-write"));
+        }
         Ok(text)
+    }
+
+    fn put_listeners(&self, text: &mut String) {
+        let is_local = |address: &&String| address.parse::<Listen>().is_ok_and(|address| address.is_local());
+        let (local, open): (Vec<_>, Vec<_>) = self.listen.iter().partition(is_local);
+        if !self.trusted_network && !self.listen.is_empty() {
+            put(text, "listen", &list(&self.listen));
+        } else if !local.is_empty() {
+            put(text, "listen", &list(&local));
+        }
+        for address in open.iter().filter(|_| self.trusted_network) {
+            text.push_str("[[listener]]\n");
+            put_text(text, "address", Some(address));
+            put_text(text, "plaintext", Some(TRUSTED));
+        }
     }
 
     fn image_and_size(&self) -> Result<(String, Option<String>), String> {
@@ -99,6 +129,11 @@ fn put(text: &mut String, key: &str, value: &str) {
     let _ = writeln!(text, "{key} = {value}");
 }
 
+fn list(texts: &[impl AsRef<str>]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| quoted(text.as_ref())).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -106,7 +141,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Config, ImageSource, Io, Sockets};
+    use super::super::{Config, ImageSource, Io, Sockets, Who};
     use super::*;
 
     fn config(serve: &Serve) -> Config {
@@ -152,6 +187,32 @@ mod tests {
         serve.image = "memory:".to_owned();
         serve.export = Some("ram".to_owned());
         assert_eq!(config(&serve).resources[0].volumes[0].export, "ram");
+    }
+
+    #[test]
+    fn other_machines_come_in_when_somebody_says_so() {
+        let mut serve = Serve {
+            image: "memory:1MiB".to_owned(),
+            listen: vec!["tcp:0.0.0.0:0".to_owned(), "tcp:[::1]:0".to_owned()],
+            ..Serve::default()
+        };
+        let error = Config::check(&serve.text().unwrap(), SERVE, Sockets::Ours).unwrap_err();
+        assert!(error.to_string().contains("other machines can connect"), "{error}");
+        serve.trusted_network = true;
+        let anyone = config(&serve);
+        let trusted: Vec<bool> = anyone
+            .listeners
+            .iter()
+            .map(|listener| listener.trusted_network)
+            .collect();
+        assert_eq!(trusted, [false, true]);
+        assert_eq!(anyone.resources[0].volumes[0].access[0].from, [Who::Anyone]);
+        serve.allow = vec!["192.0.2.0/24".to_owned()];
+        let some = config(&serve);
+        assert_eq!(
+            some.resources[0].volumes[0].access[0].from[0].to_string(),
+            "192.0.2.0/24"
+        );
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use mirror_core::config::VOLUME_BYTES_MAX;
 
+use super::access::read_rules;
 use super::problem::Span;
 use super::section::{Located, Section};
 use super::value::show_size;
 use super::{ImageSource, Io, Resource, Volume};
 
 /// Keys of a volume.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 10] = [
     "export",
     "description",
     "image",
@@ -18,6 +19,7 @@ pub(super) const KEYS: [&str; 9] = [
     "read_only",
     "minimum_block",
     "metadata",
+    "access",
 ];
 
 /// A device has whole sectors.
@@ -84,6 +86,7 @@ pub(super) fn read(section: &Section<'_>, mirror: bool) -> Option<ReadVolume> {
             read_only,
             minimum_block,
             metadata,
+            access: read_rules(section),
         },
         export_span: export.span,
         image_span: image.span,

@@ -9,12 +9,13 @@ use nbd_proto::server::Negotiated;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::client::ClientIdentity;
+use super::client::{ClientAddress, ClientIdentity};
+use super::door::Door;
 use super::handshake::{Granted, HandshakeEnd, negotiate};
 use super::listener::{Listener, Stream};
 use super::roster::{Place, Roster};
 use super::shutdown::Shutdown;
-use super::stream::{Accepted, Door};
+use super::stream::Accepted;
 use crate::data::{ClientHandover, DataSender, StreamHandover, ToData};
 
 /// Rest after accept() failed for want of files or memory: it would fail again at once.
@@ -56,7 +57,11 @@ impl Acceptor {
 
     /// Serve the only client there is.
     pub(super) async fn run_only(self: Arc<Self>, stream: Stream, left: Box<dyn Send>, mut shutdown: Shutdown) {
-        let client = stream.identity(&"standard input".into());
+        let client = ClientIdentity {
+            listener: "standard input".into(),
+            address: ClientAddress::Given,
+            certificate: None,
+        };
         let Some(slot) = self.slot(&client) else { return };
         let slot = Slot {
             _daemon: slot,
@@ -108,7 +113,7 @@ impl Acceptor {
     }
 
     async fn serve(self: Arc<Self>, stream: Stream, client: ClientIdentity, slot: Slot) {
-        let door = Door::new(&self.roster);
+        let door = Door::new(&self.roster, &client);
         let (stream, outcome) = match stream {
             Stream::Tcp(mut stream) => {
                 let outcome = negotiate(&mut stream, &door, self.handshake_timeout).await;

@@ -30,6 +30,8 @@ pub(super) enum ClientAddress {
         /// Who runs it.
         user: Option<u32>,
     },
+    /// Wherever it is: whoever started the daemon has let it in.
+    Given,
 }
 
 impl ClientIdentity {
@@ -67,7 +69,7 @@ impl fmt::Display for ClientIdentity {
             ClientAddress::Unix {
                 process: Some(process), ..
             } => write!(f, "{} (process {process})", self.listener)?,
-            ClientAddress::Unix { process: None, .. } => write!(f, "{}", self.listener)?,
+            ClientAddress::Unix { process: None, .. } | ClientAddress::Given => write!(f, "{}", self.listener)?,
         }
         match self.certificate.as_deref() {
             None => Ok(()),

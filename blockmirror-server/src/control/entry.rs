@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::listener::{ListenError, Listener, Stream};
-use crate::config::{self, Config, TlsMode};
+use crate::config::{self, Config, Listen, TlsMode};
 
 /// How clients come in.
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl Entry {
             }
             Self::Sockets(sockets) => {
                 for socket in sockets {
-                    listeners.push(Listener::adopt(socket)?);
+                    listeners.push(adopt(socket, config)?);
                 }
             }
             Self::Client(only) => {
@@ -69,14 +69,35 @@ impl Entry {
     }
 }
 
-fn bind(listener: &config::Listener) -> Result<Vec<Listener>, ListenError> {
-    if listener.tls != TlsMode::Off {
-        return Err(ListenError::Os {
-            address: listener.address.to_string(),
-            error: io::Error::new(io::ErrorKind::Unsupported, "TLS is not there yet"),
-        });
+/// A socket has the settings of the configured listener with its address.
+fn adopt(socket: OwnedFd, config: &Config) -> Result<Listener, ListenError> {
+    let listener = Listener::adopt(socket)?;
+    let name = listener.name();
+    let same = |configured: &&config::Listener| *configured.address.to_string() == **name;
+    match config.listeners.iter().find(same) {
+        Some(configured) => check_tls(configured)?,
+        None if name.parse::<Listen>().is_ok_and(|address| !address.is_local()) => {
+            let address = name.to_string();
+            return Err(ListenError::Exposed { address });
+        }
+        None => {}
     }
+    Ok(listener)
+}
+
+fn bind(listener: &config::Listener) -> Result<Vec<Listener>, ListenError> {
+    check_tls(listener)?;
     Listener::bind(&listener.address)
+}
+
+fn check_tls(listener: &config::Listener) -> Result<(), ListenError> {
+    if listener.tls == TlsMode::Off {
+        return Ok(());
+    }
+    Err(ListenError::Os {
+        address: listener.address.to_string(),
+        error: io::Error::new(io::ErrorKind::Unsupported, "TLS is not there yet"),
+    })
 }
 
 impl std::fmt::Debug for Entry {
@@ -100,5 +121,30 @@ impl Open {
                 .collect(),
             uris: self.listeners.iter().map(Listener::uri).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn config(listener: &str) -> Config {
+        let resource = "[[resource]]\nname = \"r\"\nmirror = false\n[[resource.volume]]\nexport = \"r\"\nimage = \"memory:\"\n\
+                        size = \"1MiB\"\n";
+        Config::parse(&format!("name = \"a\"\n{listener}\n{resource}"), "test.toml").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_other_machines_is_not_taken_over_without_a_word() {
+        let socket = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let address = format!("tcp:{}", socket.local_addr().unwrap());
+        let here = config("listen = [\"unix:/s\"]");
+        let refused = adopt(socket.try_clone().unwrap().into(), &here).unwrap_err();
+        assert!(refused.to_string().contains(&address), "{refused}");
+        let trusted = config(&format!(
+            "[[listener]]\naddress = \"{address}\"\nplaintext = \"the network is trusted\""
+        ));
+        assert!(adopt(socket.into(), &trusted).is_ok());
     }
 }

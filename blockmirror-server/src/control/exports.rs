@@ -67,6 +67,15 @@ fn info_now(view: VolumeView<'_>) -> Option<ExportInfo> {
     Some(export_info(view.config, view.size()?, view.resource.gate.access()))
 }
 
+/// The same export for clients that may not change it.
+pub(super) fn make_read_only(mut info: ExportInfo) -> ExportInfo {
+    info.flags.remove(
+        TransmissionFlags::SEND_TRIM | TransmissionFlags::SEND_WRITE_ZEROES | TransmissionFlags::SEND_FAST_ZERO,
+    );
+    info.flags.insert(TransmissionFlags::READ_ONLY);
+    info
+}
+
 /// What NBD clients are told about a volume of `size` bytes.
 fn export_info(volume: &Volume, size: u64, access: HostAccess) -> ExportInfo {
     let mut flags = TransmissionFlags::SEND_FLUSH

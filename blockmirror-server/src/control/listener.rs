@@ -49,6 +49,15 @@ pub enum ListenError {
         /// Why.
         error: io::Error,
     },
+    /// A socket that was handed over is open to other machines, and nothing answers for that.
+    #[error(
+        "{address}: the socket that was handed over is open to other machines, and nothing there is encrypted; add a \
+         [[listener]] with this address and tls = \"require\", or with plaintext = \"the network is trusted\""
+    )]
+    Exposed {
+        /// The address.
+        address: String,
+    },
     /// The operating system refuses.
     #[error("{address}: cannot listen: {error}{}", hint(error))]
     Os {

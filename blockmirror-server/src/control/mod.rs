@@ -2,12 +2,14 @@
 //! with clients and peers, hands their connections to the data threads, answers the operator, and stops in order.
 
 mod accept;
+mod access;
 mod admin;
 mod ask;
 mod backoff;
 mod branches;
 mod client;
 mod dialer;
+mod door;
 mod entry;
 mod exports;
 mod fit;

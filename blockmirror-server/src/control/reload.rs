@@ -135,6 +135,11 @@ impl Reloader {
             served.config.verify = wanted.verify;
             served.config.verify_repair = wanted.verify_repair;
             served.config.branch_keep = wanted.branch_keep;
+            for volume in &mut served.config.volumes {
+                if let Some(found) = wanted.volumes.iter().find(|found| found.export == volume.export) {
+                    volume.access = found.access.clone();
+                }
+            }
         }
     }
 

@@ -1,15 +1,11 @@
 //! Replication streams between two blockmirrors: who may have one, and how one is asked for.
 
-use std::sync::{Mutex, PoisonError};
-
 use mirror_core::stream::Credit;
 use mirror_core::stream::codec::Checksum;
 use mirror_core::stream::hello::{self, Agreed, Hello, HelloVolume};
-use nbd_proto::server::Exports;
-use nbd_proto::{ExportInfo, OptionError};
+use nbd_proto::OptionError;
 
-use super::backoff;
-use super::roster::{Present, ResourcePlace, Roster, Served};
+use super::roster::{Present, ResourcePlace, Served};
 use crate::config::Protocol;
 use crate::data::StreamHello;
 
@@ -27,50 +23,7 @@ pub(super) struct Accepted {
     /// The volumes named in return.
     pub(super) named: Vec<String>,
     /// What is said in return.
-    reply: Vec<u8>,
-}
-
-/// What one connection is offered: the exports, and a stream, which is remembered when it is taken.
-#[derive(Debug)]
-pub(super) struct Door<'a> {
-    roster: &'a Roster,
-    accepted: Mutex<Option<Accepted>>,
-}
-
-impl<'a> Door<'a> {
-    pub(super) fn new(roster: &'a Roster) -> Self {
-        Self {
-            roster,
-            accepted: Mutex::new(None),
-        }
-    }
-
-    /// The stream that was taken.
-    pub(super) fn into_accepted(self) -> Option<Accepted> {
-        self.accepted.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Exports for Door<'_> {
-    fn find(&self, name: &str) -> Option<ExportInfo> {
-        self.roster.find(name)
-    }
-
-    fn list(&self) -> Vec<(String, String)> {
-        self.roster.list()
-    }
-
-    fn admit(&self, export: &ExportInfo) -> Result<(), String> {
-        self.roster.admit(export)
-    }
-
-    /// Another blockmirror asks for a replication stream.
-    fn upgrade(&self, hello: &[u8]) -> Result<Vec<u8>, (OptionError, String)> {
-        let accepted = accept(&self.roster.look(), hello, backoff::random())?;
-        let reply = accepted.reply.clone();
-        *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
-        Ok(reply)
-    }
+    pub(super) reply: Vec<u8>,
 }
 
 /// What is said to a partner to have a stream.
@@ -82,15 +35,19 @@ pub(super) struct Question {
 }
 
 /// Why it gets none: for the wire.
-type Refusal = (OptionError, String);
+pub(super) type Refusal = (OptionError, String);
+
+/// What another node says of itself when it asks.
+pub(super) fn read(hello: &[u8]) -> Result<Hello, Refusal> {
+    Hello::decode(hello).map_err(|error| (OptionError::Invalid, error.to_string()))
+}
 
 /// Who asks, for what, and the answer. `salt`: any number.
-fn accept(present: &Present, hello: &[u8], salt: u64) -> Result<Accepted, Refusal> {
-    let theirs = Hello::decode(hello).map_err(|error| (OptionError::Invalid, error.to_string()))?;
+pub(super) fn accept(present: &Present, theirs: Hello, salt: u64) -> Result<Accepted, Refusal> {
     let here = &present.config.name;
     let policy = |text: String| Err((OptionError::Policy, text));
     let Some(served) = present.resource(&theirs.resource) else {
-        if serves_plain(present, &theirs) {
+        if serves_plain(present, &theirs, |_| true) {
             return Err(unsupported());
         }
         let names: Vec<&str> = present
@@ -177,16 +134,16 @@ impl Question {
     }
 }
 
-/// Whether what the node asks for is served here as a plain export.
-fn serves_plain(present: &Present, hello: &Hello) -> bool {
-    hello.volumes.iter().any(|volume| {
+/// Whether what the node asks for is served here as a plain export, and one that it may see.
+pub(super) fn serves_plain(present: &Present, hello: &Hello, sees: impl Fn(&str) -> bool) -> bool {
+    hello.volumes.iter().filter(|volume| sees(&volume.name)).any(|volume| {
         present
             .volume(&volume.name)
             .is_some_and(|view| !view.resource.config.mirror || view.resource.config.peers.is_empty())
     })
 }
 
-fn unsupported() -> Refusal {
+pub(super) fn unsupported() -> Refusal {
     (OptionError::Unsupported, "the export is served as plain NBD".to_owned())
 }
 
@@ -270,7 +227,7 @@ mod tests {
     fn asked(resource: &str, peer: &str, hello: &Hello) -> Result<Accepted, Refusal> {
         let roster = roster_with(&["db"], resource, peer);
         let present = roster.look();
-        accept(&present, &hello.encode(), 5)
+        accept(&present, read(&hello.encode())?, 5)
     }
 
     #[test]
@@ -327,8 +284,7 @@ mod tests {
             assert_eq!(found, error, "{text}");
             assert!(text.contains(words), "{text}");
         }
-        let roster = roster_with(&["db"], "", BRAVO);
-        assert_eq!(accept(&roster.look(), b"x", 0).unwrap_err().0, OptionError::Invalid);
+        assert_eq!(read(b"x").unwrap_err().0, OptionError::Invalid);
         // The plain export of another resource.
         let mut other = hello("bravo", "other");
         other.volumes[0].name = "db".to_owned();
@@ -339,15 +295,5 @@ mod tests {
         let refusal = asked("", BRAVO, &newer).unwrap_err();
         assert_eq!(refusal.0, OptionError::Policy);
         assert!(refusal.1.contains("200 to 201"), "{}", refusal.1);
-    }
-
-    #[test]
-    fn a_door_remembers_the_stream_it_gave() {
-        let roster = roster_with(&["db"], "", BRAVO);
-        let door = Door::new(&roster);
-        assert!(door.upgrade(b"x").is_err());
-        assert!(door.upgrade(&hello("bravo", "db").encode()).is_ok());
-        assert_eq!(door.into_accepted().unwrap().hello.node, "bravo");
-        assert!(Door::new(&roster).into_accepted().is_none());
     }
 }

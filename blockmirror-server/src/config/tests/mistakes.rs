@@ -89,7 +89,7 @@ fn names_are_unique() {
         "destroy",
     );
     one_problem(
-        &format!("name = \"a b\"\nlisten = [\"tcp:h:0\"]\n{GOOD}"),
+        &format!("name = \"a b\"\nlisten = [\"tcp:[::1]:0\"]\n{GOOD}"),
         1,
         "\"a b\"",
         "is not a name",

@@ -39,7 +39,9 @@ listen | "tcp:127.0.0.1"                   | "tcp:127.0.0.1" | has no port      
 listen | "tcp:::1:10809"                   | "tcp:::1:10809" | not in brackets            | tcp:[IPv6]:PORT
 listen | "udp:h:1"                         | "udp:h:1"   | neither with unix:             | unix:/PATH
 listen | "unix:a"                          | "unix:a"    | not an absolute path           | unix:/PATH
-listen | "tcp:h:1", "tcp:h:1"              | "tcp:h:1"   | used twice; first in line 2    | once
+listen | "tcp:[::1]:1", "tcp:[::1]:1"              | "tcp:[::1]:1"   | used twice; first in line 2    | once
+listen | "tcp:0.0.0.0:1"                   | "tcp:0.0.0.0:1" | other machines can connect | tls = "require"
+listen | "tcp:alpha:1"                     | "tcp:alpha:1" | not encrypted                | "the network is trusted"
 listen | 7                                 | 7           | cannot be a whole number       | list of texts
 listener | tls = "always"                 | "always"    | `tls`                          | "off", "allow", "require"
 listener | adress = "tcp:h:2"             | adress      | in a listener                  | did you mean `address`?
@@ -47,11 +49,20 @@ listener | client_certificates = "no"     | "no"        | `client_certificates` 
 listener | client_certificates = "require" | "require"  | no meaning without TLS         | tls = "require"
 listener | tls = "off";;client_certificates = "allow" | "allow" | no meaning without TLS | remove it
 listener | tls = "allow"                  | "allow"     | [tls] names none               | certificate =
+listener | plaintext = "yes"              | "yes"       | `plaintext`                    | "the network is trusted"
+listener | plaintext = "the network is trusted" | plaintext | no meaning here            | remove it
+access | from = ["unix"]                   | [[resource.volume.access]] | has no `permit` | "read-only"
+access | permit = "read-only"              | [[resource.volume.access]] | has no `from`   | from =
+access | permit = "read-only";;from = []   | from        | names nobody                   | from =
+access | permit = "read-only";;from = ["192.0.2.1/24"] | "192.0.2.1/24" | did you mean 192.0.2.0/24 | certificate:NAME
+access | from = ["anyone"];;permit = "write" | "write"   | `permit`                       | "read-write"
 tls    | ca = "ca.pem"                    | "ca.pem"    | not an absolute path           | from /
 tls    | cert = "/c.pem"                  | cert        | unknown key                    | known keys here: certificate
 tls    | certificate = "/c.pem"           | "/c.pem"    | `certificate` has no `key`     | key = "/PATH
 tls    | key = "/k.pem"                   | "/k.pem"    | `key` has no `certificate`     | certificate = "/PATH
 tls    | client_ca = "/ca.pem"            | client_ca   | never used                     | client_certificates = "require"
+peer   | from = ["alpha"]                  | "alpha"     | neither an address             | certificate:NAME
+peer   | protocol = "nbd";;from = ["unix"] | from        | never comes to us              | remove it
 peer   | queue = "64MiB"                   | queue       | mode = "sync"                  | async
 peer   | mode = "async";;on_disconnect = "suspend" | "suspend" | async peer               | continue
 peer   | mode = "async";;on_disconnect = "fail"    | "fail"    | async peer               | continue
@@ -105,8 +116,19 @@ fn mistakes_in_one_place() {
             "top" => (format!("{lines}\n{HEAD}{GOOD}"), 1),
             "listen" => (format!("name = \"a\"\nlisten = [{lines}]\n{GOOD}"), 2),
             "limits" => (format!("{HEAD}[limits]\n{lines}\n{GOOD}"), 4),
-            "listener" => (format!("{HEAD}[[listener]]\naddress = \"tcp:h:3\"\n{lines}\n{GOOD}"), 5),
+            "listener" => (
+                format!("{HEAD}[[listener]]\naddress = \"tcp:[::1]:3\"\n{lines}\n{GOOD}"),
+                5,
+            ),
             "tls" => (format!("{HEAD}[tls]\n{lines}\n{GOOD}"), 4),
+            "access" => (
+                resource_with(&format!("[[resource.volume.access]]\n{lines}"), ""),
+                if lines.contains("from") == lines.contains("permit") {
+                    9
+                } else {
+                    8
+                },
+            ),
             "volume" => (resource_with(&lines, ""), 8),
             "peer" => (resource_with("", &format!("{PEER}\n{lines}")), 12),
             "resource" => (
@@ -189,9 +211,9 @@ fn listeners_need_addresses_and_certificates() {
     one_problem(&text, 3, "[[listener]]", "has no `address`", "tcp:192.0.2.1");
     let text = format!("{HEAD}[[listener]]\naddress = \"unix:a\"\n{GOOD}");
     one_problem(&text, 4, "\"unix:a\"", "not an absolute path", "unix:/PATH");
-    let text = format!("name = \"a\"\nlisten = [\"tcp:h:1\"]\n[[listener]]\naddress = \"tcp:h:1\"\n{GOOD}");
-    one_problem(&text, 4, "\"tcp:h:1\"", "used twice; first in line 2", "once");
-    let safe = "[[listener]]\naddress = \"tcp:h:3\"\ntls = \"require\"\nclient_certificates = \"allow\"\n";
+    let text = format!("name = \"a\"\nlisten = [\"unix:/s\"]\n[[listener]]\naddress = \"unix:/s\"\n{GOOD}");
+    one_problem(&text, 4, "\"unix:/s\"", "used twice; first in line 2", "once");
+    let safe = "[[listener]]\naddress = \"tcp:[::1]:3\"\ntls = \"require\"\nclient_certificates = \"allow\"\n";
     let text = format!("{HEAD}[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n{safe}{GOOD}");
     one_problem(&text, 9, "\"allow\"", "who signs the certificates", "client_ca =");
 }
@@ -207,6 +229,6 @@ fn the_largest_sizes() {
 
 #[test]
 fn port_zero_may_be_listed_twice() {
-    let text = format!("name = \"a\"\nlisten = [\"tcp:h:0\", \"tcp:h:0\"]\n{GOOD}");
+    let text = format!("name = \"a\"\nlisten = [\"tcp:[::1]:0\", \"tcp:[::1]:0\"]\n{GOOD}");
     assert_eq!(super::problems(&text), []);
 }

@@ -62,6 +62,9 @@ pub(super) fn changes(before: &Resource, wanted: &Resource) -> Changes {
     if before.branch_keep != wanted.branch_keep {
         changes.settings.push("branch_keep".to_owned());
     }
+    if access_changed(before, wanted) {
+        changes.settings.push("access rules".to_owned());
+    }
     for peer in &wanted.peers {
         match before.peers.iter().find(|known| known.name == peer.name) {
             None => changes.new_peers.push(peer.clone()),
@@ -82,6 +85,7 @@ pub(super) fn changes(before: &Resource, wanted: &Resource) -> Changes {
                 if *known
                     != (Volume {
                         size: known.size,
+                        access: known.access.clone(),
                         ..volume.clone()
                     }) =>
             {
@@ -98,6 +102,14 @@ pub(super) fn changes(before: &Resource, wanted: &Resource) -> Changes {
         }
     }
     changes
+}
+
+/// Of the volumes that are in both.
+fn access_changed(before: &Resource, wanted: &Resource) -> bool {
+    wanted.volumes.iter().any(|volume| {
+        let known = before.volumes.iter().find(|known| known.export == volume.export);
+        known.is_some_and(|known| known.access != volume.access)
+    })
 }
 
 #[cfg(test)]
@@ -164,6 +176,12 @@ uri = "nbd://charlie"
         assert_eq!(volume.needs_restart, ["volume log has changed"]);
         let grown = changed(|text| text.replace("\"/i/log\"", "\"/i/log\"\nsize = \"1GiB\""));
         assert_eq!(grown, Changes::default());
+        let rules = "[[resource.volume.access]]\nfrom = [\"unix\"]\npermit = \"read-only\"\n";
+        let access = changed(|text| text.replace("\"/i/log\"\n", &format!("\"/i/log\"\n{rules}")));
+        assert_eq!(
+            (access.settings, access.needs_restart),
+            (vec!["access rules".to_owned()], vec![])
+        );
         let parse = |text: &str| Config::parse(text, "test.toml").unwrap();
         let other = BEFORE.replace("alpha", "omega");
         assert_eq!(daemon_changes(&parse(BEFORE), &parse(&other)), ["name has changed"]);
