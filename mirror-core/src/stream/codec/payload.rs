@@ -1,10 +1,10 @@
 //! The payload of a frame: its length and checksum are in the header, its bytes are the shell's.
 
-use alloc::boxed::Box;
 use core::fmt;
 use core::hash::Hasher;
 
 use twox_hash::XxHash3_64;
+use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
 use super::PAYLOAD_BYTES_MAX;
 use crate::stream::hello::FEATURE_XXH3;
@@ -77,19 +77,20 @@ impl Payload {
     }
 }
 
-/// Of bytes in several pieces.
-#[derive(Clone)]
+/// Of bytes in several pieces. About 600 bytes, kept in place: it is made for every long payload and asks for no memory.
 pub struct PayloadHasher {
     state: State,
     length: u64,
 }
 
-#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 enum State {
     Crc32(crc32fast::Hasher),
-    /// Half a KiB.
-    Xxh3(Box<XxHash3_64>),
+    Xxh3(Xxh3),
 }
+
+/// XXH3 with the usual secret, where it lies.
+type Xxh3 = RawHasher<&'static [u8; DEFAULT_SECRET_LENGTH]>;
 
 impl fmt::Debug for PayloadHasher {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,7 +106,7 @@ impl PayloadHasher {
     pub fn new(checksum: Checksum) -> Self {
         let state = match checksum {
             Checksum::Crc32 => State::Crc32(crc32fast::Hasher::new()),
-            Checksum::Xxh3 => State::Xxh3(Box::new(XxHash3_64::new())),
+            Checksum::Xxh3 => State::Xxh3(Xxh3::new(SecretBuffer::default())),
         };
         Self { state, length: 0 }
     }
