@@ -7,6 +7,7 @@ use blockmirror_server::activation::Passed;
 use blockmirror_server::config::{Config, SERVE, Serve, Sockets};
 use blockmirror_server::log;
 use clap::{Args, Parser, Subcommand};
+use nbd_proto::server::Mask;
 
 /// Serves images over NBD and mirrors every write to NBD peers.
 #[derive(Debug, Parser)]
@@ -103,6 +104,10 @@ pub(crate) struct CommonArguments {
     /// Write the process id here once clients are served; removed at the end.
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
+    /// Keep these features from clients, to try clients with: names with commas between them, "flush,structured-replies".
+    /// A name that does not exist lists those that do.
+    #[arg(long, value_name = "FEATURES", value_parser = Mask::parse, default_value = "")]
+    pub(crate) mask: Mask,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: log::Format,
@@ -117,6 +122,7 @@ pub(crate) struct Job {
     /// The client is on standard input and output.
     pub(crate) stdio: bool,
     pub(crate) run: Option<String>,
+    pub(crate) mask: Mask,
     /// The folder that was made for the socket, removed at the end.
     pub(crate) _folder: Option<tempfile::TempDir>,
 }
@@ -159,6 +165,7 @@ impl ConfiguredArguments {
             adopt: self.adopt,
             stdio: false,
             run: None,
+            mask: self.common.mask,
             _folder: None,
         })
     }
@@ -204,6 +211,7 @@ impl ServeArguments {
             adopt: Vec::new(),
             stdio: self.stdio,
             run: self.run,
+            mask: self.common.mask,
             _folder: folder,
         })
     }

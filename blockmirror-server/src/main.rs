@@ -114,6 +114,7 @@ async fn serve(
     let options = Options {
         adopt: job.adopt.into_iter().collect(),
         entry,
+        mask: job.mask,
         ready: Some(told),
         file: job.file,
         reload: Some(reload),

@@ -224,3 +224,45 @@ fn a_line_says_where_it_is_ready() -> Result<()> {
     ensure!(image.metadata()?.len() == SIZE, "it was made");
     Ok(())
 }
+
+#[test]
+fn clients_can_be_tried_against_a_server_that_can_less() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let image = scratch.sparse_file("a.img", SIZE)?;
+    seed(&image, 5 << 20)?;
+    let name = image.display().to_string();
+    let masked = |features: &str, command: &str| {
+        let mask = format!("--mask={features}");
+        tool::run(&server()?, &["serve", &name, &mask, "--run", command], PATIENT)
+    };
+    let info = masked("trim,multi-conn,block-size,structured-replies", "nbdinfo $uri")?.stdout;
+    for line in [
+        "can_trim: false",
+        "can_multi_conn: false",
+        "can_df: false",
+        "can_flush: true",
+        "simple packets",
+    ] {
+        ensure!(info.contains(line), "{line} is not in {info}");
+    }
+    ensure!(!info.contains("block_size"), "{info}");
+    for features in [
+        "go",
+        "go,no-zeroes",
+        "structured-replies,extended-headers,meta-contexts",
+        "write-zeroes,trim,cache,fua,flush",
+    ] {
+        let outcome = masked(
+            features,
+            "nbdcopy $uri - | cmp - \"$IMAGE\"".replace("$IMAGE", &name).as_str(),
+        )?;
+        ensure!(outcome.status.success(), "{features}: {}", outcome.text());
+    }
+    let outcome = masked("flsh", "true")?;
+    ensure!(
+        !outcome.status.success() && outcome.stderr.contains("multi-conn"),
+        "{}",
+        outcome.text()
+    );
+    Ok(())
+}

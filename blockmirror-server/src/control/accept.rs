@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nbd_proto::server::Negotiated;
+use nbd_proto::server::{Mask, Negotiated};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
@@ -28,6 +28,8 @@ pub(super) struct Acceptor {
     /// Connections the daemon may still have.
     slots: Arc<Semaphore>,
     handshake_timeout: Duration,
+    /// Features kept from clients.
+    mask: Mask,
     /// The limit has been told in the log; not again until it was left.
     full_told: AtomicBool,
 }
@@ -45,12 +47,14 @@ impl Acceptor {
         threads: Vec<DataSender>,
         max_connections: usize,
         handshake_timeout: Duration,
+        mask: Mask,
     ) -> Self {
         Self {
             roster,
             threads,
             slots: Arc::new(Semaphore::new(max_connections)),
             handshake_timeout,
+            mask,
             full_told: AtomicBool::new(false),
         }
     }
@@ -116,11 +120,11 @@ impl Acceptor {
         let door = Door::new(&self.roster, &client);
         let (stream, outcome) = match stream {
             Stream::Tcp(mut stream) => {
-                let outcome = negotiate(&mut stream, &door, self.handshake_timeout).await;
+                let outcome = negotiate(&mut stream, &door, self.mask, self.handshake_timeout).await;
                 (Stream::Tcp(stream), outcome)
             }
             Stream::Unix(mut stream) => {
-                let outcome = negotiate(&mut stream, &door, self.handshake_timeout).await;
+                let outcome = negotiate(&mut stream, &door, self.mask, self.handshake_timeout).await;
                 (Stream::Unix(stream), outcome)
             }
         };

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use nbd_proto::PeerMisbehaved;
-use nbd_proto::server::{Exports, Handshake, Negotiated, Step};
+use nbd_proto::server::{Exports, Handshake, Mask, Negotiated, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes received at a time; what a client sends early beyond the handshake is at most this.
@@ -38,21 +38,26 @@ pub(super) enum Granted {
 pub(super) async fn negotiate<S>(
     stream: &mut S,
     exports: &(dyn Exports + Sync),
+    mask: Mask,
     deadline: Duration,
 ) -> Result<(Granted, Vec<u8>), HandshakeEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    tokio::time::timeout(deadline, converse(stream, exports))
+    tokio::time::timeout(deadline, converse(stream, exports, mask))
         .await
         .unwrap_or(Err(HandshakeEnd::TooSlow(deadline)))
 }
 
-async fn converse<S>(stream: &mut S, exports: &(dyn Exports + Sync)) -> Result<(Granted, Vec<u8>), HandshakeEnd>
+async fn converse<S>(
+    stream: &mut S,
+    exports: &(dyn Exports + Sync),
+    mask: Mask,
+) -> Result<(Granted, Vec<u8>), HandshakeEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = Handshake::default();
+    let mut handshake = Handshake::default().masked(mask);
     stream.write_all(&handshake.greeting()).await?;
     let mut input = vec![0; READ_BYTES];
     let mut output = Vec::new();
@@ -119,7 +124,10 @@ mod tests {
     async fn a_client_gets_its_export() {
         let (mut ours, mut theirs) = duplex(64);
         let exports = roster(&["db", "log"]);
-        let (served, connected) = tokio::join!(negotiate(&mut ours, &exports, LONG), connect(&mut theirs, "log", b""));
+        let (served, connected) = tokio::join!(
+            negotiate(&mut ours, &exports, Mask::empty(), LONG),
+            connect(&mut theirs, "log", b"")
+        );
         assert!(connected);
         let (Granted::Export(negotiated), unread) = served.unwrap() else {
             panic!("no stream was asked for");
@@ -137,7 +145,7 @@ mod tests {
             drop(theirs);
             connected
         };
-        let (served, connected) = tokio::join!(negotiate(&mut ours, &exports, LONG), client);
+        let (served, connected) = tokio::join!(negotiate(&mut ours, &exports, Mask::empty(), LONG), client);
         assert!(!connected);
         assert!(
             matches!(served, Err(HandshakeEnd::Aborted | HandshakeEnd::Closed)),
@@ -158,7 +166,8 @@ mod tests {
         sent.extend(b"db");
         sent.extend(b"request");
         theirs.write_all(&sent).await.unwrap();
-        let (Granted::Export(negotiated), unread) = negotiate(&mut ours, &exports, LONG).await.unwrap() else {
+        let (Granted::Export(negotiated), unread) = negotiate(&mut ours, &exports, Mask::empty(), LONG).await.unwrap()
+        else {
             panic!("no stream was asked for");
         };
         assert_eq!((negotiated.export.name.as_str(), &unread[..]), ("db", &b"request"[..]));
@@ -168,14 +177,14 @@ mod tests {
     async fn garbage_is_the_clients_fault() {
         let (mut ours, mut theirs) = duplex(4096);
         theirs.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let ended = negotiate(&mut ours, &roster(&["db"]), LONG).await;
+        let ended = negotiate(&mut ours, &roster(&["db"]), Mask::empty(), LONG).await;
         assert!(matches!(ended, Err(HandshakeEnd::Misbehaved(_))), "{ended:?}");
     }
 
     #[tokio::test]
     async fn a_silent_client_is_too_slow() {
         let (mut ours, _theirs) = duplex(4096);
-        let ended = negotiate(&mut ours, &roster(&["db"]), Duration::from_millis(5)).await;
+        let ended = negotiate(&mut ours, &roster(&["db"]), Mask::empty(), Duration::from_millis(5)).await;
         assert!(matches!(ended, Err(HandshakeEnd::TooSlow(_))), "{ended:?}");
     }
 
@@ -183,7 +192,7 @@ mod tests {
     async fn a_client_that_goes_away_is_noticed() {
         let (mut ours, theirs) = duplex(4096);
         drop(theirs);
-        let ended = negotiate(&mut ours, &roster(&["db"]), LONG).await;
+        let ended = negotiate(&mut ours, &roster(&["db"]), Mask::empty(), LONG).await;
         assert!(
             matches!(ended, Err(HandshakeEnd::Closed | HandshakeEnd::Io(_))),
             "{ended:?}"

@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nbd_proto::server::Mask;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -63,6 +64,8 @@ pub struct Options {
     pub adopt: BTreeSet<String>,
     /// How clients come in.
     pub entry: Entry,
+    /// Features that clients do not see.
+    pub mask: Mask,
     /// Told where clients can come in, once they are served.
     pub ready: Option<oneshot::Sender<Ready>>,
     /// Where the configuration came from, to be read again.
@@ -123,6 +126,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
         senders.clone(),
         limits.max_connections,
         limits.handshake_timeout,
+        options.mask,
     );
     let reloader = Reloader::new(roster.clone(), senders.clone(), options.file);
     let deadline = limits.shutdown_timeout;

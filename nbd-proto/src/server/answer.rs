@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Advance, Exports, Handshake, Negotiated, Step, TlsMode};
+use super::{Advance, Exports, Handshake, Mask, Negotiated, Step, TlsMode};
 use crate::constants::{EXPORT_NAME_PADDING, MAX_STRING, info};
 use crate::export::ExportInfo;
 use crate::flags::TransmissionFlags;
@@ -95,13 +95,14 @@ impl Handshake {
     }
 
     fn answer_info(&self, option: OptionCode, data: &[u8], exports: &dyn Exports, output: &mut Vec<u8>) -> Advance {
-        let request = match InfoRequest::decode(data) {
+        let mut request = match InfoRequest::decode(data) {
             Ok(request) => request,
             Err((error, text)) => {
                 put_refusal(output, option, error, &text);
                 return Advance::On;
             }
         };
+        request.asked_block_size &= !self.mask.contains(Mask::BLOCK_SIZE);
         let hidden = !self.is_secured && exports.requires_tls(&request.name);
         if hidden && self.offers_tls() {
             put_refusal(output, option, OptionError::TlsRequired, &needs_tls(&request.name));
@@ -135,11 +136,12 @@ impl Handshake {
         let mut export = exports.find(name)?;
         export.flags = (export.flags & SERVED) | TransmissionFlags::HAS_FLAGS;
         export.flags.set(TransmissionFlags::SEND_DF, self.replies.has_chunks());
+        let filters = self.replies == ReplyStyle::Extended && !self.contexts_of(&export.name).is_empty();
+        export.flags.set(TransmissionFlags::BLOCK_STATUS_PAYLOAD, filters);
+        export.flags.remove(self.mask.flags());
         if !export.flags.contains(TransmissionFlags::SEND_WRITE_ZEROES) {
             export.flags.remove(TransmissionFlags::SEND_FAST_ZERO);
         }
-        let filters = self.replies == ReplyStyle::Extended && !self.contexts_of(&export.name).is_empty();
-        export.flags.set(TransmissionFlags::BLOCK_STATUS_PAYLOAD, filters);
         Some(export)
     }
 

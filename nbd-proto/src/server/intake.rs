@@ -33,6 +33,7 @@ impl Handshake {
                 let text = "this server serves nothing outside TLS: STARTTLS comes first";
                 Some((OptionError::TlsRequired, text))
             }
+            _ if self.mask.hides(option) => Some((OptionError::Unsupported, UNKNOWN_OPTION)),
             _ if shutting_down => Some(AT_SHUTDOWN),
             _ => self.refuses(option, length),
         };

@@ -13,6 +13,7 @@
 mod answer;
 mod contexts;
 mod intake;
+mod mask;
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -31,6 +32,8 @@ use crate::option::{OptionCode, OptionError, ReplyType, put_refusal, put_reply};
 use crate::reader::{Fields, Reader};
 use crate::reply::ReplyStyle;
 use crate::writer::Writer;
+
+pub use self::mask::Mask;
 
 const UNKNOWN_OPTION: &str = "this server does not know this option";
 
@@ -96,6 +99,7 @@ pub struct Handshake {
     state: State,
     gather: Gather,
     tls: TlsMode,
+    mask: Mask,
     is_secured: bool,
     replies: ReplyStyle,
     selected: Option<Selected>,
@@ -185,6 +189,7 @@ impl Handshake {
             state: State::ClientFlags,
             gather: Gather::default(),
             tls,
+            mask: Mask::empty(),
             is_secured: false,
             replies: ReplyStyle::Simple,
             selected: None,
@@ -194,10 +199,18 @@ impl Handshake {
         }
     }
 
+    /// The same, without these features.
+    #[must_use]
+    pub fn masked(mut self, mask: Mask) -> Self {
+        self.mask = mask;
+        self
+    }
+
     /// The first bytes the server sends.
     pub fn greeting(&self) -> [u8; GREETING_LENGTH] {
         let mut bytes = [0; GREETING_LENGTH];
-        let offered = HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES;
+        let mut offered = HandshakeFlags::FIXED_NEWSTYLE;
+        offered.set(HandshakeFlags::NO_ZEROES, !self.mask.contains(Mask::NO_ZEROES));
         Writer::new(&mut bytes)
             .u64(GREETING_MAGIC)
             .u64(OPTION_MAGIC)
@@ -266,9 +279,10 @@ impl Handshake {
             return Advance::Blocked;
         };
         let bits = Fields::new(&bytes).u32();
-        // Everything we know we have offered, so unknown and not offered are the same.
-        let Some(flags) = ClientFlags::from_bits(bits) else {
-            let unknown = bits & !ClientFlags::all().bits();
+        let mut offered = ClientFlags::all();
+        offered.set(ClientFlags::NO_ZEROES, !self.mask.contains(Mask::NO_ZEROES));
+        let Some(flags) = ClientFlags::from_bits(bits).filter(|flags| offered.contains(*flags)) else {
+            let unknown = bits & !offered.bits();
             return Advance::Over(Step::Failed(PeerMisbehaved::UnknownClientFlags(unknown)));
         };
         self.is_fixed = flags.contains(ClientFlags::FIXED_NEWSTYLE);

@@ -2,6 +2,7 @@
 
 mod contexts;
 mod hostile;
+mod mask;
 mod tls;
 mod upgrade;
 
