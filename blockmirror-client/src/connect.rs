@@ -83,10 +83,37 @@ pub enum ConnectError {
     },
 }
 
-/// Dials `address` and opens `export` ("" is the server's default export), asking for structured replies. Everything
-/// together takes at most `deadline`.
-pub async fn connect(address: &Address, export: &str, deadline: Duration) -> Result<Connected, ConnectError> {
-    let handshake = Handshake::new(Goal::Go, export, ReplyStyle::Structured);
+/// What is asked of a server beside the export. What it does not have is done without, unless it is demanded.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// The best style of requests and replies; what is less is taken too.
+    pub replies: ReplyStyle,
+    /// Metadata contexts, such as `base:allocation`.
+    pub contexts: Vec<String>,
+    /// Without every one of these contexts there is no connection.
+    pub contexts_demanded: bool,
+}
+
+impl Default for Wishes {
+    /// The best there is, and no contexts.
+    fn default() -> Self {
+        Self {
+            replies: ReplyStyle::Extended,
+            contexts: Vec::new(),
+            contexts_demanded: false,
+        }
+    }
+}
+
+/// Dials `address` and opens `export` ("" is the server's default export). Everything together takes at most `deadline`.
+pub async fn connect(
+    address: &Address,
+    export: &str,
+    wishes: &Wishes,
+    deadline: Duration,
+) -> Result<Connected, ConnectError> {
+    let handshake =
+        Handshake::new(Goal::Go, export, wishes.replies).selecting(&wishes.contexts, wishes.contexts_demanded);
     let (stream, step, unread) = converse(address, handshake, export, deadline).await?;
     let broken = |source| ConnectError::Broken {
         address: address.clone(),
@@ -123,7 +150,7 @@ pub async fn upgrade(address: &Address, hello: &[u8], deadline: Duration) -> Res
 
 /// What the server says about `export`, without opening it.
 pub async fn info(address: &Address, export: &str, deadline: Duration) -> Result<Negotiated, ConnectError> {
-    let handshake = Handshake::new(Goal::Info, export, ReplyStyle::Structured);
+    let handshake = Handshake::new(Goal::Info, export, ReplyStyle::Extended);
     match converse(address, handshake, export, deadline).await?.1 {
         Step::Ready(negotiated) => Ok(negotiated),
         _ => Err(unexpected(address)),
@@ -135,6 +162,15 @@ pub async fn list(address: &Address, deadline: Duration) -> Result<Vec<(String, 
     let handshake = Handshake::new(Goal::List, "", ReplyStyle::Simple);
     match converse(address, handshake, "", deadline).await?.1 {
         Step::Listed(exports) => Ok(exports),
+        _ => Err(unexpected(address)),
+    }
+}
+
+/// The names of the metadata contexts a server has for `export`; none when it has no structured replies.
+pub async fn contexts(address: &Address, export: &str, deadline: Duration) -> Result<Vec<String>, ConnectError> {
+    let handshake = Handshake::new(Goal::Contexts, export, ReplyStyle::Structured);
+    match converse(address, handshake, export, deadline).await?.1 {
+        Step::Contexts(names) => Ok(names),
         _ => Err(unexpected(address)),
     }
 }

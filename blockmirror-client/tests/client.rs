@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blockmirror_client::client::{Client, ClientError, WINDOW};
-use blockmirror_client::connect::{ConnectError, connect, info, list};
+use blockmirror_client::connect::{ConnectError, Wishes, connect, info, list};
 use blockmirror_client::pipeline::StartError;
 use blockmirror_client::uri::Address;
 use common::{BAD_BYTE, EXPORT, Shared, Toy, pattern, uri};
@@ -224,11 +224,13 @@ async fn exports_are_listed_and_described() {
 async fn what_is_wrong_with_a_server_is_said() {
     let scene = Scene::new(Toy::default());
     let address = Address::Unix(scene.socket());
-    let error = connect(&address, "nothing", PATIENT).await.unwrap_err();
+    let error = connect(&address, "nothing", &Wishes::default(), PATIENT)
+        .await
+        .unwrap_err();
     assert!(matches!(error, ConnectError::Handshake { .. }));
     assert!(error.to_string().contains("\"nothing\""), "{error}");
     let nowhere = Address::Unix(scene.directory.path().join("nowhere.sock"));
-    let error = connect(&nowhere, "", PATIENT).await.unwrap_err();
+    let error = connect(&nowhere, "", &Wishes::default(), PATIENT).await.unwrap_err();
     assert!(matches!(error, ConnectError::Dial { .. }));
     assert!(
         error.to_string().contains("nowhere.sock") && error.to_string().contains("listening"),
@@ -242,7 +244,9 @@ async fn a_server_that_closes_at_once() {
     let socket = directory.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
     tokio::spawn(async move { drop(listener.accept().await) });
-    let error = connect(&Address::Unix(socket), "", PATIENT).await.unwrap_err();
+    let error = connect(&Address::Unix(socket), "", &Wishes::default(), PATIENT)
+        .await
+        .unwrap_err();
     assert!(matches!(error, ConnectError::Handshake { .. }), "{error}");
     assert!(error.to_string().contains("before its greeting"), "{error}");
 }
@@ -257,7 +261,9 @@ async fn a_server_that_says_nothing() {
         host: "127.0.0.1".to_owned(),
         port,
     };
-    let error = connect(&address, "", Duration::from_secs(5)).await.unwrap_err();
+    let error = connect(&address, "", &Wishes::default(), Duration::from_secs(5))
+        .await
+        .unwrap_err();
     assert!(matches!(&error, ConnectError::Deadline { .. }), "{error}");
     assert!(error.to_string().contains("within 5.0 s"), "{error}");
     drop(listener);

@@ -198,6 +198,20 @@ pub enum PeerMisbehaved {
     /// A chunk though structured replies were not negotiated.
     #[error("a structured reply came, but structured replies were not negotiated")]
     StructuredNotNegotiated,
+    /// An extended chunk though extended headers were not negotiated.
+    #[error("an extended reply came, but extended headers were not negotiated")]
+    ExtendedNotNegotiated,
+    /// Extended headers were negotiated, and a reply came without one.
+    #[error("a compact reply came, but extended headers were negotiated")]
+    CompactReply,
+    /// An extended reply repeats another offset than its request's.
+    #[error("a reply repeats offset {got}, and its request was for {asked}")]
+    OtherOffset {
+        /// As the reply has it.
+        got: u64,
+        /// As it was asked for.
+        asked: u64,
+    },
     /// A READ was answered simply though structured replies were negotiated.
     #[error("a READ was answered with a simple reply, but structured replies were negotiated")]
     SimpleReplyToRead,
@@ -240,6 +254,28 @@ pub enum PeerMisbehaved {
     /// An extent of no length.
     #[error("a block status has an extent of length 0")]
     EmptyExtent,
+    /// A block status for a context that was not asked for, or that was answered before.
+    #[error("a block status for metadata context {0}, which was not asked for or has been answered")]
+    UnexpectedContext(u32),
+    /// The reply to a BLOCK_STATUS ended without one of the contexts.
+    #[error("the reply to a BLOCK_STATUS ended without metadata context {0}")]
+    ContextMissing(u32),
+    /// A block status with an extent that begins behind the range, or more extents than were asked for.
+    #[error("a block status goes on behind the {length} bytes at {offset} that were asked for")]
+    ExtentsTooMany {
+        /// First byte that was asked for.
+        offset: u64,
+        /// Bytes that were asked for.
+        length: u64,
+    },
+    /// A block status that goes on behind the end of the export.
+    #[error("a block status of {described} bytes from {offset} on goes beyond the end of the export")]
+    ExtentsBeyondEnd {
+        /// First byte that was asked for.
+        offset: u64,
+        /// Bytes of all extents.
+        described: u64,
+    },
     /// A hole of no length.
     #[error("a hole chunk of length 0")]
     EmptyHole,

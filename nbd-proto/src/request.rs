@@ -4,8 +4,10 @@ use crate::constants::{EXTENDED_REQUEST_LENGTH, EXTENDED_REQUEST_MAGIC, REQUEST_
 use crate::flags::CommandFlags;
 use crate::misbehaved::PeerMisbehaved;
 use crate::reader::Fields;
-use crate::reply::ReplyStyle;
+use crate::reply::{Encoded, ReplyStyle};
+use crate::status::StatusFilter;
 use crate::writer::Writer;
+use alloc::vec::Vec;
 
 /// A request as it is on the wire: decoded, not yet validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +85,9 @@ impl Request {
     /// The same request as it is said in this style: with extended headers a WRITE tells of its payload by a flag.
     #[must_use]
     pub fn in_style(mut self, style: ReplyStyle) -> Self {
-        let has_flag = style == ReplyStyle::Extended && self.command == command::WRITE;
-        self.flags.set(CommandFlags::PAYLOAD_LEN, has_flag);
+        if self.command == command::WRITE {
+            self.flags.set(CommandFlags::PAYLOAD_LEN, style == ReplyStyle::Extended);
+        }
         self
     }
 
@@ -168,6 +171,32 @@ impl Request {
             .u64(self.length)
             .finish();
         bytes
+    }
+
+    /// The header as it is said in this style, with [`in_style`](Self::in_style).
+    pub fn encode_in(&self, style: ReplyStyle) -> Encoded {
+        let request = self.in_style(style);
+        match style {
+            ReplyStyle::Simple | ReplyStyle::Structured => Encoded::default().with(&request.encode()),
+            ReplyStyle::Extended => Encoded::default().with(&request.encode_extended()),
+        }
+    }
+
+    /// A BLOCK_STATUS for some of the selected contexts: header and payload. Only with extended headers, and where
+    /// [`TransmissionFlags::BLOCK_STATUS_PAYLOAD`](crate::TransmissionFlags::BLOCK_STATUS_PAYLOAD) was advertised. `length`
+    /// and everything else of `self` are as without the payload.
+    pub fn encode_filtered(&self, contexts: Vec<u32>) -> (Encoded, Vec<u8>) {
+        let filter = StatusFilter {
+            length: self.length,
+            contexts,
+        };
+        let payload = filter.encode();
+        let request = Self {
+            flags: self.flags | CommandFlags::PAYLOAD_LEN,
+            length: payload.len() as u64,
+            ..*self
+        };
+        (request.encode_in(ReplyStyle::Extended), payload)
     }
 
     /// Bytes of payload that follow the header, to be consumed even when the request is refused.

@@ -4,14 +4,15 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nbd_proto::{Command, Request};
+use nbd_proto::Command;
+use nbd_proto::reply::Encoded;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::ClientError;
 use crate::connect::Stream;
-use crate::pipeline::{Event, Pipeline};
+use crate::pipeline::{Event, Pipeline, Status};
 
 /// Time allowed for the server to close after DISC.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
@@ -36,18 +37,32 @@ pub(super) struct Waiting {
     pub _permit: OwnedSemaphorePermit,
 }
 
-/// The bytes of a READ, nothing for anything else.
-pub(super) type Answer = Result<Option<Vec<u8>>, ClientError>;
+/// What came of a request that was done.
+pub(super) struct Answered {
+    /// The bytes of a READ.
+    pub data: Option<Vec<u8>>,
+    /// What a BLOCK_STATUS tells.
+    pub statuses: Vec<Status>,
+}
+
+pub(super) type Answer = Result<Answered, ClientError>;
 
 /// Somebody waits for the connection to end.
 pub(super) type Goodbye = oneshot::Sender<Result<(), ClientError>>;
 
+/// What is asked of the server, but for a payload.
+pub(super) struct Ask {
+    pub command: Command,
+    pub offset: u64,
+    pub length: u64,
+    /// The contexts a BLOCK_STATUS is for; none stands for all that are selected.
+    pub contexts: Vec<u32>,
+}
+
 /// What the clones of a client hand to the task.
 pub(super) enum Outgoing {
     Request {
-        command: Command,
-        offset: u64,
-        length: u32,
+        ask: Ask,
         payload: Vec<u8>,
         waiting: Waiting,
     },
@@ -86,17 +101,17 @@ impl Shared {
     }
 }
 
-/// Starts a request; `None` when nobody waits for it any more, or it cannot be sent.
-fn start(
-    shared: &Shared,
-    command: Command,
-    offset: u64,
-    length: u32,
-    waiting: Waiting,
-) -> Option<[u8; Request::LENGTH]> {
+/// Starts a request: header and payload. `None` when nobody waits for it any more, or it cannot be sent.
+fn start(shared: &Shared, ask: Ask, payload: Vec<u8>, waiting: Waiting) -> Option<(Encoded, Vec<u8>)> {
     if waiting.answer.is_closed() {
         return None;
     }
+    let Ask {
+        command,
+        offset,
+        length,
+        contexts,
+    } = ask;
     let mut state = shared.lock();
     let verdict = match &state.lost {
         Some(reason) => Err(ClientError::Lost(reason.clone())),
@@ -107,10 +122,16 @@ fn start(
         let _ = waiting.answer.send(Err(error));
         return None;
     }
-    state
-        .pipeline
-        .start(shared.started.elapsed(), command, offset, length, waiting)
-        .ok()
+    let (pipeline, now) = (&mut state.pipeline, shared.started.elapsed());
+    match command {
+        Command::BlockStatus { one } if !contexts.is_empty() => pipeline
+            .start_filtered(now, one, (offset, length), &contexts, waiting)
+            .ok(),
+        _ => {
+            let header = pipeline.start(now, command, offset, length, waiting).ok()?;
+            Some((header, payload))
+        }
+    }
 }
 
 /// How sending came to its end.
@@ -158,14 +179,8 @@ async fn write_requests(
     while let Some(outgoing) = inbox.recv().await {
         let (header, payload, goodbye) = match outgoing {
             Outgoing::Disconnect(goodbye) => (shared.lock().pipeline.disconnect(), Vec::new(), Some(goodbye)),
-            Outgoing::Request {
-                command,
-                offset,
-                length,
-                payload,
-                waiting,
-            } => {
-                let Some(header) = start(shared, command, offset, length, waiting) else {
+            Outgoing::Request { ask, payload, waiting } => {
+                let Some((header, payload)) = start(shared, ask, payload, waiting) else {
                     continue;
                 };
                 (header, payload, None)
@@ -196,10 +211,11 @@ async fn read_replies(shared: &Shared, mut reader: Box<dyn AsyncRead + Send + Un
             outcome,
             message,
             data,
+            statuses,
         } in events.drain(..)
         {
             let answer = outcome
-                .map(|()| data)
+                .map(|()| Answered { data, statuses })
                 .map_err(|error| ClientError::Server { error, message });
             // The asker may have stopped waiting.
             let _ = tag.answer.send(answer);

@@ -15,7 +15,7 @@ pub enum StartError {
         /// First byte.
         offset: u64,
         /// Bytes.
-        length: u32,
+        length: u64,
         /// Size of the export.
         size: u64,
     },
@@ -28,17 +28,17 @@ pub enum StartError {
         /// First byte.
         offset: u64,
         /// Bytes.
-        length: u32,
+        length: u64,
         /// The server's minimum block size.
         block: u32,
     },
-    /// More payload than the server takes: split it.
-    #[error("{length} bytes of payload, and the server takes at most {maximum}: split the request")]
+    /// More payload than the server takes, or a longer range than there is room for in the header: split it.
+    #[error("{length} bytes at once, and {maximum} at most can be asked for: split the request")]
     TooLong {
         /// Bytes.
-        length: u32,
-        /// The server's maximum.
-        maximum: u32,
+        length: u64,
+        /// The maximum, for this command on this connection.
+        maximum: u64,
     },
     /// The server did not offer this.
     #[error("the server does not offer {0}")]
@@ -46,6 +46,9 @@ pub enum StartError {
     /// The server refuses every change.
     #[error("the server exports it read-only")]
     ReadOnly,
+    /// A metadata context that was not selected.
+    #[error("metadata context {0} was not selected")]
+    NoSuchContext(u32),
     /// DISC is not a request with an answer: use [`Pipeline::disconnect`](super::Pipeline::disconnect).
     #[error("DISC is not a request with an answer")]
     Disconnect,

@@ -1,13 +1,15 @@
 //! What a server permits, as negotiated.
 
 use nbd_proto::client::Negotiated;
-use nbd_proto::{Command, TransmissionFlags};
+use nbd_proto::{Command, ReplyStyle, TransmissionFlags};
 
 use super::StartError;
 
 /// Largest payload of one READ or WRITE in bytes, whatever the server permits: what every server should serve, and a
 /// bound for our own memory.
 pub const MAX_PAYLOAD: u32 = 32 << 20;
+/// Longest range of a request that moves no data where headers are compact, in bytes: servers before 2020 fail above 2 GiB.
+const MAX_COMPACT_EFFECT: u64 = 1 << 30;
 /// The protocol's preferred block size when the server names none.
 const DEFAULT_PREFERRED: u32 = 4096;
 
@@ -26,6 +28,10 @@ pub struct Limits {
     pub maximum_payload: u32,
     /// The server named its block sizes.
     pub block_sizes_known: bool,
+    /// How requests go and replies come.
+    pub replies: ReplyStyle,
+    /// How many metadata contexts are selected.
+    pub contexts: usize,
 }
 
 impl Limits {
@@ -42,6 +48,8 @@ impl Limits {
                 sizes.maximum_payload.clamp(minimum_block, MAX_PAYLOAD)
             }),
             block_sizes_known: sizes.is_some(),
+            replies: negotiated.replies,
+            contexts: negotiated.contexts.len(),
         }
     }
 
@@ -70,6 +78,38 @@ impl Limits {
         self.flags.contains(TransmissionFlags::SEND_WRITE_ZEROES)
     }
 
+    /// WRITE_ZEROES may ask to fail at once unless it is faster than writing.
+    pub fn can_zero_fast(&self) -> bool {
+        self.can_zero() && self.flags.contains(TransmissionFlags::SEND_FAST_ZERO)
+    }
+
+    /// BLOCK_STATUS is understood.
+    pub fn can_status(&self) -> bool {
+        self.replies.has_chunks() && self.contexts > 0
+    }
+
+    /// BLOCK_STATUS may ask for some of the selected contexts only.
+    pub fn can_filter_status(&self) -> bool {
+        self.can_status() && self.flags.contains(TransmissionFlags::BLOCK_STATUS_PAYLOAD)
+    }
+
+    /// The range, in bytes, that a request which moves no data, such as TRIM, should have at most, in whole blocks.
+    pub fn longest_effect(&self) -> u64 {
+        let longest = match self.replies {
+            ReplyStyle::Simple | ReplyStyle::Structured => MAX_COMPACT_EFFECT,
+            ReplyStyle::Extended => u64::MAX,
+        };
+        longest - longest % u64::from(self.minimum_block)
+    }
+
+    /// The longest range a header can say.
+    fn header_room(&self) -> u64 {
+        match self.replies {
+            ReplyStyle::Simple | ReplyStyle::Structured => u64::from(u32::MAX),
+            ReplyStyle::Extended => u64::MAX,
+        }
+    }
+
     /// CACHE is understood.
     pub fn can_cache(&self) -> bool {
         self.flags.contains(TransmissionFlags::SEND_CACHE)
@@ -86,7 +126,7 @@ impl Limits {
     }
 
     /// Whether the server can be asked this; the range of a FLUSH is ignored.
-    pub fn check(&self, command: Command, offset: u64, length: u32) -> Result<(), StartError> {
+    pub fn check(&self, command: Command, offset: u64, length: u64) -> Result<(), StartError> {
         self.check_command(command)?;
         if matches!(command, Command::Flush) {
             return Ok(());
@@ -94,7 +134,7 @@ impl Limits {
         if length == 0 {
             return Err(StartError::Empty);
         }
-        if offset.checked_add(u64::from(length)).is_none_or(|end| end > self.size) {
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return Err(StartError::OutOfRange {
                 offset,
                 length,
@@ -102,17 +142,18 @@ impl Limits {
             });
         }
         let block = self.minimum_block;
-        if !offset.is_multiple_of(u64::from(block)) || !length.is_multiple_of(block) {
+        if !offset.is_multiple_of(u64::from(block)) || !length.is_multiple_of(u64::from(block)) {
             return Err(StartError::Misaligned { offset, length, block });
         }
         let carries_payload = matches!(command, Command::Read { .. } | Command::Write { .. });
-        if carries_payload && length > self.maximum_payload {
-            return Err(StartError::TooLong {
-                length,
-                maximum: self.maximum_payload,
-            });
+        let maximum = match carries_payload {
+            true => u64::from(self.maximum_payload),
+            false => self.header_room(),
+        };
+        match length <= maximum {
+            true => Ok(()),
+            false => Err(StartError::TooLong { length, maximum }),
         }
-        Ok(())
     }
 
     fn check_command(&self, command: Command) -> Result<(), StartError> {
@@ -122,9 +163,10 @@ impl Limits {
             Command::Disconnect => return Err(StartError::Disconnect),
             Command::Flush => ("FLUSH", self.can_flush(), false),
             Command::Trim { fua } => ("TRIM", self.can_trim(), fua),
+            Command::WriteZeroes { fua, fast: true, .. } => ("FAST_ZERO", self.can_zero_fast(), fua),
             Command::WriteZeroes { fua, .. } => ("WRITE_ZEROES", self.can_zero(), fua),
             Command::Cache => ("CACHE", self.can_cache(), false),
-            Command::BlockStatus { .. } => ("BLOCK_STATUS", false, false),
+            Command::BlockStatus { .. } => ("BLOCK_STATUS", self.can_status(), false),
         };
         let changes = matches!(
             command,

@@ -1,17 +1,13 @@
 //! The server's bytes: simple replies and structured chunks, cut anywhere.
 
-use nbd_proto::constants::EXTENDED_CHUNK_MAGIC;
-use nbd_proto::reply::{decode_hole, decode_offset};
-use nbd_proto::{ChunkKind, Command, ErrorChunk, NbdError, PeerMisbehaved, ReplyFlags, ReplyHeader};
+use nbd_proto::reply::{decode_hole, decode_offset, decode_status};
+use nbd_proto::{ChunkKind, Command, ErrorChunk, NbdError, PeerMisbehaved, ReplyFlags, ReplyHeader, ReplyStyle};
 
+use super::in_flight::InFlight;
+use super::partial::{PARTIAL_CAPACITY, take, take_array, take_header};
 use super::reading::{Misfit, Reading};
-use super::slots::{Failure, InFlight};
+use super::reporting::{Asked, Status};
 use super::{Event, Pipeline};
-
-/// Longest header: that of an extended chunk.
-const MAX_HEADER: usize = nbd_proto::constants::EXTENDED_CHUNK_HEADER_LENGTH;
-/// Room for a header and the fixed part of a chunk, taken once.
-pub(super) const PARTIAL_CAPACITY: usize = 32;
 
 /// Where in the stream of replies we are.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +20,13 @@ pub(super) enum Stage {
     Data { slot: u32, at: u32, left: u32, done: bool },
     /// In a hole chunk.
     Hole { slot: u32, done: bool },
+    /// In a block status chunk of `length` bytes.
+    Status {
+        slot: u32,
+        kind: ChunkKind,
+        length: u32,
+        done: bool,
+    },
     /// In an error chunk of `length` bytes.
     Error {
         slot: u32,
@@ -65,11 +68,10 @@ impl<T> Pipeline<T> {
                     kind,
                     cookie,
                     length,
-                    offset: None,
-                }) => self.chunk(flags, kind, cookie, length, events),
-                // Extended headers are never asked for.
-                Some(ReplyHeader::Chunk { offset: Some(_), .. }) => {
-                    Err(PeerMisbehaved::BadReplyMagic(EXTENDED_CHUNK_MAGIC))
+                    offset,
+                }) => {
+                    self.check_style(cookie, offset)?;
+                    self.chunk(flags, kind, cookie, length, events)
                 }
             },
             Stage::DataOffset { slot, length, done } => match take_array(&mut self.partial, input) {
@@ -94,6 +96,12 @@ impl<T> Pipeline<T> {
                     self.end_of_chunk(slot, done, events)
                 }
             },
+            Stage::Status {
+                slot,
+                kind,
+                length,
+                done,
+            } => self.status(slot, kind, length, done, input, events),
             Stage::Error {
                 slot,
                 kind,
@@ -120,7 +128,10 @@ impl<T> Pipeline<T> {
         error: Option<NbdError>,
         events: &mut Vec<Event<T>>,
     ) -> Result<(), PeerMisbehaved> {
-        let structured = self.structured;
+        if self.style == ReplyStyle::Extended {
+            return Err(PeerMisbehaved::CompactReply);
+        }
+        let structured = self.style.has_chunks();
         let (slot, request) = self.lookup(cookie)?;
         if request.reading.is_some() {
             // Chunks of this reply have come: it cannot end as a simple one.
@@ -132,7 +143,8 @@ impl<T> Pipeline<T> {
             Some(error) => request.fail(error, None),
             None if request.is_read() && structured => return Err(PeerMisbehaved::SimpleReplyToRead),
             None if request.is_read() => {
-                let (offset, left) = (request.offset, request.length);
+                // The limits bound it by MAX_PAYLOAD.
+                let (offset, left) = (request.offset, request.length as u32);
                 let at = self.cover(slot, offset, left)?;
                 self.stage = Stage::Data {
                     slot,
@@ -147,6 +159,20 @@ impl<T> Pipeline<T> {
         self.end_of_chunk(slot, true, events)
     }
 
+    /// Whether a chunk has the header that was agreed on, and repeats its request's offset where it has one.
+    fn check_style(&mut self, cookie: u64, offset: Option<u64>) -> Result<(), PeerMisbehaved> {
+        match (self.style, offset) {
+            (ReplyStyle::Simple, None) => Err(PeerMisbehaved::StructuredNotNegotiated),
+            (ReplyStyle::Simple | ReplyStyle::Structured, Some(_)) => Err(PeerMisbehaved::ExtendedNotNegotiated),
+            (ReplyStyle::Structured, None) => Ok(()),
+            (ReplyStyle::Extended, None) => Err(PeerMisbehaved::CompactReply),
+            (ReplyStyle::Extended, Some(got)) => match self.lookup(cookie)?.1.offset {
+                asked if asked == got => Ok(()),
+                asked => Err(PeerMisbehaved::OtherOffset { got, asked }),
+            },
+        }
+    }
+
     fn chunk(
         &mut self,
         flags: ReplyFlags,
@@ -155,14 +181,17 @@ impl<T> Pipeline<T> {
         length: u32,
         events: &mut Vec<Event<T>>,
     ) -> Result<(), PeerMisbehaved> {
-        if !self.structured {
-            return Err(PeerMisbehaved::StructuredNotNegotiated);
-        }
+        let wide = self.style == ReplyStyle::Extended;
         let done = flags.contains(ReplyFlags::DONE);
         let (slot, request) = self.lookup(cookie)?;
         let has_content = matches!(kind, ChunkKind::OffsetData | ChunkKind::OffsetHole);
-        let has_status = matches!(kind, ChunkKind::BlockStatus | ChunkKind::BlockStatusExt);
-        if has_status || (has_content && !request.is_read()) {
+        let misplaced = match kind {
+            ChunkKind::OffsetData | ChunkKind::OffsetHole => !request.is_read(),
+            ChunkKind::BlockStatus => wide || request.reporting.is_none(),
+            ChunkKind::BlockStatusExt => !wide || request.reporting.is_none(),
+            _ => false,
+        };
+        if misplaced {
             return Err(PeerMisbehaved::UnexpectedContent { kind: kind.to_wire() });
         }
         let pieces = request.reading.as_ref().map_or(0, Reading::pieces);
@@ -170,9 +199,13 @@ impl<T> Pipeline<T> {
             return Err(PeerMisbehaved::Fragmented);
         }
         self.stage = match kind {
-            ChunkKind::None | ChunkKind::BlockStatus | ChunkKind::BlockStatusExt => {
-                return self.end_of_chunk(slot, done, events);
-            }
+            ChunkKind::None => return self.end_of_chunk(slot, done, events),
+            ChunkKind::BlockStatus | ChunkKind::BlockStatusExt => Stage::Status {
+                slot,
+                kind,
+                length,
+                done,
+            },
             // The header's check leaves room for the offset.
             ChunkKind::OffsetData => Stage::DataOffset {
                 slot,
@@ -239,7 +272,9 @@ impl<T> Pipeline<T> {
         let Some(start) = offset.checked_sub(request.offset) else {
             return Err(outside);
         };
-        let reading = request.reading.get_or_insert_with(|| Reading::new(request.length));
+        let reading = request
+            .reading
+            .get_or_insert_with(|| Reading::new(request.length as u32));
         reading.cover(start, length).map_err(|misfit| match misfit {
             Misfit::OutOfRange => outside,
             Misfit::Overlap => PeerMisbehaved::ContentOverlaps {
@@ -249,14 +284,44 @@ impl<T> Pipeline<T> {
         })
     }
 
+    /// Takes a block status chunk once it is whole.
+    fn status(
+        &mut self,
+        slot: u32,
+        kind: ChunkKind,
+        length: u32,
+        done: bool,
+        input: &mut &[u8],
+        events: &mut Vec<Event<T>>,
+    ) -> Result<(), PeerMisbehaved> {
+        // The header's check bounds `length` by MAX_STATUS_EXTENTS.
+        let parse = |bytes: &[u8]| decode_status(kind, bytes);
+        let Some(status) = take(&mut self.partial, input, length as usize, parse) else {
+            return Ok(());
+        };
+        self.partial.shrink_to(PARTIAL_CAPACITY);
+        let (context, extents) = status?;
+        let size = self.limits.size;
+        if let Some(request) = self.slots.get_mut(slot) {
+            let asked = Asked {
+                offset: request.offset,
+                length: request.length,
+                one: request.command == (Command::BlockStatus { one: true }),
+                size,
+            };
+            if let Some(reporting) = &mut request.reporting {
+                reporting.take(&asked, Status { context, extents })?;
+            }
+        }
+        self.end_of_chunk(slot, done, events)
+    }
+
     fn error_chunk(&mut self, slot: u32, chunk: ErrorChunk) -> Result<(), PeerMisbehaved> {
         let Some(request) = self.slots.get_mut(slot) else {
             return Ok(());
         };
         if let Some(offset) = chunk.offset {
-            let within = offset
-                .checked_sub(request.offset)
-                .is_some_and(|at| at < u64::from(request.length));
+            let within = offset.checked_sub(request.offset).is_some_and(|at| at < request.length);
             if !within {
                 return Err(PeerMisbehaved::ContentOutsideRequest { offset, length: 0 });
             }
@@ -274,88 +339,10 @@ impl<T> Pipeline<T> {
         let Some(request) = self.slots.get_mut(slot) else {
             return Ok(());
         };
-        let missing = request.reading.as_ref().map_or(request.length, Reading::missing);
-        if request.is_read() && request.failure.is_none() && missing > 0 {
-            let (missing, length) = (u64::from(missing), u64::from(request.length));
-            return Err(PeerMisbehaved::ContentMissing { missing, length });
-        }
-        if let Some(InFlight {
-            tag, reading, failure, ..
-        }) = self.slots.remove(slot)
-        {
-            events.push(match failure {
-                Some(Failure { error, message }) => Event::Done {
-                    tag,
-                    outcome: Err(error),
-                    message,
-                    data: None,
-                },
-                None => Event::Done {
-                    tag,
-                    outcome: Ok(()),
-                    message: None,
-                    data: reading.map(Reading::into_data),
-                },
-            });
+        request.check_complete()?;
+        if let Some(request) = self.slots.remove(slot) {
+            events.push(request.into_event());
         }
         Ok(())
     }
-}
-
-impl<T> InFlight<T> {
-    fn is_read(&self) -> bool {
-        matches!(self.command, Command::Read { .. })
-    }
-
-    /// The first error counts: later ones are often its consequence.
-    fn fail(&mut self, error: NbdError, message: Option<String>) {
-        self.failure.get_or_insert(Failure { error, message });
-    }
-}
-
-/// A whole header, directly from the input when it is all there; otherwise its beginning is put aside.
-fn take_header(partial: &mut Vec<u8>, input: &mut &[u8]) -> Result<Option<ReplyHeader>, PeerMisbehaved> {
-    if partial.is_empty()
-        && let Some((header, length)) = ReplyHeader::decode(input)?
-    {
-        *input = input.get(length..).unwrap_or_default();
-        return Ok(Some(header));
-    }
-    let before = partial.len();
-    let room = MAX_HEADER.saturating_sub(before);
-    partial.extend_from_slice(input.get(..room).unwrap_or(input));
-    let Some((header, length)) = ReplyHeader::decode(partial)? else {
-        *input = &[];
-        return Ok(None);
-    };
-    // What was put aside was no whole header, so `length` is more than that.
-    *input = input.get(length.saturating_sub(before)..).unwrap_or_default();
-    partial.clear();
-    Ok(Some(header))
-}
-
-/// Exactly `N` bytes once they have come.
-fn take_array<const N: usize>(partial: &mut Vec<u8>, input: &mut &[u8]) -> Option<[u8; N]> {
-    take(partial, input, N, |bytes| {
-        let mut array = [0; N];
-        array.copy_from_slice(bytes);
-        array
-    })
-}
-
-/// Calls `parse` with exactly `need` bytes once they have come; until then puts them aside.
-fn take<R>(partial: &mut Vec<u8>, input: &mut &[u8], need: usize, parse: impl FnOnce(&[u8]) -> R) -> Option<R> {
-    let missing = need.saturating_sub(partial.len());
-    let (now, later) = input.split_at(input.len().min(missing));
-    *input = later;
-    if now.len() == need {
-        return Some(parse(now));
-    }
-    partial.extend_from_slice(now);
-    if partial.len() < need {
-        return None;
-    }
-    let parsed = parse(partial);
-    partial.clear();
-    Some(parsed)
 }

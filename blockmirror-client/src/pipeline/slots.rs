@@ -1,11 +1,7 @@
 //! The in-flight table: a slab with a free list, and a list in the order of starting for "which is the oldest?". All
 //! memory is taken when it is made; nothing is allocated per request.
 
-use std::time::Duration;
-
-use nbd_proto::{Command, NbdError};
-
-use super::reading::Reading;
+use super::in_flight::InFlight;
 
 /// Bits of a cookie that name the slot; the window is at most `1 << SLOT_BITS`.
 const SLOT_BITS: u32 = 16;
@@ -16,25 +12,6 @@ const NONE: u32 = u32::MAX;
 
 /// Largest window.
 pub const MAX_WINDOW: usize = 1 << SLOT_BITS;
-
-/// One request in flight.
-pub(super) struct InFlight<T> {
-    pub tag: T,
-    pub started: Duration,
-    pub command: Command,
-    pub offset: u64,
-    pub length: u32,
-    /// What has come of a READ.
-    pub reading: Option<Reading>,
-    /// The first error reported.
-    pub failure: Option<Failure>,
-}
-
-/// An error the server reported.
-pub(super) struct Failure {
-    pub error: NbdError,
-    pub message: Option<String>,
-}
 
 struct Slot<T> {
     generation: u32,

@@ -12,7 +12,8 @@ use blockmirror_client::uri::{Address, NbdUri};
 use nbd_proto::reply::simple_reply;
 use nbd_proto::server::{Exports, Handshake, Negotiated, Step};
 use nbd_proto::{
-    BlockSizes, Command, ExportInfo, ReplyFlags, ReplyStyle, ReplyTo, Request, TransmissionFlags, validate,
+    BlockSizes, Command, ExportInfo, Extent, NbdError, Refusal, ReplyFlags, ReplyTo, Request, TransmissionFlags,
+    has_filter, validate, validate_filtered,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -28,6 +29,10 @@ pub struct Toy {
     pub flags: TransmissionFlags,
     pub block_sizes: BlockSizes,
     pub fails_at_bad_byte: bool,
+    /// Zeroing that has to be fast is refused.
+    pub is_slow: bool,
+    /// Metadata contexts; each says that every other KiB is not allocated.
+    pub contexts: &'static [&'static str],
     /// After so many answers the last one is sent again.
     pub repeats_after: Option<usize>,
     /// After so many answers the connection is dropped.
@@ -41,8 +46,13 @@ pub struct Toy {
 pub struct Seen {
     pub data: Vec<u8>,
     pub requests: Vec<Request>,
+    /// The contexts each BLOCK_STATUS asked for, by their places.
+    pub filters: Vec<u64>,
     pub goodbyes: usize,
 }
+
+/// Error, text, and where.
+type Refused = (NbdError, &'static str, Option<u64>);
 
 pub type Shared = Arc<Mutex<Seen>>;
 
@@ -57,6 +67,8 @@ impl Default for Toy {
                 maximum_payload: 4096,
             },
             fails_at_bad_byte: false,
+            is_slow: false,
+            contexts: &[],
             repeats_after: None,
             drops_after: None,
             shut: Arc::default(),
@@ -80,6 +92,10 @@ impl Exports for Toy {
             return Err("the Primary is another node".to_owned());
         }
         Ok(())
+    }
+
+    fn contexts(&self, _export: &str) -> Vec<String> {
+        self.contexts.iter().map(|&name| name.to_owned()).collect()
     }
 
     fn list(&self) -> Vec<(String, String)> {
@@ -128,11 +144,12 @@ impl Toy {
     }
 
     async fn transmit(self, mut stream: UnixStream, negotiated: Negotiated, seen: &Shared) {
-        let mut header = [0; Request::LENGTH];
+        let style = negotiated.replies;
+        let mut header = vec![0; style.request_length()];
         let mut answers = 0;
         while stream.read_exact(&mut header).await.is_ok() {
-            let request = Request::decode(&header).unwrap();
-            let mut payload = vec![0; request.payload_length(ReplyStyle::Structured) as usize];
+            let request = Request::read(style, &header).unwrap().unwrap();
+            let mut payload = vec![0; request.payload_length(style) as usize];
             stream.read_exact(&mut payload).await.unwrap();
             let Some(reply) = self.answer(&request, &payload, &negotiated, seen) else {
                 return;
@@ -152,38 +169,106 @@ impl Toy {
     fn answer(&self, request: &Request, payload: &[u8], negotiated: &Negotiated, seen: &Shared) -> Option<Vec<u8>> {
         let mut seen = seen.lock().unwrap();
         if self.shut.load(Ordering::SeqCst) {
-            let text = "it is Secondary now";
-            return Some(ReplyTo::structured(request.cookie).error(nbd_proto::NbdError::Shutdown, text, None));
+            let reply = ReplyTo {
+                style: negotiated.replies,
+                cookie: request.cookie,
+                offset: request.offset,
+            };
+            return Some(reply.error(NbdError::Shutdown, "it is Secondary now", None));
         }
         seen.requests.push(*request);
-        let range = request.offset as usize..request.offset as usize + request.length as usize;
-        let cookie = request.cookie;
-        let command = match validate(request, negotiated) {
-            Ok(command) => command,
-            Err(refusal) => return Some(ReplyTo::structured(cookie).error(refusal.error, refusal.message, None)),
+        let reply = ReplyTo {
+            style: negotiated.replies,
+            cookie: request.cookie,
+            offset: request.offset,
         };
+        let has_chunks = negotiated.replies.has_chunks();
+        match self.carry_out(request, payload, negotiated, reply, &mut seen) {
+            Ok(answer) => answer,
+            Err((error, text, offset)) if has_chunks => Some(reply.error(error, text, offset)),
+            Err((error, ..)) => Some(simple_reply(reply.cookie, Some(error)).to_vec()),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        request: &Request,
+        payload: &[u8],
+        negotiated: &Negotiated,
+        reply: ReplyTo,
+        seen: &mut Seen,
+    ) -> Result<Option<Vec<u8>>, Refused> {
+        let refused = |refusal: Refusal| (refusal.error, refusal.message, None);
+        if has_filter(request, negotiated) {
+            let filtered = validate_filtered(request, payload, negotiated).map_err(refused)?;
+            seen.filters.push(filtered.contexts);
+            return Ok(Some(statuses(
+                request,
+                filtered.length,
+                filtered.contexts,
+                negotiated,
+                reply,
+            )));
+        }
+        let command = validate(request, negotiated).map_err(refused)?;
+        let range = request.offset as usize..(request.offset + request.length) as usize;
         let bad = self.fails_at_bad_byte && range.contains(&(BAD_BYTE as usize));
         if bad && matches!(command, Command::Read { .. } | Command::Write { .. }) {
             let bad_byte = matches!(command, Command::Read { .. }).then_some(BAD_BYTE);
-            return Some(ReplyTo::structured(cookie).error(nbd_proto::NbdError::Io, "bad sector", bad_byte));
+            return Err((NbdError::Io, "bad sector", bad_byte));
         }
         match command {
             Command::Disconnect => {
                 seen.goodbyes += 1;
-                return None;
+                return Ok(None);
             }
             Command::Read { .. } => {
-                let header =
-                    ReplyTo::structured(cookie).offset_data(ReplyFlags::DONE, request.offset, request.length as u32);
-                return Some([&header[..], &seen.data[range]].concat());
+                let header = match negotiated.replies.has_chunks() {
+                    true => reply.offset_data(ReplyFlags::DONE, request.offset, request.length as u32),
+                    false => reply.success(),
+                };
+                return Ok(Some([&header[..], &seen.data[range]].concat()));
             }
             Command::Write { .. } => seen.data[range].copy_from_slice(payload),
-            Command::WriteZeroes { .. } | Command::Trim { .. } => seen.data[range].fill(0),
-            Command::Flush => return Some(ReplyTo::structured(cookie).none().to_vec()),
-            Command::Cache | Command::BlockStatus { .. } => {}
+            Command::WriteZeroes { fast: true, .. } if self.is_slow => {
+                return Err((NbdError::NotSupported, "it would take its time", None));
+            }
+            // A toy that is larger than what it holds is all zeroes behind that.
+            Command::WriteZeroes { .. } | Command::Trim { .. } => {
+                let held = seen.data.len();
+                seen.data[range.start.min(held)..range.end.min(held)].fill(0);
+            }
+            Command::Flush if negotiated.replies.has_chunks() => return Ok(Some(reply.none().to_vec())),
+            Command::BlockStatus { .. } => {
+                seen.filters.push(0);
+                return Ok(Some(statuses(request, request.length, u64::MAX, negotiated, reply)));
+            }
+            Command::Flush | Command::Cache => {}
         }
-        Some(simple_reply(cookie, None).to_vec())
+        Ok(Some(reply.success().to_vec()))
     }
+}
+
+/// Every other KiB is not allocated, at most three extents at once.
+fn statuses(request: &Request, length: u64, contexts: u64, negotiated: &Negotiated, reply: ReplyTo) -> Vec<u8> {
+    let mut extents = Vec::new();
+    let (mut at, end) = (request.offset, request.offset + length);
+    while at < end && extents.len() < 3 {
+        let stop = (at / 1024 + 1) * 1024;
+        extents.push(Extent {
+            length: stop - at,
+            flags: at / 1024 % 2 * 3,
+        });
+        at = stop;
+    }
+    let mut bytes = Vec::new();
+    for (place, context) in negotiated.contexts.iter().enumerate() {
+        if contexts >> place & 1 == 1 {
+            reply.put_status(ReplyFlags::empty(), context.id, &extents, &mut bytes);
+        }
+    }
+    bytes.extend_from_slice(&reply.none());
+    bytes
 }
 
 /// The URI of a toy's export.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use blockmirror_client::connect::{ConnectError, connect, upgrade};
+use blockmirror_client::connect::{ConnectError, Wishes, connect, upgrade};
 use blockmirror_client::uri::Address;
 use nbd_proto::client::HandshakeError;
 use nbd_proto::{OptionError, PeerMisbehaved};
@@ -227,7 +227,7 @@ fn partner(roster: &Roster, place: ResourcePlace, peer: usize) -> Option<Partner
 type Dialled = (std::os::fd::OwnedFd, nbd_proto::client::Negotiated, Vec<u8>);
 
 async fn dial(target: &Target, deadline: Duration) -> Result<Dialled, String> {
-    let connected = connect(&target.address, &target.export, deadline)
+    let connected = connect(&target.address, &target.export, &Wishes::default(), deadline)
         .await
         .map_err(|error| error.to_string())?;
     fit::check(&target.leg, &connected.negotiated)?;

@@ -28,7 +28,7 @@ pub struct ReplyTo {
     pub offset: u64,
 }
 
-/// A message of fixed fields, at most [`ReplyTo`]'s longest; a slice of bytes for whoever sends it.
+/// A message of fixed fields, at most the longest of [`ReplyTo`] or a request's header; a slice of bytes for whoever sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoded {
     bytes: [u8; MAX_ENCODED],
@@ -157,7 +157,7 @@ impl Default for Encoded {
 
 impl Encoded {
     /// One more field. No message here is longer than there is room.
-    fn with(mut self, field: &[u8]) -> Self {
+    pub(crate) fn with(mut self, field: &[u8]) -> Self {
         let end = self.length + field.len();
         let place = self.bytes.get_mut(self.length..end);
         debug_assert!(place.is_some(), "a message is too short for its fields");

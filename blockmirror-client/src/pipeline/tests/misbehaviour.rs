@@ -15,13 +15,13 @@ struct Asked {
 
 /// Feeds the reply whole and byte by byte; both must end alike.
 fn judge(
-    structured: bool,
+    style: ReplyStyle,
     df: bool,
     reply: impl Fn(&Asked) -> Vec<u8>,
 ) -> Result<Vec<Event<&'static str>>, PeerMisbehaved> {
     let mut ends = Vec::new();
     for size in [usize::MAX, 1] {
-        let mut pipeline = Pipeline::new(&negotiated(4096, structured), 4);
+        let mut pipeline = Pipeline::new(&negotiated(4096, style), 4);
         let read = start(&mut pipeline, Command::Read { df }, 1000, 64, "read").cookie;
         let write = start(&mut pipeline, WRITE, 0, 64, "write").cookie;
         let bytes = reply(&Asked { read, write });
@@ -53,7 +53,7 @@ fn data_chunk(cookie: u64, flags: ReplyFlags, offset: u64, length: u32) -> Vec<u
 }
 
 fn fault(reply: impl Fn(&Asked) -> Vec<u8>) -> PeerMisbehaved {
-    judge(true, false, reply).expect_err("the rule is broken")
+    judge(ReplyStyle::Structured, false, reply).expect_err("the rule is broken")
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn cookies() {
     assert_eq!(unknown, PeerMisbehaved::UnknownCookie(u64::MAX));
     let twice = fault(|asked| ReplyTo::structured(asked.write).none().repeat(2));
     assert!(matches!(twice, PeerMisbehaved::UnknownCookie(_)));
-    let twice = judge(false, false, |asked| {
+    let twice = judge(ReplyStyle::Simple, false, |asked| {
         [simple_reply(asked.write, None), simple_reply(asked.write, None)].concat()
     });
     assert!(matches!(twice, Err(PeerMisbehaved::UnknownCookie(_))));
@@ -71,7 +71,9 @@ fn cookies() {
 #[test]
 fn framing() {
     assert_eq!(fault(|_| vec![0; 4]), PeerMisbehaved::BadReplyMagic(0));
-    let not_agreed = judge(false, false, |asked| ReplyTo::structured(asked.write).none().to_vec());
+    let not_agreed = judge(ReplyStyle::Simple, false, |asked| {
+        ReplyTo::structured(asked.write).none().to_vec()
+    });
     assert_eq!(not_agreed, Err(PeerMisbehaved::StructuredNotNegotiated));
     let simple = fault(|asked| simple_reply(asked.read, None).to_vec());
     assert_eq!(simple, PeerMisbehaved::SimpleReplyToRead);
@@ -144,8 +146,11 @@ fn fragments_of_a_read_that_forbids_them() {
         ]
         .concat()
     };
-    assert_eq!(judge(true, true, halves), Err(PeerMisbehaved::Fragmented));
-    assert!(judge(true, false, halves).is_ok());
+    assert_eq!(
+        judge(ReplyStyle::Structured, true, halves),
+        Err(PeerMisbehaved::Fragmented)
+    );
+    assert!(judge(ReplyStyle::Structured, false, halves).is_ok());
 }
 
 #[test]
@@ -187,8 +192,9 @@ fn errors_that_keep_the_rules_fail_only_their_request() {
         outcome: Err(error),
         message: Some(message.to_owned()),
         data: None,
+        statuses: vec![],
     };
-    let at_offset = judge(true, false, |asked| {
+    let at_offset = judge(ReplyStyle::Structured, false, |asked| {
         let parts = [
             data_chunk(asked.read, MORE, 1000, 8),
             ReplyTo::structured(asked.read).error(NbdError::Io, "sector", Some(1008)),
@@ -197,7 +203,7 @@ fn errors_that_keep_the_rules_fail_only_their_request() {
     });
     assert_eq!(at_offset, Ok(vec![failed(NbdError::Io, "sector"), done("write")]));
     // The first error counts, and a kind of error we do not know is still an error.
-    let unknown_kind = judge(true, false, |asked| {
+    let unknown_kind = judge(ReplyStyle::Structured, false, |asked| {
         let text = b"\0\0\0\x1c\0\x04late then more";
         let header =
             ReplyTo::structured(asked.read).chunk_header(MORE, ChunkKind::UnknownError(0x8123), text.len() as u32);
@@ -210,7 +216,7 @@ fn errors_that_keep_the_rules_fail_only_their_request() {
     });
     assert_eq!(unknown_kind, Ok(vec![failed(NbdError::NoSpace, "late")]));
     // nbd-server answers a READ that fails early simply, structured replies or not.
-    let simple = judge(true, false, |asked| {
+    let simple = judge(ReplyStyle::Structured, false, |asked| {
         simple_reply(asked.read, Some(NbdError::Io)).to_vec()
     });
     assert_eq!(
@@ -219,7 +225,8 @@ fn errors_that_keep_the_rules_fail_only_their_request() {
             tag: "read",
             outcome: Err(NbdError::Io),
             message: None,
-            data: None
+            data: None,
+            statuses: vec![],
         }])
     );
 }

@@ -1,12 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod extended;
 mod misbehaviour;
 mod model;
+mod status;
 mod toy;
 
 use nbd_proto::client::Negotiated;
 use nbd_proto::reply::simple_reply;
-use nbd_proto::{BlockSizes, Command, NbdError, ReplyStyle, Request, TransmissionFlags};
+use nbd_proto::{BlockSizes, Command, Context, NbdError, ReplyStyle, Request, TransmissionFlags};
 
 use super::*;
 
@@ -17,26 +19,28 @@ fn all_flags() -> TransmissionFlags {
     TransmissionFlags::all() - TransmissionFlags::READ_ONLY
 }
 
-fn negotiated(size: u64, structured_replies: bool) -> Negotiated {
-    let flags = all_flags();
+/// Numbers of the metadata contexts that are selected where replies have chunks.
+const CONTEXTS: [u32; 2] = [9, 3];
+
+fn negotiated(size: u64, replies: ReplyStyle) -> Negotiated {
+    let contexts = CONTEXTS.map(|id| Context {
+        id,
+        name: format!("x:{id}"),
+    });
     Negotiated {
         size,
-        flags,
+        flags: all_flags(),
         block_sizes: None,
-        replies: if structured_replies {
-            ReplyStyle::Structured
-        } else {
-            ReplyStyle::Simple
-        },
-        contexts: Vec::new(),
+        replies,
+        contexts: if replies.has_chunks() { contexts.into() } else { vec![] },
         name: None,
         description: None,
     }
 }
 
-fn start<T>(pipeline: &mut Pipeline<T>, command: Command, offset: u64, length: u32, tag: T) -> Request {
+fn start<T>(pipeline: &mut Pipeline<T>, command: Command, offset: u64, length: u64, tag: T) -> Request {
     let header = pipeline.start(Duration::ZERO, command, offset, length, tag).unwrap();
-    Request::decode(&header).unwrap()
+    Request::read(pipeline.limits().replies, &header).unwrap().unwrap()
 }
 
 fn receive<T>(pipeline: &mut Pipeline<T>, bytes: &[u8]) -> Result<Vec<Event<T>>, PeerMisbehaved> {
@@ -51,12 +55,13 @@ fn done<T>(tag: T) -> Event<T> {
         outcome: Ok(()),
         message: None,
         data: None,
+        statuses: vec![],
     }
 }
 
 #[test]
 fn requests_are_on_the_wire_what_was_asked() {
-    let mut pipeline = Pipeline::new(&negotiated(1 << 40, true), 8);
+    let mut pipeline = Pipeline::new(&negotiated(1 << 40, ReplyStyle::Structured), 8);
     let request = start(
         &mut pipeline,
         Command::WriteZeroes {
@@ -73,7 +78,9 @@ fn requests_are_on_the_wire_what_was_asked() {
     let flush = start(&mut pipeline, Command::Flush, 7, 7, ());
     assert_eq!((flush.command, flush.offset, flush.length), (3, 0, 0));
     assert_ne!(flush.cookie, request.cookie);
-    let goodbye = Request::decode(&pipeline.disconnect()).unwrap();
+    let goodbye = Request::read(ReplyStyle::Structured, &pipeline.disconnect())
+        .unwrap()
+        .unwrap();
     assert_eq!((goodbye.command, goodbye.offset, goodbye.length), (2, 0, 0));
     assert_eq!(pipeline.check(WRITE, 0, 1), Err(StartError::Closing));
     // What was in flight is answered all the same.
@@ -85,7 +92,7 @@ fn requests_are_on_the_wire_what_was_asked() {
 
 #[test]
 fn the_window_bounds_what_is_in_flight() {
-    let mut pipeline = Pipeline::new(&negotiated(100, false), 2);
+    let mut pipeline = Pipeline::new(&negotiated(100, ReplyStyle::Simple), 2);
     let first = start(&mut pipeline, WRITE, 0, 1, 'a');
     start(&mut pipeline, WRITE, 1, 1, 'b');
     assert!(!pipeline.has_room());
@@ -101,20 +108,23 @@ fn the_window_bounds_what_is_in_flight() {
 
 #[test]
 fn the_window_is_clamped() {
-    assert_eq!(Pipeline::<()>::new(&negotiated(1, true), 0).window(), 1);
     assert_eq!(
-        Pipeline::<()>::new(&negotiated(1, true), usize::MAX).window(),
+        Pipeline::<()>::new(&negotiated(1, ReplyStyle::Structured), 0).window(),
+        1
+    );
+    assert_eq!(
+        Pipeline::<()>::new(&negotiated(1, ReplyStyle::Structured), usize::MAX).window(),
         MAX_WINDOW
     );
 }
 
 #[test]
 fn oldest_is_the_first_started_of_those_in_flight() {
-    let mut pipeline = Pipeline::new(&negotiated(100, false), 4);
+    let mut pipeline = Pipeline::new(&negotiated(100, ReplyStyle::Simple), 4);
     let requests: Vec<Request> = (1..=3u64)
         .map(|at| {
             let header = pipeline.start(Duration::from_secs(at), WRITE, at, 1, at).unwrap();
-            Request::decode(&header).unwrap()
+            Request::read(ReplyStyle::Simple, &header).unwrap().unwrap()
         })
         .collect();
     for (answered, oldest) in [(1, Some(1)), (0, Some(3)), (2, None)] {
@@ -125,7 +135,7 @@ fn oldest_is_the_first_started_of_those_in_flight() {
 
 #[test]
 fn an_unknown_errno_is_einval() {
-    let mut pipeline = Pipeline::new(&negotiated(100, false), 4);
+    let mut pipeline = Pipeline::new(&negotiated(100, ReplyStyle::Simple), 4);
     let request = start(&mut pipeline, WRITE, 0, 1, ());
     let mut reply = simple_reply(request.cookie, Some(NbdError::Io));
     reply[4..8].copy_from_slice(&4711u32.to_be_bytes());
@@ -134,13 +144,14 @@ fn an_unknown_errno_is_einval() {
         outcome: Err(NbdError::Invalid),
         message: None,
         data: None,
+        statuses: vec![],
     };
     assert_eq!(receive(&mut pipeline, &reply), Ok(vec![expected]));
 }
 
 #[test]
 fn limits_follow_the_negotiation() {
-    let mut plain = negotiated(1000, true);
+    let mut plain = negotiated(1000, ReplyStyle::Structured);
     let limits = Limits::new(&plain);
     assert_eq!(
         (limits.minimum_block, limits.preferred_block, limits.maximum_payload),
@@ -166,7 +177,7 @@ fn limits_follow_the_negotiation() {
 
 #[test]
 fn what_cannot_be_asked_is_not_sent() {
-    let mut server = negotiated(1 << 30, false);
+    let mut server = negotiated(1 << 30, ReplyStyle::Simple);
     server.block_sizes = Some(BlockSizes {
         minimum: 512,
         preferred: 4096,
@@ -219,7 +230,7 @@ fn what_cannot_be_asked_is_not_sent() {
 
 #[test]
 fn what_is_not_offered_is_not_asked() {
-    let mut server = negotiated(1 << 20, false);
+    let mut server = negotiated(1 << 20, ReplyStyle::Simple);
     server.flags = TransmissionFlags::HAS_FLAGS;
     let bare = Limits::new(&server);
     let fua = Command::Write { fua: true };
@@ -235,6 +246,7 @@ fn what_is_not_offered_is_not_asked() {
         (zero, "WRITE_ZEROES"),
         (Command::Cache, "CACHE"),
         (Command::Read { df: true }, "READ with DF"),
+        (Command::BlockStatus { one: true }, "BLOCK_STATUS"),
     ] {
         assert_eq!(bare.check(command, 0, 1), Err(StartError::NotOffered(name)));
     }
@@ -249,8 +261,8 @@ fn what_is_not_offered_is_not_asked() {
 
 #[test]
 fn cookies_of_another_connection_are_not_known() {
-    let mut old = Pipeline::numbered(&negotiated(100, false), 4, 1);
-    let mut new = Pipeline::numbered(&negotiated(100, false), 4, 2);
+    let mut old = Pipeline::numbered(&negotiated(100, ReplyStyle::Simple), 4, 1);
+    let mut new = Pipeline::numbered(&negotiated(100, ReplyStyle::Simple), 4, 2);
     let stray = start(&mut old, WRITE, 0, 1, ());
     start(&mut new, WRITE, 0, 1, ());
     let result = receive(&mut new, &simple_reply(stray.cookie, None));

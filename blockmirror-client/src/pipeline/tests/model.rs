@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::toy::{Answer, Chance, answer};
 use super::*;
 
-const SIZE: u64 = 4096;
+pub(super) const SIZE: u64 = 4096;
 /// More than any run needs: a request has some hundreds of frames at most.
 const MAX_STEPS: u32 = 100_000;
 
@@ -18,17 +18,22 @@ fn commands() -> impl Strategy<Value = Command> {
         any::<bool>().prop_map(|fua| Command::Write { fua }),
         Just(Command::Flush),
         any::<bool>().prop_map(|fua| Command::Trim { fua }),
-        (any::<bool>(), any::<bool>()).prop_map(|(fua, no_hole)| Command::WriteZeroes {
-            fua,
-            no_hole,
-            fast: false
-        }),
+        any::<(bool, bool, bool)>().prop_map(|(fua, no_hole, fast)| Command::WriteZeroes { fua, no_hole, fast }),
+        any::<bool>().prop_map(|one| Command::BlockStatus { one }),
         Just(Command::Cache),
     ]
 }
 
-fn requests() -> impl Strategy<Value = Vec<(Command, u64, u32)>> {
-    let range = (0..SIZE).prop_flat_map(|offset| (Just(offset), 1..=(SIZE - offset).min(600) as u32));
+fn styles() -> impl Strategy<Value = ReplyStyle> {
+    prop_oneof![
+        Just(ReplyStyle::Simple),
+        Just(ReplyStyle::Structured),
+        Just(ReplyStyle::Extended)
+    ]
+}
+
+fn requests() -> impl Strategy<Value = Vec<(Command, u64, u64)>> {
+    let range = (0..SIZE).prop_flat_map(|offset| (Just(offset), 1..=(SIZE - offset).min(600)));
     proptest::collection::vec(
         (commands(), range).prop_map(|(command, (at, length))| (command, at, length)),
         1..40,
@@ -38,7 +43,7 @@ fn requests() -> impl Strategy<Value = Vec<(Command, u64, u32)>> {
 /// A host, a pipeline and the toy.
 struct World {
     pipeline: Pipeline<usize>,
-    structured: bool,
+    style: ReplyStyle,
     chance: Chance,
     /// Frames of replies not sent yet, by tag.
     unsent: Vec<(usize, std::vec::IntoIter<Vec<u8>>)>,
@@ -49,14 +54,14 @@ struct World {
 }
 
 impl World {
-    fn new(window: usize, structured: bool, seed: u64) -> Self {
-        let mut server = negotiated(SIZE, structured);
-        server.flags.set(TransmissionFlags::SEND_DF, structured);
+    fn new(window: usize, style: ReplyStyle, seed: u64) -> Self {
+        let mut server = negotiated(SIZE, style);
+        server.flags.set(TransmissionFlags::SEND_DF, style.has_chunks());
         let pipeline = Pipeline::new(&server, window);
         let (chance, expected) = (Chance(seed), HashMap::new());
         Self {
             pipeline,
-            structured,
+            style,
             chance,
             unsent: Vec::new(),
             expected,
@@ -64,14 +69,13 @@ impl World {
         }
     }
 
-    fn ask(&mut self, tag: usize, (command, offset, length): (Command, u64, u32)) {
-        let command = if self.structured || !matches!(command, Command::Read { .. }) {
-            command
-        } else {
-            READ
+    fn ask(&mut self, tag: usize, (command, offset, length): (Command, u64, u64)) {
+        let command = match command {
+            Command::Read { .. } | Command::BlockStatus { .. } if !self.style.has_chunks() => READ,
+            command => command,
         };
         let request = start(&mut self.pipeline, command, offset, length, tag);
-        let mut answer = answer(&request, self.structured, &mut self.chance);
+        let mut answer = answer(&request, self.style, &mut self.chance);
         self.unsent.push((tag, std::mem::take(&mut answer.frames).into_iter()));
         self.expected.insert(tag, answer);
     }
@@ -102,14 +106,15 @@ impl World {
             outcome,
             message,
             data,
+            statuses,
         } in events
         {
             let expected = self.expected.remove(&tag);
             prop_assert!(expected.is_some(), "{} was answered twice", tag);
             let expected = expected.unwrap();
             prop_assert_eq!(
-                (outcome, message, data),
-                (expected.outcome, expected.message, expected.data)
+                (outcome, message, data, statuses),
+                (expected.outcome, expected.message, expected.data, expected.statuses)
             );
         }
         Ok(count)
@@ -119,9 +124,9 @@ impl World {
 proptest! {
     #[test]
     fn every_request_is_answered_once_and_right(
-        requests in requests(), window in 1usize..12, structured: bool, seed: u64,
+        requests in requests(), window in 1usize..12, style in styles(), seed: u64,
     ) {
-        let mut world = World::new(window, structured, seed);
+        let mut world = World::new(window, style, seed);
         let mut waiting = requests.iter().copied().enumerate();
         let mut next = waiting.next();
         let mut answered = 0;
@@ -147,9 +152,9 @@ proptest! {
     /// the rest.
     #[test]
     fn damaged_replies_do_no_harm(
-        requests in requests(), structured: bool, seed: u64, damage in proptest::collection::vec((any::<u16>(), any::<u8>(), 0u8..3), 1..6),
+        requests in requests(), style in styles(), seed: u64, damage in proptest::collection::vec((any::<u16>(), any::<u8>(), 0u8..3), 1..6),
     ) {
-        let mut world = World::new(requests.len(), structured, seed);
+        let mut world = World::new(requests.len(), style, seed);
         for (tag, request) in requests.iter().copied().enumerate() {
             world.ask(tag, request);
         }

@@ -1,7 +1,7 @@
 //! A toy server: correct, and free in everything the protocol leaves free.
 
 use nbd_proto::constants::command;
-use nbd_proto::{CommandFlags, ReplyFlags, ReplyTo};
+use nbd_proto::{CommandFlags, Extent, ReplyFlags, ReplyTo};
 
 use super::*;
 
@@ -33,58 +33,137 @@ pub struct Answer {
     pub outcome: Result<(), NbdError>,
     pub message: Option<String>,
     pub data: Option<Vec<u8>>,
+    pub statuses: Vec<Status>,
+}
+
+impl Answer {
+    fn of(frames: Vec<Vec<u8>>, outcome: Result<(), NbdError>) -> Self {
+        Self {
+            frames,
+            outcome,
+            message: None,
+            data: None,
+            statuses: vec![],
+        }
+    }
+}
+
+/// Whom the toy answers, and how.
+fn reply_to(request: &Request, style: ReplyStyle) -> ReplyTo {
+    ReplyTo {
+        style,
+        cookie: request.cookie,
+        offset: request.offset,
+    }
 }
 
 /// Decides the answer to a request.
-pub fn answer(request: &Request, structured: bool, chance: &mut Chance) -> Answer {
+pub fn answer(request: &Request, style: ReplyStyle, chance: &mut Chance) -> Answer {
     if chance.below(4) == 0 {
-        return failure(request, structured, chance);
+        return failure(request, style, chance);
     }
-    let is_read = request.command == command::READ;
-    let range = request.offset..request.offset + request.length;
-    let data: Option<Vec<u8>> = is_read.then(|| range.map(content).collect());
-    let frames = match &data {
-        Some(_) if structured => pieces(request, chance),
-        Some(data) => vec![[&simple_reply(request.cookie, None)[..], data].concat()],
-        None if structured && chance.below(2) == 0 => vec![ReplyTo::structured(request.cookie).none().to_vec()],
-        None => vec![simple_reply(request.cookie, None).to_vec()],
-    };
-    Answer {
-        frames,
-        outcome: Ok(()),
-        message: None,
-        data,
+    match request.command {
+        command::READ => {
+            let data: Vec<u8> = (request.offset..request.offset + request.length).map(content).collect();
+            let frames = match style {
+                ReplyStyle::Simple => vec![[&simple_reply(request.cookie, None)[..], &data].concat()],
+                _ => pieces(request, style, chance),
+            };
+            Answer {
+                data: Some(data),
+                ..Answer::of(frames, Ok(()))
+            }
+        }
+        command::BLOCK_STATUS => {
+            let (frames, statuses) = report(request, style, chance);
+            Answer {
+                statuses,
+                ..Answer::of(frames, Ok(()))
+            }
+        }
+        _ => {
+            let reply = reply_to(request, style);
+            let chunk = style.has_chunks() && chance.below(2) == 0;
+            let frame = if chunk { reply.none() } else { reply.success() };
+            Answer::of(vec![frame.to_vec()], Ok(()))
+        }
     }
 }
 
-fn failure(request: &Request, structured: bool, chance: &mut Chance) -> Answer {
+fn failure(request: &Request, style: ReplyStyle, chance: &mut Chance) -> Answer {
     let error = NbdError::ALL[chance.below(8) as usize];
-    if !structured {
-        let frames = vec![simple_reply(request.cookie, Some(error)).to_vec()];
-        return Answer {
-            frames,
-            outcome: Err(error),
-            message: None,
-            data: None,
-        };
+    if !style.has_chunks() {
+        return Answer::of(vec![simple_reply(request.cookie, Some(error)).to_vec()], Err(error));
     }
-    let is_read = request.command == command::READ;
-    let mut frames = if is_read { pieces(request, chance) } else { Vec::new() };
+    let mut frames = match request.command {
+        command::READ => pieces(request, style, chance),
+        command::BLOCK_STATUS => report(request, style, chance).0,
+        _ => Vec::new(),
+    };
     // Content may have gone out before it fails; the error then is the last chunk.
     frames.truncate(frames.len().saturating_sub(1 + chance.below(3) as usize));
     let text = "é".repeat(chance.below(40) as usize);
-    let offset = (is_read && chance.below(2) == 0).then(|| request.offset + chance.below(request.length));
-    frames.push(ReplyTo::structured(request.cookie).error(error, &text, offset));
+    let has_range = request.length > 0 && request.command != command::FLUSH;
+    let offset = (has_range && chance.below(2) == 0).then(|| request.offset + chance.below(request.length));
+    frames.push(reply_to(request, style).error(error, &text, offset));
     Answer {
-        frames,
-        outcome: Err(error),
         message: Some(text).filter(|text| !text.is_empty()),
-        data: None,
+        ..Answer::of(frames, Err(error))
+    }
+}
+
+/// What the toy says of a range in each context, in any order, DONE on the last chunk or in one of its own.
+fn report(request: &Request, style: ReplyStyle, chance: &mut Chance) -> (Vec<Vec<u8>>, Vec<Status>) {
+    let mut contexts = CONTEXTS.to_vec();
+    if chance.below(2) == 0 {
+        contexts.reverse();
+    }
+    let one = request.flags.contains(CommandFlags::REQ_ONE);
+    let separate = chance.below(2) == 0;
+    let reply = reply_to(request, style);
+    let (mut frames, mut statuses) = (Vec::new(), Vec::new());
+    for (place, context) in contexts.into_iter().enumerate() {
+        let extents = extents(request, one, chance);
+        let last = place + 1 == CONTEXTS.len() && !separate;
+        let flags = if last { ReplyFlags::DONE } else { ReplyFlags::empty() };
+        let mut frame = Vec::new();
+        reply.put_status(flags, context, &extents, &mut frame);
+        frames.push(frame);
+        statuses.push(Status { context, extents });
+    }
+    if separate {
+        frames.push(reply.none().to_vec());
+    }
+    (frames, statuses)
+}
+
+/// Extents from the offset on: all but the last within the range, the last anywhere up to the end of the export.
+fn extents(request: &Request, one: bool, chance: &mut Chance) -> Vec<Extent> {
+    let mut extents = Vec::new();
+    let mut left = request.length;
+    loop {
+        let flags = chance.below(4);
+        if one || chance.below(4) == 0 {
+            let rest = if one {
+                left
+            } else {
+                model::SIZE - request.offset - (request.length - left)
+            };
+            let length = 1 + chance.below(rest);
+            extents.push(Extent { length, flags });
+            return extents;
+        }
+        let length = 1 + chance.below(left);
+        extents.push(Extent { length, flags });
+        left -= length;
+        if left == 0 {
+            return extents;
+        }
     }
 }
 
 /// A READ cut into data and holes, in any order, DONE on the last piece or in a chunk of its own.
-fn pieces(request: &Request, chance: &mut Chance) -> Vec<Vec<u8>> {
+fn pieces(request: &Request, style: ReplyStyle, chance: &mut Chance) -> Vec<Vec<u8>> {
     let whole = request.flags.contains(CommandFlags::DF);
     let end = request.offset + request.length;
     let mut cuts = Vec::new();
@@ -112,17 +191,13 @@ fn pieces(request: &Request, chance: &mut Chance) -> Vec<Vec<u8>> {
         };
         let data: Vec<u8> = (offset..offset + u64::from(length)).map(content).collect();
         frames.push(if data.iter().all(|byte| *byte == 0) {
-            ReplyTo::structured(request.cookie).hole(flags, offset, length).to_vec()
+            reply_to(request, style).hole(flags, offset, length).to_vec()
         } else {
-            [
-                &ReplyTo::structured(request.cookie).offset_data(flags, offset, length)[..],
-                &data,
-            ]
-            .concat()
+            [&reply_to(request, style).offset_data(flags, offset, length)[..], &data].concat()
         });
     }
     if separate {
-        frames.push(ReplyTo::structured(request.cookie).none().to_vec());
+        frames.push(reply_to(request, style).none().to_vec());
     }
     frames
 }

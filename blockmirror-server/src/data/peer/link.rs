@@ -244,6 +244,7 @@ impl Link {
             outcome: answer,
             message,
             data,
+            ..
         } in events.drain(..)
         {
             if answer == Err(NbdError::Shutdown) {
@@ -269,7 +270,9 @@ impl Link {
         let Some(op) = self.ops.get_mut(id).filter(|op| op.is_over()) else {
             return;
         };
-        if can_flush && op.turn_to_flush() {
+        if op.turn_to_slow() || (can_flush && op.turn_to_flush()) {
+            // It may have been cut short with requests still to be sent.
+            self.waiting.retain(|&waiting| waiting != id);
             return self.waiting.push_front(id);
         }
         let Some(op) = self.ops.remove(id) else { return };
