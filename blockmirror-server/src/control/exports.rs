@@ -1,11 +1,13 @@
 //! What is exported to NBD clients, and whether they may come.
 
 use mirror_core::resource::HostAccess;
+use nbd_proto::constants::MAX_CONTEXTS;
 use nbd_proto::server::Exports;
 use nbd_proto::{BlockSizes, ExportInfo, TransmissionFlags};
 
 use super::roster::{Present, Roster, Served, VolumeView};
 use crate::config::Volume;
+use crate::data::{ALLOCATION, DIRTY_PREFIXES};
 
 /// Requests aligned to this are efficient: a block of the dirty bitmap, a page of memory.
 const PREFERRED_BLOCK: u32 = 4096;
@@ -37,6 +39,22 @@ impl Exports for Roster {
             .chain(branches.map(|branch| &branch.volume))
             .map(|volume| (volume.export.clone(), volume.description.clone()))
             .collect()
+    }
+
+    /// Where it has data, and for each peer of a mirrored one what differs from it, under a name of our own and in the shape
+    /// that QEMU's users know.
+    fn contexts(&self, export: &str) -> Vec<String> {
+        let mut names = vec![ALLOCATION.to_owned()];
+        let present = self.look();
+        if let Some(view) = present.volume(export).filter(|view| view.resource.config.mirror) {
+            let peers = &view.resource.config.peers;
+            let dirty = DIRTY_PREFIXES
+                .iter()
+                .flat_map(|prefix| peers.iter().map(move |peer| (prefix, peer)));
+            names.extend(dirty.map(|(prefix, peer)| format!("{prefix}{}", peer.name)));
+        }
+        names.truncate(MAX_CONTEXTS);
+        names
     }
 
     /// A Secondary sends hosts to the Primary.
@@ -86,7 +104,7 @@ fn export_info(volume: &Volume, size: u64, access: HostAccess) -> ExportInfo {
     flags |= if volume.read_only || access == HostAccess::ReadOnly {
         TransmissionFlags::READ_ONLY
     } else {
-        TransmissionFlags::SEND_TRIM | TransmissionFlags::SEND_WRITE_ZEROES
+        TransmissionFlags::SEND_TRIM | TransmissionFlags::SEND_WRITE_ZEROES | TransmissionFlags::SEND_FAST_ZERO
     };
     ExportInfo {
         name: volume.export.clone(),

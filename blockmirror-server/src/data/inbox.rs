@@ -99,7 +99,7 @@ impl DataThread {
         let address = handover.address.clone();
         // The slot is known before the connection is made: it is the one freed last, or a new one.
         let slot = self.connections.next_index();
-        match Connection::new(slot, handover, &self.turn) {
+        match Connection::new(slot, handover, volume, &self.turn) {
             Ok(connection) => {
                 volume.connected();
                 let inserted = self.connections.insert(connection);

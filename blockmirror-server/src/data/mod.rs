@@ -52,7 +52,7 @@ pub use self::plan::{
 pub use self::resource::{Gate, StreamHello};
 use self::thread::DataThread;
 use self::turn::Turn;
-pub(crate) use self::volume::ATTACHING;
+pub(crate) use self::volume::{ALLOCATION, ATTACHING, DIRTY_PREFIXES};
 use crate::ring::{Driver, Waker, open_driver};
 
 /// A running data thread.

@@ -14,6 +14,11 @@ use super::{ImageError, ImagePlace, ImageRequest, OpenError};
 use crate::ring::slab::{SLAB_MAX, Slab};
 use crate::ring::{Buffer, Completion, Driver, FileHandle};
 
+/// Bytes of one CACHE request that are read ahead, from its first on: asking for a whole image must not drive
+/// everything else out of the page cache.
+const CACHE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of data that [`Image::look`] tells at once of a file in memory.
+const LOOK_STEP: u64 = 64 << 10;
 /// Times an operation is tried again after an interruption or a transfer of nothing, with no progress in between.
 const RETRIES_MAX: u32 = 64;
 
@@ -97,8 +102,10 @@ impl Image {
             what: "open",
             error,
         })?;
+        let mut leg = Leg::new(file, opened.alignment, options.preallocate);
+        leg.makes_holes = open::makes_holes(&leg.file, opened.size);
         Ok(Image {
-            leg: Leg::new(file, opened.alignment, options.preallocate),
+            leg,
             place: options.place.clone(),
             size: opened.size,
             read_only: options.read_only,
@@ -197,6 +204,41 @@ impl Image {
         }
     }
 
+    /// As [`Image::next_data`], at a cost that does not grow with what is found: a file system in memory looks at every
+    /// page up to the next hole, with the file locked, so there data is told in steps of [`LOOK_STEP`], of which a later
+    /// part may be a hole.
+    pub fn look(&self, offset: u64) -> Extent {
+        if !self.leg.file.is_memory_backed() {
+            return self.next_data(offset);
+        }
+        let end = (offset / LOOK_STEP + 1).saturating_mul(LOOK_STEP).min(self.size);
+        match rustix::fs::seek(&self.leg.file, SeekFrom::Data(offset)) {
+            Ok(data) if data > offset => Extent {
+                kind: ExtentKind::Hole,
+                end: data.min(self.size),
+            },
+            Err(Errno::NXIO) => Extent {
+                kind: ExtentKind::Hole,
+                end: self.size,
+            },
+            Ok(_) | Err(_) => Extent {
+                kind: ExtentKind::Data,
+                end,
+            },
+        }
+    }
+
+    /// Zeroing makes holes, which costs the same however long the range is or less than writing it. Found out when the
+    /// image was opened, and as long as nothing else was seen.
+    pub fn makes_holes(&self) -> bool {
+        self.leg.makes_holes && self.leg.abilities.punch_hole && !self.leg.keep_allocated
+    }
+
+    /// Holes have their space all the same: the image was preallocated.
+    pub fn keeps_space(&self) -> bool {
+        self.leg.keep_allocated
+    }
+
     /// What is open, for logs and status.
     pub fn describe(&self) -> ImageReport {
         let io = match (&self.place, self.leg.file.is_direct()) {
@@ -267,6 +309,7 @@ impl Image {
             } => Work::Zero(Zeroing::new(offset, length, false, durable)),
             ImageRequest::Flush => Work::Flush { done: false },
             ImageRequest::Cache { offset, length } => {
+                let length = length.min(CACHE_BYTES_MAX);
                 // Past the page cache there is nothing to read ahead into.
                 Work::Cache {
                     offset,

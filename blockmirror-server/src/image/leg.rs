@@ -15,6 +15,8 @@ pub(super) struct Leg {
     pub(super) abilities: Abilities,
     /// Zeroing must not deallocate: the image was asked to be preallocated.
     pub(super) keep_allocated: bool,
+    /// The file can be given holes.
+    pub(super) makes_holes: bool,
     pub(super) locks: EdgeLocks,
     zeroes: Option<Payload>,
 }
@@ -38,6 +40,7 @@ impl Leg {
                 durable_write: true,
             },
             keep_allocated,
+            makes_holes: false,
             locks: EdgeLocks::default(),
             zeroes: None,
         }

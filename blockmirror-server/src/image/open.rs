@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::OpenError;
 use super::alignment::{Alignment, DIRECT_BLOCK_ASSUMED, direct_alignment};
 use crate::file_lock::{LOCK_PATIENCE, lock};
+use crate::ring::AllocateMode;
 
 /// Where an image lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +103,13 @@ pub(super) fn open(options: &ImageOptions) -> Result<OpenedFile, OpenError> {
             }
         }
     }
+}
+
+/// Whether holes can be made in a file of `size` bytes, tried behind its end, where nothing is. A block device says no:
+/// what it does with a hole cannot be known without one.
+pub(super) fn makes_holes(fd: impl AsFd, size: u64) -> bool {
+    let beyond = size.next_multiple_of(HOLE_TRIED);
+    rustix::fs::fallocate(fd, AllocateMode::PunchHole.flags(), beyond, HOLE_TRIED).is_ok()
 }
 
 fn open_memory(size: Option<u64>) -> Result<OpenedFile, OpenError> {
@@ -376,5 +384,7 @@ const LOCK_WAIT: Duration = if cfg!(test) {
     LOCK_PATIENCE
 };
 
+/// Bytes of the hole that is tried: a block of every file system.
+const HOLE_TRIED: u64 = 64 << 10;
 /// Bytes per unit of `st_blocks`.
 const STAT_BLOCK: u64 = 512;

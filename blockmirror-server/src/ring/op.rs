@@ -200,7 +200,7 @@ impl InlineBytes {
 }
 
 impl AllocateMode {
-    pub(super) fn flags(self) -> rustix::fs::FallocateFlags {
+    pub(crate) fn flags(self) -> rustix::fs::FallocateFlags {
         use rustix::fs::FallocateFlags;
         match self {
             AllocateMode::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,

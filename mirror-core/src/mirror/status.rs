@@ -1,9 +1,11 @@
 //! What a mirror says of itself, for operators.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::time::Duration;
 
 use super::Mirror;
+use crate::event::PeerIndex;
 use crate::identity::Role;
 use crate::state::{DiskState, Fatal, LocalDisk, PeerState};
 
@@ -123,6 +125,15 @@ pub struct Status {
 }
 
 impl Mirror {
+    /// The first run of blocks at or after block `from` in which this node and the peer differ, as far as is known: what
+    /// a resync between them would copy. Where the peer is not known, everything.
+    pub fn dirty_run(&self, peer: PeerIndex, from: u64) -> Option<Range<u64>> {
+        match self.peers.get(usize::from(peer.0)) {
+            Some(link) => link.dirty.next_run(from, u64::MAX),
+            None => Some(from..u64::MAX),
+        }
+    }
+
     /// Nothing can be promised any more.
     pub(super) fn has_failed(&self) -> bool {
         self.fatal.is_some()

@@ -20,7 +20,7 @@ impl Connection {
         let nothing_to_take = match &self.incoming {
             Incoming::Header => self.staging.len() == 0,
             Incoming::Direct(_, arriving) => !arriving.is_whole(),
-            Incoming::Staged(_) | Incoming::Held(..) | Incoming::Discard(_) => false,
+            Incoming::Staged(_) | Incoming::Held(..) | Incoming::Filter(_) | Incoming::Discard(_) => false,
         };
         if self.hang_up == HangUp::No && !nothing_to_take && self.socket.has_hung_up() {
             self.hang_up = HangUp::Unexplained;
@@ -49,6 +49,7 @@ impl Connection {
         let mut at = match &self.incoming {
             Incoming::Header | Incoming::Held(..) | Incoming::Direct(..) => 0,
             Incoming::Staged(write) => u64::from(write.length),
+            Incoming::Filter(request) => request.length,
             Incoming::Discard(left) => *left,
         };
         loop {

@@ -12,6 +12,7 @@
 mod hang_up;
 mod receive;
 mod reply;
+mod status;
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use super::socket::stream_socket;
 use super::staging::Staging;
 use super::token::{Kind, Token};
 use super::turn::Turn;
-use super::volume::Volume;
+use super::volume::{ContextKind, Volume};
 use crate::ring::Socket;
 
 /// Requests of one connection that may be unanswered or wait in its send queue.
@@ -46,6 +47,8 @@ pub(crate) struct Connection {
     volume: usize,
     socket: Socket,
     negotiated: Negotiated,
+    /// What the negotiated contexts are, in their order.
+    contexts: Vec<ContextKind>,
     address: String,
     /// Given back when the connection is dropped.
     _permit: Box<dyn Send>,
@@ -109,12 +112,14 @@ pub(crate) enum Fate {
 
 impl Connection {
     /// Take over a negotiated connection.
-    pub(crate) fn new(slot: u32, handover: ClientHandover, turn: &Turn) -> std::io::Result<Self> {
+    pub(crate) fn new(slot: u32, handover: ClientHandover, volume: &Volume, turn: &Turn) -> std::io::Result<Self> {
+        let contexts = handover.negotiated.contexts.iter();
         Ok(Self {
             slot,
             volume: handover.volume,
             socket: stream_socket(handover.socket)?,
             staging: Staging::new(turn.driver.pool(), &handover.unread),
+            contexts: contexts.map(|context| volume.context_kind(&context.name)).collect(),
             negotiated: handover.negotiated,
             address: handover.address,
             _permit: handover.permit,
@@ -189,7 +194,10 @@ impl Connection {
         if turn.now < self.last_active + PATIENCE {
             return false;
         }
-        let halfway = matches!(self.incoming, Incoming::Staged(_) | Incoming::Direct(..)) && self.receiving;
+        let halfway = matches!(
+            self.incoming,
+            Incoming::Staged(_) | Incoming::Direct(..) | Incoming::Filter(_)
+        ) && self.receiving;
         let reason = match self.phase {
             Phase::Open if halfway => "it stopped in the middle of a payload",
             Phase::Open if self.outbox.in_flight() && volume.replies_are_full() => {

@@ -3,7 +3,7 @@
 use std::io;
 
 use mirror_core::stream::codec::PayloadHasher;
-use nbd_proto::{Command, Request, check_payload_bound, validate};
+use nbd_proto::{Command, Request, check_payload_bound, has_filter, validate};
 
 use super::{Connection, HangUp, Phase};
 use crate::data::arriving::{Arriving, NOW_BYTES};
@@ -36,7 +36,9 @@ pub(super) enum Incoming {
     Direct(Write, Arriving),
     /// Nothing: this WRITE is complete, and held back until the hang-up behind it is explained.
     Held(Write, Body),
-    /// The payload of a WRITE that was refused.
+    /// The payload of a BLOCK_STATUS that names contexts, waited for in the staging buffer.
+    Filter(Request),
+    /// The payload of a request that was refused.
     Discard(u64),
 }
 
@@ -50,7 +52,7 @@ pub(super) struct Write {
 }
 
 /// What one step through the received bytes has led to.
-enum Step {
+pub(super) enum Step {
     Again,
     /// More bytes are needed.
     Starved,
@@ -136,7 +138,7 @@ impl Connection {
             Incoming::Staged(write) | Incoming::Direct(write, _) | Incoming::Held(write, _) => {
                 volume.unreserve(u64::from(write.length));
             }
-            Incoming::Header | Incoming::Discard(_) => {}
+            Incoming::Header | Incoming::Filter(_) | Incoming::Discard(_) => {}
         }
     }
 
@@ -172,6 +174,10 @@ impl Connection {
                 let (write, body) = (*write, body.clone());
                 self.start_write(volume, turn, write, body)
             }
+            Incoming::Filter(request) => {
+                let request = *request;
+                self.step_filter(volume, turn, &request)
+            }
             Incoming::Discard(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(self.staging.len());
                 *left -= count as u64;
@@ -200,25 +206,32 @@ impl Connection {
             self.lose(volume, turn, &excess.to_string());
             return Step::Ended;
         }
-        let verdict = validate(&request, &self.negotiated);
-        let read_bytes = if matches!(verdict, Ok(Command::Read { .. })) {
-            request.length
-        } else {
-            0
-        };
-        if !self.has_window(read_bytes) || !volume.has_reply_room(self.window.bytes, read_bytes) {
-            // Whoever does not read its replies must not keep others out of the budget.
-            volume.forget(self.slot);
-            return Step::Stalled;
+        if has_filter(&request, &self.negotiated) {
+            self.staging.consume(style.request_length());
+            self.incoming = Incoming::Filter(request);
+            return Step::Again;
         }
-        if read_bytes > 0 && self.burst >= READ_BURST_BYTES {
-            turn.resume.push(self.slot);
+        let verdict = validate(&request, &self.negotiated);
+        let read_bytes = match verdict {
+            Ok(Command::Read { .. }) => request.length,
+            _ => 0,
+        };
+        let status_bytes = match verdict {
+            Ok(Command::BlockStatus { .. }) => self.status_bytes(),
+            _ => 0,
+        };
+        if !self.may_reply(volume, turn, read_bytes + status_bytes) {
             return Step::Stalled;
         }
         let command = match verdict {
             Ok(Command::Disconnect) => {
                 self.finish(volume, turn);
                 return Step::Ended;
+            }
+            Ok(Command::BlockStatus { one }) => {
+                self.staging.consume(style.request_length());
+                self.answer_status(volume, &request, request.length, one, u64::MAX);
+                return Step::Again;
             }
             Ok(command) => command,
             Err(refusal) => {
@@ -299,6 +312,20 @@ impl Connection {
             cookie,
         };
         volume.start(turn, origin, command, (offset, length), body);
+    }
+
+    /// Whether a request whose reply has as many bytes may be taken now. If not, somebody else calls `proceed`.
+    pub(super) fn may_reply(&mut self, volume: &mut Volume, turn: &mut Turn, bytes: u64) -> bool {
+        if !self.has_window(bytes) || !volume.has_reply_room(self.window.bytes, bytes) {
+            // Whoever does not read its replies must not keep others out of the budget.
+            volume.forget(self.slot);
+            return false;
+        }
+        if bytes > 0 && self.burst >= READ_BURST_BYTES {
+            turn.resume.push(self.slot);
+            return false;
+        }
+        true
     }
 
     fn has_window(&self, bytes: u64) -> bool {

@@ -9,8 +9,13 @@ use super::{Connection, Held, Phase};
 use crate::data::outbox::Sent;
 use crate::data::token::Kind;
 use crate::data::turn::Turn;
-use crate::data::volume::Volume;
+use crate::data::volume::{Volume, is_zero};
 use crate::ring::{Buffer, Op, Segment};
+
+/// Zeroes that are sent as a hole, from such a place of the READ on. They are looked for in what was read: that costs
+/// nothing where the first bytes of a piece are not zero, asks no file system, and finds what is zero without being a
+/// hole. A shorter piece is sent as fast as it is described.
+const HOLE_BYTES: usize = 64 << 10;
 
 /// The end of a host request.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct HostReply {
     pub(crate) offset: u64,
     /// `Some`: a READ of this many bytes.
     pub(crate) read: Option<u64>,
+    /// It is to be answered in one piece.
+    pub(crate) df: bool,
     /// How it ended, with the data of a READ that succeeded.
     pub(crate) outcome: Result<Option<Buffer>, Refusal>,
     /// Where in its range it failed, if that is known.
@@ -64,9 +71,19 @@ impl Connection {
             cookie: request.cookie,
             offset: request.offset,
             read: None,
+            df: false,
             outcome: Err(refusal),
             failed_at: None,
         });
+    }
+
+    /// An answer in the style that was negotiated.
+    pub(super) fn reply_to(&self, cookie: u64, offset: u64) -> ReplyTo {
+        ReplyTo {
+            style: self.negotiated.replies,
+            cookie,
+            offset,
+        }
     }
 
     fn push_reply(&mut self, reply: HostReply) {
@@ -76,13 +93,10 @@ impl Connection {
         if !delivers {
             return;
         }
-        let to = ReplyTo {
-            style: self.negotiated.replies,
-            cookie: reply.cookie,
-            offset: reply.offset,
-        };
+        let to = self.reply_to(reply.cookie, reply.offset);
         match reply.outcome {
-            Ok(data) => self.push_success(to, reply.read, data),
+            Ok(Some(data)) if reply.read.is_some() => self.push_read(to, reply.df, data),
+            Ok(_) => self.outbox.push_header(&to.success()),
             Err(Refusal { error, message }) if to.style.has_chunks() => {
                 self.outbox
                     .push(Segment::Bytes(to.error(error, message, reply.failed_at)));
@@ -91,17 +105,79 @@ impl Connection {
         }
     }
 
-    /// A READ is answered in one piece whether DF asks for it or not, once all of it is known to be good.
-    fn push_success(&mut self, to: ReplyTo, read: Option<u64>, data: Option<Buffer>) {
-        match read {
-            Some(length) if to.style.has_chunks() => {
-                let header = to.offset_data(ReplyFlags::DONE, to.offset, length as u32);
-                self.outbox.push_header(&header);
+    /// What a READ has brought, once all of it is known to be good: data, and holes where there are [`HOLE_BYTES`] of
+    /// zeroes or more. With DF it is one of the two.
+    fn push_read(&mut self, to: ReplyTo, df: bool, data: Buffer) {
+        let whole = data.len();
+        if !to.style.has_chunks() {
+            self.outbox.push_header(&to.success());
+            return self.outbox.push(Segment::Buffer(data));
+        }
+        let mut first = run_at(data.as_slice(), 0);
+        if df && first.end < whole {
+            first = Run {
+                is_hole: false,
+                end: whole,
+            };
+        }
+        if first.end == whole {
+            let offset = to.offset;
+            if first.is_hole {
+                return self
+                    .outbox
+                    .push_header(&to.hole(ReplyFlags::DONE, offset, whole as u32));
             }
-            _ => self.outbox.push_header(&to.success()),
+            self.outbox
+                .push_header(&to.offset_data(ReplyFlags::DONE, offset, whole as u32));
+            return self.outbox.push(Segment::Buffer(data));
         }
-        if let Some(buffer) = data {
-            self.outbox.push(Segment::Buffer(buffer));
+        let data = data.into_payload();
+        let (mut at, mut run) = (0, first);
+        loop {
+            let (offset, length) = (to.offset + at as u64, (run.end - at) as u32);
+            let flags = if run.end == whole {
+                ReplyFlags::DONE
+            } else {
+                ReplyFlags::empty()
+            };
+            if run.is_hole {
+                self.outbox.push_header(&to.hole(flags, offset, length));
+            } else {
+                self.outbox.push_header(&to.offset_data(flags, offset, length));
+                self.outbox.push(Segment::Payload(data.slice(at..run.end)));
+            }
+            if run.end == whole {
+                return;
+            }
+            at = run.end;
+            run = run_at(data.as_slice(), at);
         }
+    }
+}
+
+/// A part of what a READ has brought.
+struct Run {
+    is_hole: bool,
+    end: usize,
+}
+
+/// The run that begins at `at`, which is a multiple of [`HOLE_BYTES`].
+fn run_at(data: &[u8], at: usize) -> Run {
+    let mut pieces = data.get(at..).unwrap_or_default().chunks(HOLE_BYTES);
+    let is_hole_piece = |piece: &[u8]| piece.len() == HOLE_BYTES && is_zero(piece);
+    let Some(first) = pieces.next() else {
+        return Run {
+            is_hole: false,
+            end: data.len(),
+        };
+    };
+    let is_hole = is_hole_piece(first);
+    let like: usize = pieces
+        .take_while(|piece| is_hole_piece(piece) == is_hole)
+        .map(<[u8]>::len)
+        .sum();
+    Run {
+        is_hole,
+        end: at + first.len() + like,
     }
 }

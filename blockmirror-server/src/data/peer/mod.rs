@@ -63,6 +63,11 @@ pub(crate) struct Fit {
 }
 
 impl Peer {
+    /// A range of zeroes goes to it as a range: it is no plain server now, or one that takes WRITE_ZEROES.
+    pub(crate) fn takes_zeroes(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.limits().can_zero())
+    }
+
     /// `settle`: the daemon before this one did not stop in good order, so what it sent may still be on its way.
     pub(crate) fn new(volume: usize, index: PeerIndex, plan: PeerPlan, settle: bool) -> Self {
         Self {

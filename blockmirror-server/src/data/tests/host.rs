@@ -5,9 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nbd_proto::reply::{ReplyHeader, decode_offset};
+use nbd_proto::reply::{ReplyHeader, decode_hole};
 use nbd_proto::{
-    BlockSizes, ChunkKind, Command, ErrorChunk, ExportInfo, NbdError, ReplyStyle, Request, TransmissionFlags,
+    BlockSizes, ChunkKind, Command, ErrorChunk, ExportInfo, NbdError, ReplyFlags, ReplyStyle, Request,
+    TransmissionFlags,
 };
 
 /// How long a test waits for what has to come; reaching it fails the test.
@@ -67,29 +68,37 @@ impl Host {
         }
         let whole = self.style.chunk_header_length();
         self.stream.read_exact(&mut header[16..whole]).unwrap();
-        let (header, _) = ReplyHeader::decode(&header[..whole]).unwrap().unwrap();
-        let ReplyHeader::Chunk {
-            kind,
-            cookie,
-            length,
-            offset,
-            ..
-        } = header
-        else {
-            panic!("{header:?}")
-        };
-        assert_eq!(offset.is_some(), self.style == ReplyStyle::Extended);
-        let payload = self.exactly(length as usize);
-        match kind {
-            ChunkKind::None => (cookie, Ok(vec![])),
-            ChunkKind::OffsetData => {
-                decode_offset(payload[..8].try_into().unwrap());
-                (cookie, Ok(payload[8..].to_vec()))
+        let mut data = Vec::new();
+        loop {
+            let (chunk, _) = ReplyHeader::decode(&header[..whole]).unwrap().unwrap();
+            let ReplyHeader::Chunk {
+                flags,
+                kind,
+                cookie,
+                length,
+                offset,
+            } = chunk
+            else {
+                panic!("{chunk:?}")
+            };
+            assert_eq!(offset.is_some(), self.style == ReplyStyle::Extended);
+            let payload = self.exactly(length as usize);
+            match kind {
+                ChunkKind::None => {}
+                ChunkKind::OffsetData => data.extend_from_slice(&payload[8..]),
+                ChunkKind::OffsetHole => {
+                    let (_, length) = decode_hole(payload[..].try_into().unwrap()).unwrap();
+                    data.resize(data.len() + length as usize, 0);
+                }
+                kind => {
+                    let chunk = ErrorChunk::decode(kind, &payload).unwrap();
+                    return (cookie, Err((chunk.error, chunk.message)));
+                }
             }
-            kind => {
-                let chunk = ErrorChunk::decode(kind, &payload).unwrap();
-                (cookie, Err((chunk.error, chunk.message)))
+            if flags.contains(ReplyFlags::DONE) {
+                return (cookie, Ok(data));
             }
+            self.stream.read_exact(&mut header[..whole]).unwrap();
         }
     }
 
@@ -141,7 +150,7 @@ impl Host {
         rest.len()
     }
 
-    fn exactly(&mut self, length: usize) -> Vec<u8> {
+    pub(super) fn exactly(&mut self, length: usize) -> Vec<u8> {
         let mut data = vec![0; length];
         self.stream.read_exact(&mut data).unwrap();
         data
@@ -165,6 +174,8 @@ pub(super) fn export(size: u64, minimum: u32) -> ExportInfo {
             | TransmissionFlags::SEND_FUA
             | TransmissionFlags::SEND_TRIM
             | TransmissionFlags::SEND_WRITE_ZEROES
+            | TransmissionFlags::SEND_FAST_ZERO
+            | TransmissionFlags::BLOCK_STATUS_PAYLOAD
             | TransmissionFlags::SEND_DF
             | TransmissionFlags::SEND_CACHE
             | TransmissionFlags::CAN_MULTI_CONN,

@@ -18,6 +18,7 @@ mod pressure;
 mod replica;
 mod rig;
 mod shutdown;
+mod status;
 mod streams;
 mod tcp;
 mod transmission;

@@ -1,7 +1,8 @@
 //! A data thread with a control side of a few lines.
 
+mod joining;
+
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,11 +19,10 @@ use nbd_proto::{BlockSizes, ReplyStyle, TransmissionFlags};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::host::Host;
 pub(super) use super::host::export;
 use crate::data::{
-    ClientHandover, DataHandle, DataPlan, DataSender, FromData, Gate, Limits, MirrorPlan, PeerHandover, PeerPlan,
-    ResourcePlan, StreamHello, ToData, VolumePlan, VolumeSnapshot, spawn,
+    DataHandle, DataPlan, DataSender, FromData, Gate, Limits, MirrorPlan, PeerHandover, PeerPlan, ResourcePlan,
+    StreamHello, ToData, VolumePlan, VolumeSnapshot, spawn,
 };
 use crate::image::{Image, ImageOptions, ImagePlace, IoMode};
 use crate::ring::EngineChoice;
@@ -177,43 +177,6 @@ impl Build {
 }
 
 impl Rig {
-    /// A new host connection.
-    pub(super) fn connect(&self, structured_replies: bool) -> Host {
-        self.connect_in(match structured_replies {
-            true => ReplyStyle::Structured,
-            false => ReplyStyle::Simple,
-        })
-    }
-
-    /// A new host connection that has negotiated this.
-    pub(super) fn connect_in(&self, style: ReplyStyle) -> Host {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        self.hand_over(theirs.into(), style, Vec::new(), Box::new(()));
-        let mut host = Host::new(ours);
-        host.style = style;
-        host
-    }
-
-    pub(super) fn hand_over(&self, socket: OwnedFd, replies: ReplyStyle, unread: Vec<u8>, permit: Box<dyn Send>) {
-        let export = export(self.size, self.minimum_block);
-        let negotiated = nbd_proto::server::Negotiated {
-            export,
-            replies,
-            contexts: Vec::new(),
-            block_sizes_known: true,
-        };
-        let address = "test".to_owned();
-        let handover = ClientHandover {
-            volume: 0,
-            socket,
-            negotiated,
-            unread,
-            address,
-            permit,
-        };
-        assert!(self.sender.send(ToData::Client(handover)));
-    }
-
     pub(super) fn size(&self) -> u64 {
         self.size
     }

@@ -12,13 +12,18 @@ const BLOCK: u64 = 4096;
 /// What is at `offset`, up to `end` at most, in whole blocks: a file system may know of holes within a block, which a
 /// peer need not be able to write around. What is partly data is data.
 pub(super) fn in_blocks(extent: Extent, offset: u64, end: u64) -> Extent {
+    in_blocks_of(BLOCK, extent, offset, end)
+}
+
+/// The same in blocks of any size.
+pub(super) fn in_blocks_of(block: u64, extent: Extent, offset: u64, end: u64) -> Extent {
     if extent.end >= end {
         return Extent { end, ..extent };
     }
-    let next = (offset / BLOCK + 1) * BLOCK;
+    let next = (offset / block + 1) * block;
     let (kind, to) = match extent.kind {
-        ExtentKind::Data => (ExtentKind::Data, extent.end.next_multiple_of(BLOCK)),
-        ExtentKind::Hole => match extent.end - extent.end % BLOCK {
+        ExtentKind::Data => (ExtentKind::Data, extent.end.next_multiple_of(block)),
+        ExtentKind::Hole => match extent.end - extent.end % block {
             hole if hole > offset => (ExtentKind::Hole, hole),
             _ => (ExtentKind::Data, next),
         },

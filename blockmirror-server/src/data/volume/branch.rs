@@ -105,6 +105,11 @@ impl Branch {
         waiting
     }
 
+    /// Changes may have to wait until what they overwrite is saved.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// The request overwrites what is not saved.
     pub(super) fn must_save(&self, request: &ImageRequest) -> bool {
         if !self.open || self.image_gone || !request.is_change() {

@@ -29,7 +29,7 @@ pub(super) fn differing_bytes(range: ByteRange, ours: Option<&[u8]>, theirs: &[u
 }
 
 /// All zero.
-pub(super) fn is_zero(data: &[u8]) -> bool {
+pub(crate) fn is_zero(data: &[u8]) -> bool {
     let (chunks, rest) = data.as_chunks::<16>();
     chunks.iter().all(|chunk| u128::from_ne_bytes(*chunk) == 0) && rest.iter().all(|&byte| byte == 0)
 }

@@ -1,7 +1,7 @@
 //! How requests end: at the image, and for whoever asked.
 
 use mirror_core::event::Failure;
-use nbd_proto::Refusal;
+use nbd_proto::{Command, Refusal};
 
 use super::request::{self, ImageWork, Origin, image_refusal};
 use super::streamed::Streamed;
@@ -124,6 +124,7 @@ impl Volume {
                     cookie,
                     offset: request.offset,
                     read: request.read(),
+                    df: request.command == (Command::Read { df: true }),
                     outcome,
                     failed_at: request.failed_at,
                 })

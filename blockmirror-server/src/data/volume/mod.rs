@@ -20,6 +20,7 @@ mod remote;
 mod replies;
 mod request;
 mod saving;
+mod status;
 mod streamed;
 mod view;
 
@@ -30,17 +31,20 @@ use nbd_proto::Command;
 use self::branch::Branch;
 pub(crate) use self::change::ATTACHING;
 use self::change::Offer;
+pub(crate) use self::compare::is_zero;
 use self::lookup::Lookups;
 use self::mirrored::MirrorSide;
 pub(crate) use self::outward::{Note, Outward};
 use self::plain::Plain;
 pub(crate) use self::request::{Body, Origin, StreamOrigin};
 use self::request::{HostRequest, ImageWork, image_refusal};
+pub(crate) use self::status::{ALLOCATION, ContextKind, DIRTY_PREFIXES, EXTENTS_MAX};
 pub(crate) use self::streamed::Streamed;
 use self::view::View;
 use super::budget::Budget;
 use super::connection::HostReply;
 use super::message::VolumeSnapshot;
+use super::peer::Peer;
 use super::plan::{Limits, VolumePlan};
 use super::slab::Slab;
 use super::token::{Kind, Token};
@@ -227,6 +231,11 @@ impl Volume {
                 Machinery::Plain(plain) => plain.flush(id),
                 Machinery::Mirror(mirror) => mirror.flush(turn.now, id),
             },
+            Command::WriteZeroes {
+                fast: true, no_hole, ..
+            } if no_hole || !self.zeroes_fast() => {
+                self.end(id, Err(request::NOT_FAST));
+            }
             Command::Write { .. } | Command::Trim { .. } | Command::WriteZeroes { .. } => self.mutate(turn, id),
             // The connection keeps DISC to itself, and offers no metadata contexts.
             Command::Disconnect | Command::BlockStatus { .. } => self.end(id, Ok(None)),
@@ -320,6 +329,16 @@ impl Volume {
             Machinery::Mirror(mirror) => mirror.add_to_snapshot(turn.now, &mut snapshot),
         }
         snapshot
+    }
+
+    /// Whether zeroing a range, and giving its space back, costs less than writing it wherever it has to be done: the
+    /// image makes holes and has nothing to save before, and no payload of zeroes goes to a peer.
+    fn zeroes_fast(&self) -> bool {
+        let peers = match &self.machinery {
+            Machinery::Mirror(mirror) => mirror.peers.iter().all(Peer::takes_zeroes),
+            Machinery::Plain(_) => true,
+        };
+        peers && self.image.makes_holes() && !self.branch.is_open()
     }
 
     fn mutate(&mut self, turn: &Turn, id: u32) {

@@ -251,6 +251,11 @@ pub(super) const fn mirror_refusal(refusal: MirrorRefusal) -> Refusal {
     }
 }
 
+pub(super) const NOT_FAST: Refusal = Refusal {
+    error: NbdError::NotSupported,
+    message: "zeroing this would not be faster than writing it",
+};
+
 pub(super) const LOCAL_IO: Refusal = Refusal {
     error: NbdError::Io,
     message: "the image reported an I/O error",
