@@ -6,20 +6,22 @@ use blockmirror_tests::interop::legs::{SERVERS, TRIALS};
 use blockmirror_tests::interop::libnbd;
 use blockmirror_tests::interop::programs::{DESCRIPTION, PROGRAMS, Served};
 use blockmirror_tests::interop::table::{Cell, Table};
+use blockmirror_tests::interop::ways::{WAYS, server};
 use blockmirror_tests::node::Node;
 use blockmirror_tests::scratch::Scratch;
 use blockmirror_tests::tool;
 use blockmirror_tests::wait::PROMPT;
 
-const USAGE: &str = "usage: matrix [--only libnbd|programs|initiator]";
+const USAGE: &str = "usage: matrix [--only libnbd|programs|ways|initiator]";
 /// Size of the exports that libnbd's methods are tried on.
 const SIZE: u64 = 16 << 20;
 
 type Part = (&'static str, fn() -> Result<Table>);
 
-const PARTS: [Part; 3] = [
+const PARTS: [Part; 4] = [
     ("libnbd", libnbd_methods),
     ("programs", programs),
+    ("ways", ways),
     ("initiator", initiator),
 ];
 
@@ -70,6 +72,11 @@ fn libnbd_methods() -> Result<Table> {
             format!("unix={}", node.socket().display()),
             format!("tcp={port}"),
             format!("read_only={}", node.uri("read-only")),
+            format!(
+                "command={}",
+                serde_json::json!([server()?, "serve", "memory:16MiB", "--stdio"])
+            ),
+            format!("activation={}", serde_json::json!([server()?, "serve", "memory:16MiB"])),
         ];
         columns.push(libnbd::methods(&scratch, &node.uri(export), &ways)?);
     }
@@ -97,6 +104,15 @@ fn programs() -> Result<Table> {
     for (name, act) in PROGRAMS {
         let cells = served.uris().map(|uri| Cell::of(act(&served, &uri)));
         table.add(name, cells.into());
+    }
+    Ok(table)
+}
+
+/// Who starts whom.
+fn ways() -> Result<Table> {
+    let mut table = Table::new("Our server, ways in", "who starts whom", vec!["works".into()]);
+    for (name, through) in WAYS {
+        table.add(name, vec![Cell::of(through())]);
     }
     Ok(table)
 }

@@ -1,6 +1,7 @@
 //! The rules of the NBD protocol, one test per section of its text; docs/NBD.md says which case shows which rule.
 
 mod commands;
+mod extended;
 mod handshake;
 mod options;
 mod ordering;
@@ -21,7 +22,7 @@ const BIG: u64 = 9 << 30;
 /// Longest payload.
 const PAYLOAD_MAX: u64 = 32 << 20;
 /// The styles of reply that every command is tried in.
-const STYLES: [Style; 2] = [Style::Simple, Style::Structured];
+const STYLES: [Style; 3] = [Style::Simple, Style::Structured, Style::Extended];
 
 /// A node with an export of every kind.
 ///

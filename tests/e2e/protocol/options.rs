@@ -11,7 +11,7 @@ const STARTTLS: u32 = 5;
 const ALL: [u16; 4] = [0, 1, 2, 3];
 
 /// One refusal with this error and a text, and the stream is in step behind it.
-fn refused(raw: &mut Raw, code: u32, data: &[u8], error: u32) -> Result<()> {
+pub(super) fn refused(raw: &mut Raw, code: u32, data: &[u8], error: u32) -> Result<()> {
     let replies = raw.option(code, data)?;
     ensure!(
         replies.len() == 1 && replies[0].kind == error,
@@ -26,7 +26,7 @@ fn refused(raw: &mut Raw, code: u32, data: &[u8], error: u32) -> Result<()> {
 }
 
 /// LIST has a reply of its own for every export, and one final reply.
-fn in_step(raw: &mut Raw) -> Result<()> {
+pub(super) fn in_step(raw: &mut Raw) -> Result<()> {
     let replies = raw.option(option::LIST, &[])?;
     ensure!(replies.len() == 7, "the stream is out of step: {replies:x?}");
     Ok(())
