@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_proto::NbdError;
+use nbd_proto::{Extent, NbdError};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Client, ClientError};
+use crate::connect::Wishes;
 use crate::uri::{NbdUri, UriList};
 
 /// After the round in which nobody granted the export, the next begins after this, then twice this, and so on,
@@ -68,6 +69,7 @@ struct Shared {
     uris: UriList,
     access: Access,
     patience: Patience,
+    wishes: Wishes,
     present: Mutex<Present>,
 }
 
@@ -88,10 +90,24 @@ impl FailoverClient {
     /// # Errors
     /// None did within the patience.
     pub async fn connect(uris: &UriList, access: Access, patience: Patience) -> Result<Self, ClientError> {
+        Self::connect_wishing(uris, access, patience, Wishes::default()).await
+    }
+
+    /// As [`connect`](Self::connect), with metadata contexts for [`status`](Self::status).
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn connect_wishing(
+        uris: &UriList,
+        access: Access,
+        patience: Patience,
+        wishes: Wishes,
+    ) -> Result<Self, ClientError> {
         let shared = Shared {
             uris: uris.clone(),
             access,
             patience,
+            wishes,
             present: Mutex::new(Present {
                 client: None,
                 number: 0,
@@ -131,6 +147,12 @@ impl FailoverClient {
     /// As [`Client::write`].
     pub async fn write(&self, offset: u64, data: &[u8], fua: bool) -> Result<(), ClientError> {
         self.repeat(|client: Client| async move { client.write(offset, data, fua).await })
+            .await
+    }
+
+    /// As [`Client::status`].
+    pub async fn status(&self, context: &str, offset: u64, length: u64) -> Result<Vec<Extent>, ClientError> {
+        self.repeat(|client: Client| async move { client.status(context, offset, length).await })
             .await
     }
 
@@ -240,8 +262,8 @@ impl FailoverClient {
         loop {
             let next = order.next();
             if let Some(at) = next {
-                let uri = uris[at].clone();
-                attempts.spawn(async move { (at, open(&uri, size).await) });
+                let (uri, wishes) = (uris[at].clone(), self.shared.wishes.clone());
+                attempts.spawn(async move { (at, open(&uri, &wishes, size).await) });
             }
             let patience = if next.is_some() {
                 Instant::now() + HEAD_START
@@ -286,8 +308,8 @@ impl fmt::Debug for FailoverClient {
     }
 }
 
-async fn open(uri: &NbdUri, size: u64) -> Result<Client, String> {
-    let client = Client::connect_within(uri, ATTEMPT_DEADLINE)
+async fn open(uri: &NbdUri, wishes: &Wishes, size: u64) -> Result<Client, String> {
+    let client = Client::connect_wishing(uri, wishes, ATTEMPT_DEADLINE)
         .await
         .map_err(|error| error.to_string())?;
     if client.size() < size {

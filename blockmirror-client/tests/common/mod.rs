@@ -31,8 +31,10 @@ pub struct Toy {
     pub fails_at_bad_byte: bool,
     /// Zeroing that has to be fast is refused.
     pub is_slow: bool,
-    /// Metadata contexts; each says that every other KiB is not allocated.
+    /// Metadata contexts; each says that of every two grains the second is a hole and reads as zeroes.
     pub contexts: &'static [&'static str],
+    /// Bytes of a grain.
+    pub grain: u64,
     /// After so many answers the last one is sent again.
     pub repeats_after: Option<usize>,
     /// After so many answers the connection is dropped.
@@ -69,6 +71,7 @@ impl Default for Toy {
             fails_at_bad_byte: false,
             is_slow: false,
             contexts: &[],
+            grain: 1024,
             repeats_after: None,
             drops_after: None,
             shut: Arc::default(),
@@ -202,8 +205,7 @@ impl Toy {
         if has_filter(request, negotiated) {
             let filtered = validate_filtered(request, payload, negotiated).map_err(refused)?;
             seen.filters.push(filtered.contexts);
-            return Ok(Some(statuses(
-                request,
+            return Ok(Some(self.statuses(
                 filtered.length,
                 filtered.contexts,
                 negotiated,
@@ -241,34 +243,34 @@ impl Toy {
             Command::Flush if negotiated.replies.has_chunks() => return Ok(Some(reply.none().to_vec())),
             Command::BlockStatus { .. } => {
                 seen.filters.push(0);
-                return Ok(Some(statuses(request, request.length, u64::MAX, negotiated, reply)));
+                return Ok(Some(self.statuses(request.length, u64::MAX, negotiated, reply)));
             }
             Command::Flush | Command::Cache => {}
         }
         Ok(Some(reply.success().to_vec()))
     }
-}
 
-/// Every other KiB is not allocated, at most three extents at once.
-fn statuses(request: &Request, length: u64, contexts: u64, negotiated: &Negotiated, reply: ReplyTo) -> Vec<u8> {
-    let mut extents = Vec::new();
-    let (mut at, end) = (request.offset, request.offset + length);
-    while at < end && extents.len() < 3 {
-        let stop = (at / 1024 + 1) * 1024;
-        extents.push(Extent {
-            length: stop - at,
-            flags: at / 1024 % 2 * 3,
-        });
-        at = stop;
-    }
-    let mut bytes = Vec::new();
-    for (place, context) in negotiated.contexts.iter().enumerate() {
-        if contexts >> place & 1 == 1 {
-            reply.put_status(ReplyFlags::empty(), context.id, &extents, &mut bytes);
+    /// At most three extents of each context at once.
+    fn statuses(&self, length: u64, contexts: u64, negotiated: &Negotiated, reply: ReplyTo) -> Vec<u8> {
+        let mut extents = Vec::new();
+        let (mut at, end) = (reply.offset, reply.offset + length);
+        while at < end && extents.len() < 3 {
+            let stop = ((at / self.grain + 1) * self.grain).min(self.size);
+            extents.push(Extent {
+                length: stop - at,
+                flags: at / self.grain % 2 * 3,
+            });
+            at = stop;
         }
+        let mut bytes = Vec::new();
+        for (place, context) in negotiated.contexts.iter().enumerate() {
+            if contexts >> place & 1 == 1 {
+                reply.put_status(ReplyFlags::empty(), context.id, &extents, &mut bytes);
+            }
+        }
+        bytes.extend_from_slice(&reply.none());
+        bytes
     }
-    bytes.extend_from_slice(&reply.none());
-    bytes
 }
 
 /// The URI of a toy's export.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blockmirror_client::uri::UriList;
+use blockmirror_client::uri::{NbdUri, UriList};
 use clap::{Parser, Subcommand};
 
 /// How long `--wait` waits unless told: a day, so that nothing waits for ever.
@@ -150,6 +150,19 @@ pub enum Command {
     Branch(BranchCommand),
     /// Have the daemon read its configuration again: peers and volumes come and go without a restart
     Reload,
+    /// Show what a server says about an export, or about all of its exports
+    Info {
+        /// nbd://host:port/export or nbd+unix:///export?socket=path; without a path all exports of the server
+        uri: NbdUri,
+    },
+    /// Show what an export says of its bytes: allocated or not, or any other metadata context
+    Map {
+        /// nbd://host:port/export or nbd+unix:///export?socket=path
+        uri: NbdUri,
+        /// The metadata context; `blockmirror info` names those an export has
+        #[arg(long, value_name = "NAME", default_value = "base:allocation")]
+        context: String,
+    },
     /// Copy one NBD export over another, holes and zeroes as zeroes
     Copy {
         /// Read from: nbd://host:port/export or nbd+unix:///export?socket=path; several, with commas between them, are

@@ -10,7 +10,7 @@ use crate::args::{Args, Command, PeerArgs, WaitArgs};
 use crate::failure::{Failure, print};
 use crate::terminal::{self, Style};
 use crate::wait::Goal;
-use crate::{branches, compare, copy, human, orders, render, socket, verify, wait, why};
+use crate::{branches, compare, copy, human, info, map, orders, render, socket, verify, wait, why};
 
 /// Between two reports of `status --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +34,8 @@ async fn run(args: Args) -> Result<(), Failure> {
     let outcome = match &args.command {
         Command::Compare { left, right } => compare::run(left, right, json).await,
         Command::Copy { from, to } => copy::run(from, to, json).await,
+        Command::Info { uri } => info::run(uri, json).await,
+        Command::Map { uri, context } => map::run(uri, context, json).await,
         _ => ask(&AdminClient::new(socket::find(&args)?), &args.command, json).await,
     };
     if let (true, Err(Failure::Refused { status, message })) = (json, &outcome) {
@@ -60,7 +62,7 @@ async fn ask(admin: &AdminClient, command: &Command, json: bool) -> Result<(), F
         Command::Branch(command) => branches::run(admin, command, json).await,
         Command::Reload => orders::reload(admin, json).await,
         // Have returned above: they need no daemon.
-        Command::Compare { .. } | Command::Copy { .. } => Ok(()),
+        Command::Compare { .. } | Command::Copy { .. } | Command::Info { .. } | Command::Map { .. } => Ok(()),
         _ => order(admin, command, json).await,
     }
 }

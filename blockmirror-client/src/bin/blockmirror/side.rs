@@ -1,9 +1,18 @@
 //! An export that a command reads or writes: on one server, or on whichever node of a resource is Primary.
 
+use std::time::Duration;
+
 use blockmirror_client::client::{Access, Client, ClientError, FailoverClient, Patience};
+use blockmirror_client::connect::Wishes;
 use blockmirror_client::uri::UriList;
+use nbd_proto::Extent;
 
 use crate::failure::Failure;
+
+/// Time a server has to be reached.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of zeroes written at once to a server that cannot zero.
+const WRITTEN_ZEROES: u64 = 1 << 20;
 
 /// An export that is open.
 #[derive(Clone)]
@@ -24,15 +33,26 @@ enum Connection {
 impl Side {
     /// Opens it.
     pub async fn open(uris: &UriList, access: Access) -> Result<Self, Failure> {
+        Self::open_with(uris, access, &[]).await
+    }
+
+    /// Opens it, with those of these metadata contexts that it has.
+    pub async fn open_with(uris: &UriList, access: Access, contexts: &[&str]) -> Result<Self, Failure> {
+        let wishes = Wishes {
+            contexts: contexts.iter().map(|&name| name.to_owned()).collect(),
+            ..Wishes::default()
+        };
         let unreachable = |error: ClientError| Failure::Unreachable(error.to_string());
         let (connection, size) = match uris.as_slice() {
             [only] => {
-                let client = Client::connect(only).await.map_err(unreachable)?;
+                let client = Client::connect_wishing(only, &wishes, CONNECT_DEADLINE)
+                    .await
+                    .map_err(unreachable)?;
                 let size = client.size();
                 (Connection::One(client), size)
             }
             _ => {
-                let client = FailoverClient::connect(uris, access, Patience::default())
+                let client = FailoverClient::connect_wishing(uris, access, Patience::default(), wishes)
                     .await
                     .map_err(unreachable)?;
                 let size = client.size().await;
@@ -56,6 +76,20 @@ impl Side {
         read.map_err(|error| self.failed("read", offset, length, &error))
     }
 
+    /// What a metadata context says from `offset` on, for at least one byte; `None`: the export does not have it, or the
+    /// server does not say.
+    pub async fn status(&self, context: &str, offset: u64, length: u64) -> Result<Option<Vec<Extent>>, Failure> {
+        let told = match &self.connection {
+            Connection::One(client) => client.status(context, offset, length).await,
+            Connection::Several(client) => client.status(context, offset, length).await,
+        };
+        match told {
+            Ok(extents) => Ok(Some(extents)),
+            Err(ClientError::NoContext(_) | ClientError::Server { .. } | ClientError::Start(_)) => Ok(None),
+            Err(error) => Err(self.failed("look at", offset, length, &error)),
+        }
+    }
+
     pub async fn write(&self, offset: u64, data: &[u8]) -> Result<(), Failure> {
         let written = match &self.connection {
             Connection::One(client) => client.write(offset, data, false).await,
@@ -73,9 +107,21 @@ impl Side {
         match zeroed {
             Ok(()) => Ok(()),
             // It has no WRITE_ZEROES.
-            Err(ClientError::Start(_)) => self.write(offset, &vec![0; length as usize]).await,
+            Err(ClientError::Start(_)) => self.write_zeroes(offset, length).await,
             Err(error) => Err(self.failed("zero", offset, length, &error)),
         }
+    }
+
+    /// Writes zeroes as data, a piece at a time.
+    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), Failure> {
+        let zeroes = vec![0; length.min(WRITTEN_ZEROES) as usize];
+        let mut done = 0;
+        while done < length {
+            let piece = zeroes.get(..(length - done) as usize).unwrap_or(&zeroes);
+            self.write(offset + done, piece).await?;
+            done += piece.len() as u64;
+        }
+        Ok(())
     }
 
     pub async fn flush(&self) -> Result<(), Failure> {
