@@ -1,15 +1,16 @@
 //! Dialling a server and negotiating with it, under one deadline.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nbd_proto::ReplyStyle;
 use nbd_proto::client::{Goal, Handshake, HandshakeError, Negotiated, Step};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::uri::Address;
+use crate::stream::{PlainStream, Stream, Wire};
+use crate::tls::{FileProblem, TlsClient, TlsFault};
+use crate::uri::{Address, NbdUri};
 
 /// Bytes read at once while negotiating.
 const READ_SIZE: usize = 16 << 10;
@@ -24,7 +25,7 @@ const KEEPALIVE_PROBES: u32 = 4;
 #[derive(Debug)]
 pub struct Connected {
     /// A nonblocking stream socket; for TCP with TCP_NODELAY and keepalive.
-    pub socket: OwnedFd,
+    pub socket: Wire,
     /// What was agreed.
     pub negotiated: Negotiated,
     /// Bytes that came behind the handshake: the beginning of the replies (a correct server sends none).
@@ -35,7 +36,7 @@ pub struct Connected {
 #[derive(Debug)]
 pub struct Upgraded {
     /// A nonblocking stream socket; for TCP with TCP_NODELAY and keepalive.
-    pub socket: OwnedFd,
+    pub socket: Wire,
     /// What the other said in return.
     pub reply: Vec<u8>,
     /// Bytes that came behind it: the beginning of the stream.
@@ -60,6 +61,22 @@ pub enum ConnectError {
         address: Address,
         /// What the system says.
         source: io::Error,
+    },
+    /// The certificates for TLS cannot be used.
+    #[error("TLS with {address} cannot begin: {source}")]
+    Certificates {
+        /// Where.
+        address: Address,
+        /// What is wrong with which file.
+        source: FileProblem,
+    },
+    /// The server was ready for TLS, and it failed.
+    #[error("no TLS connection to {address}: {source}")]
+    Tls {
+        /// Where.
+        address: Address,
+        /// Why.
+        source: TlsFault,
     },
     /// Everything together took too long.
     #[error("no connection to {address} within {:.1} s (still {stage}): is the server overloaded, or is it not an NBD server?", after.as_secs_f64())]
@@ -105,74 +122,111 @@ impl Default for Wishes {
     }
 }
 
-/// Dials `address` and opens `export` ("" is the server's default export). Everything together takes at most `deadline`.
+/// Where a server is, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its address.
+    pub address: Address,
+    /// With TLS, or not at all; `None`: without.
+    pub tls: Option<TlsClient>,
+}
+
+impl Server {
+    /// As a URI says. Files with certificates are read.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn of(uri: &NbdUri) -> Result<Self, ConnectError> {
+        let tls = uri.client_tls().map(|tls| tls.load()).transpose();
+        Ok(Self {
+            address: uri.address.clone(),
+            tls: tls.map_err(|source| ConnectError::Certificates {
+                address: uri.address.clone(),
+                source,
+            })?,
+        })
+    }
+}
+
+impl From<Address> for Server {
+    /// Without TLS.
+    fn from(address: Address) -> Self {
+        Self { address, tls: None }
+    }
+}
+
+/// Dials a server and opens `export` ("" is the server's default export). Everything together takes at most `deadline`.
 pub async fn connect(
-    address: &Address,
+    server: &Server,
     export: &str,
     wishes: &Wishes,
     deadline: Duration,
 ) -> Result<Connected, ConnectError> {
     let handshake =
         Handshake::new(Goal::Go, export, wishes.replies).selecting(&wishes.contexts, wishes.contexts_demanded);
-    let (stream, step, unread) = converse(address, handshake, export, deadline).await?;
-    let broken = |source| ConnectError::Broken {
-        address: address.clone(),
-        source,
-    };
+    let (stream, step, unread) = converse(server, handshake, export, deadline).await?;
     match step {
-        Step::Ready(negotiated) => Ok(Connected {
-            socket: stream.into_socket().map_err(broken)?,
-            negotiated,
-            unread,
-        }),
-        _ => Err(unexpected(address)),
+        Step::Ready(negotiated) => {
+            let (socket, unread) = leave(stream, unread, &server.address)?;
+            Ok(Connected {
+                socket,
+                negotiated,
+                unread,
+            })
+        }
+        _ => Err(unexpected(&server.address)),
     }
 }
 
-/// Dials `address` and asks for a replication stream with the words of `hello`. Everything together takes at most
+/// Dials a server and asks for a replication stream with the words of `hello`. Everything together takes at most
 /// `deadline`. A server that knows nothing of it refuses as unsupported.
-pub async fn upgrade(address: &Address, hello: &[u8], deadline: Duration) -> Result<Upgraded, ConnectError> {
+pub async fn upgrade(server: &Server, hello: &[u8], deadline: Duration) -> Result<Upgraded, ConnectError> {
     let handshake = Handshake::upgrade(hello.to_vec());
-    let (stream, step, unread) = converse(address, handshake, "", deadline).await?;
-    let broken = |source| ConnectError::Broken {
-        address: address.clone(),
-        source,
-    };
+    let (stream, step, unread) = converse(server, handshake, "", deadline).await?;
     match step {
-        Step::Upgraded(reply) => Ok(Upgraded {
-            socket: stream.into_socket().map_err(broken)?,
-            reply,
-            unread,
-        }),
-        _ => Err(unexpected(address)),
+        Step::Upgraded(reply) => {
+            let (socket, unread) = leave(stream, unread, &server.address)?;
+            Ok(Upgraded { socket, reply, unread })
+        }
+        _ => Err(unexpected(&server.address)),
     }
 }
 
 /// What the server says about `export`, without opening it.
-pub async fn info(address: &Address, export: &str, deadline: Duration) -> Result<Negotiated, ConnectError> {
+pub async fn info(server: &Server, export: &str, deadline: Duration) -> Result<Negotiated, ConnectError> {
     let handshake = Handshake::new(Goal::Info, export, ReplyStyle::Extended);
-    match converse(address, handshake, export, deadline).await?.1 {
+    match converse(server, handshake, export, deadline).await?.1 {
         Step::Ready(negotiated) => Ok(negotiated),
-        _ => Err(unexpected(address)),
+        _ => Err(unexpected(&server.address)),
     }
 }
 
 /// The exports a server tells about: name and description.
-pub async fn list(address: &Address, deadline: Duration) -> Result<Vec<(String, String)>, ConnectError> {
+pub async fn list(server: &Server, deadline: Duration) -> Result<Vec<(String, String)>, ConnectError> {
     let handshake = Handshake::new(Goal::List, "", ReplyStyle::Simple);
-    match converse(address, handshake, "", deadline).await?.1 {
+    match converse(server, handshake, "", deadline).await?.1 {
         Step::Listed(exports) => Ok(exports),
-        _ => Err(unexpected(address)),
+        _ => Err(unexpected(&server.address)),
     }
 }
 
 /// The names of the metadata contexts a server has for `export`; none when it has no structured replies.
-pub async fn contexts(address: &Address, export: &str, deadline: Duration) -> Result<Vec<String>, ConnectError> {
+pub async fn contexts(server: &Server, export: &str, deadline: Duration) -> Result<Vec<String>, ConnectError> {
     let handshake = Handshake::new(Goal::Contexts, export, ReplyStyle::Structured);
-    match converse(address, handshake, export, deadline).await?.1 {
+    match converse(server, handshake, export, deadline).await?.1 {
         Step::Contexts(names) => Ok(names),
-        _ => Err(unexpected(address)),
+        _ => Err(unexpected(&server.address)),
     }
+}
+
+/// Out of tokio's hands, with what came behind the handshake.
+fn leave(stream: Stream, mut unread: Vec<u8>, address: &Address) -> Result<(Wire, Vec<u8>), ConnectError> {
+    let (wire, more) = stream.into_wire().map_err(|source| ConnectError::Broken {
+        address: address.clone(),
+        source,
+    })?;
+    unread.extend(more);
+    Ok((wire, unread))
 }
 
 fn unexpected(address: &Address) -> ConnectError {
@@ -188,22 +242,21 @@ fn unexpected(address: &Address) -> ConnectError {
 
 /// Dials and runs the handshake to its end; what it came to, and the bytes behind it.
 async fn converse(
-    address: &Address,
+    server: &Server,
     handshake: Handshake,
     export: &str,
     deadline: Duration,
 ) -> Result<(Stream, Step, Vec<u8>), ConnectError> {
     let mut stage = "dialling";
     let whole = async {
-        let mut stream = Stream::dial(address).await?;
+        let stream = Stream::Plain(dial(&server.address).await?);
         stage = "negotiating";
-        let (step, unread) = negotiate(&mut stream, address, handshake, export).await?;
-        Ok((stream, step, unread))
+        negotiate(stream, server, handshake, export).await
     };
     let result = tokio::time::timeout(deadline, whole).await;
     result.unwrap_or_else(|_| {
         Err(ConnectError::Deadline {
-            address: address.clone(),
+            address: server.address.clone(),
             after: deadline,
             stage,
         })
@@ -211,102 +264,70 @@ async fn converse(
 }
 
 async fn negotiate(
-    stream: &mut Stream,
-    address: &Address,
+    mut stream: Stream,
+    server: &Server,
     mut handshake: Handshake,
     export: &str,
-) -> Result<(Step, Vec<u8>), ConnectError> {
+) -> Result<(Stream, Step, Vec<u8>), ConnectError> {
+    let address = || server.address.clone();
     let broken = |source| ConnectError::Broken {
-        address: address.clone(),
+        address: address(),
         source,
     };
     let failed = |source| ConnectError::Handshake {
-        address: address.clone(),
+        address: address(),
         export: export.to_owned(),
         source,
     };
+    if server.tls.is_some() {
+        handshake = handshake.inside_tls();
+    }
     let mut input = Vec::with_capacity(READ_SIZE);
     let mut output = Vec::new();
     loop {
         input.clear();
-        if stream.io().read_buf(&mut input).await.map_err(broken)? == 0 {
+        if stream.read_buf(&mut input).await.map_err(broken)? == 0 {
             return Err(failed(handshake.closed()));
         }
         let result = handshake.handle(&input, &mut output);
         // Also after the end or a failure: the last bytes say good-bye properly, but nothing depends on them.
-        let sent = stream.io().write_all(&output).await;
-        output.clear();
-        match result.map_err(failed)? {
-            (_, Step::NeedMore) => sent.map_err(broken)?,
-            (taken, step) => return Ok((step, input.split_off(taken.min(input.len())))),
+        let sent = send(&mut stream, &mut output).await;
+        match (result.map_err(failed)?, &server.tls) {
+            ((_, Step::NeedMore), _) => sent.map_err(broken)?,
+            ((_, Step::StartTls), Some(tls)) => {
+                sent.map_err(broken)?;
+                stream = stream.secure(tls).await.map_err(|source| ConnectError::Tls {
+                    address: address(),
+                    source,
+                })?;
+                handshake.secured(&mut output);
+                send(&mut stream, &mut output).await.map_err(broken)?;
+            }
+            ((taken, step), _) => return Ok((stream, step, input.split_off(taken.min(input.len())))),
         }
     }
 }
 
-/// A connected socket, of either family.
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+async fn send(stream: &mut Stream, output: &mut Vec<u8>) -> io::Result<()> {
+    let sent = stream.write_all(output).await;
+    output.clear();
+    sent?;
+    stream.flush().await
 }
 
-/// Both directions of a stream.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
-
-impl Stream {
-    async fn dial(address: &Address) -> Result<Self, ConnectError> {
-        let dial = |source| ConnectError::Dial {
-            address: address.clone(),
-            source,
-        };
-        Ok(match address {
-            Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(dial)?),
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(dial)?;
-                set_options(&stream).map_err(dial)?;
-                Stream::Tcp(stream)
-            }
-        })
-    }
-
-    /// The tokio stream of a connected socket.
-    pub(crate) fn from_socket(socket: OwnedFd) -> io::Result<Self> {
-        if rustix::net::sockopt::socket_domain(&socket)? == rustix::net::AddressFamily::UNIX {
-            Ok(Stream::Unix(UnixStream::from_std(socket.into())?))
-        } else {
-            Ok(Stream::Tcp(TcpStream::from_std(socket.into())?))
+async fn dial(address: &Address) -> Result<PlainStream, ConnectError> {
+    let failed = |source| ConnectError::Dial {
+        address: address.clone(),
+        source,
+    };
+    Ok(match address {
+        Address::Unix(path) => PlainStream::Unix(UnixStream::connect(path).await.map_err(failed)?),
+        Address::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+            set_options(&stream).map_err(failed)?;
+            PlainStream::Tcp(stream)
         }
-    }
-
-    /// The nonblocking socket, free of tokio.
-    fn into_socket(self) -> io::Result<OwnedFd> {
-        Ok(match self {
-            Stream::Tcp(stream) => stream.into_std()?.into(),
-            Stream::Unix(stream) => stream.into_std()?.into(),
-        })
-    }
-
-    fn io(&mut self) -> &mut dyn Duplex {
-        match self {
-            Stream::Tcp(stream) => stream,
-            Stream::Unix(stream) => stream,
-        }
-    }
-
-    /// Both directions, to be used by two tasks.
-    pub(crate) fn into_split(self) -> (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) {
-        match self {
-            Stream::Tcp(stream) => {
-                let (read, write) = stream.into_split();
-                (Box::new(read), Box::new(write))
-            }
-            Stream::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (Box::new(read), Box::new(write))
-            }
-        }
-    }
+    })
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {

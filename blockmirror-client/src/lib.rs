@@ -5,6 +5,8 @@
 //! - [`pipeline`]: the transmission phase as a sans-io state machine: cookies, bounded window, reply assembly. The
 //!   daemon's data threads drive it with io_uring, [`client`] drives it with tokio.
 //! - [`client`]: an asynchronous client for tools and tests, and one that follows the Primary of a resource.
+//! - [`stream`]: connected sockets, with TLS on them or not.
+//! - [`tls`]: TLS for clients and servers.
 //! - [`size`]: sizes as people write them.
 //! - [`admin`]: the admin API: its types, shared with the daemon, and a client for it.
 //!
@@ -16,4 +18,6 @@ pub mod client;
 pub mod connect;
 pub mod pipeline;
 pub mod size;
+pub mod stream;
+pub mod tls;
 pub mod uri;

@@ -1,8 +1,11 @@
-//! NBD URIs: `nbd://host:port/export`, `nbd://[v6]:port/export` and `nbd+unix:///export?socket=path`, as in the
+//! NBD URIs: `nbd://host:port/export`, `nbd://[v6]:port/export` and `nbd+unix:///export?socket=path`, with TLS `nbds://`
+//! and `nbds+unix://`, as in the
 //! protocol's `doc/uri.md`: the export name is the path without its first `/`, percent-decoded. Lists of them name the
 //! nodes of one resource.
 
 mod list;
+mod query;
+mod tls;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,6 +13,8 @@ use std::str::FromStr;
 
 pub use list::UriList;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use query::Query;
+pub use tls::UriTls;
 
 /// The port IANA assigned to NBD.
 pub const DEFAULT_PORT: u16 = 10809;
@@ -48,6 +53,8 @@ pub struct NbdUri {
     /// The export name; `None` when the URI has no path (the user leaves the choice to us), `Some("")` when the path
     /// is `/` (the server's default export).
     pub export: Option<String>,
+    /// With TLS, or not at all; `None`: without.
+    pub tls: Option<UriTls>,
 }
 
 /// A URI that cannot be used: quotes it, says what is wrong and what to write.
@@ -67,11 +74,21 @@ pub enum UriProblem {
     #[error("it has no scheme; write nbd://host:port/export or nbd+unix:///export?socket=path")]
     NoScheme,
     /// A scheme that is not NBD's.
-    #[error("scheme \"{0}\" is not known; use nbd:// or nbd+unix://")]
+    #[error("scheme \"{0}\" is not known; use nbd://, nbds://, nbd+unix:// or nbds+unix://")]
     UnknownScheme(String),
-    /// `nbds` and `nbds+unix`.
-    #[error("TLS (\"{0}\") is not supported; use nbd:// or nbd+unix:// on a trusted network")]
-    Tls(String),
+    /// A parameter of TLS without TLS.
+    #[error("\"{0}\" means TLS, and the scheme does not; write nbds:// or nbds+unix://")]
+    NotTls(String),
+    /// A value that a parameter cannot have.
+    #[error("{parameter} cannot be \"{value}\"; it can be {can_be}")]
+    BadValue {
+        /// The parameter.
+        parameter: String,
+        /// Its value.
+        value: String,
+        /// What it can be.
+        can_be: &'static str,
+    },
     /// `nbd://` without a host.
     #[error("it names no host; write nbd://host:port/export")]
     NoHost,
@@ -97,7 +114,9 @@ pub enum UriProblem {
     #[error("the socket path is {0} bytes long and the system permits {MAX_SOCKET_PATH}; use a shorter path")]
     SocketTooLong(usize),
     /// A query parameter we do not know.
-    #[error("parameter \"{0}\" is not known; only socket=path is, and only in nbd+unix URIs")]
+    #[error(
+        "parameter \"{0}\" is not known; those that are: socket (only in nbd+unix URIs), tls-certificates, tls-hostname, tls-verify-peer, tls-type (only in nbds URIs)"
+    )]
     UnknownParameter(String),
     /// The same parameter twice.
     #[error("parameter \"{0}\" is given twice; give it once")]
@@ -132,23 +151,20 @@ impl FromStr for NbdUri {
 
 impl fmt::Display for NbdUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if matches!(self.address, Address::Unix(_)) {
-            "nbd+unix"
-        } else {
-            "nbd"
-        };
-        write!(f, "{scheme}://")?;
+        let s = if self.tls.is_some() { "s" } else { "" };
         match &self.address {
-            Address::Tcp { .. } => write!(f, "{}", self.address)?,
-            Address::Unix(_) => {}
+            Address::Tcp { .. } => write!(f, "nbd{s}://{}", self.address)?,
+            Address::Unix(_) => write!(f, "nbd{s}+unix://")?,
         }
         if let Some(export) = &self.export {
             write!(f, "/{}", utf8_percent_encode(export, KEEP))?;
         }
-        match &self.address {
-            Address::Tcp { .. } => Ok(()),
-            Address::Unix(path) => write!(f, "?socket={}", utf8_percent_encode(&path.to_string_lossy(), KEEP)),
+        let mut separator = '?';
+        if let Address::Unix(path) = &self.address {
+            write!(f, "?socket={}", utf8_percent_encode(&path.to_string_lossy(), KEEP))?;
+            separator = '&';
         }
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.write(separator, f))
     }
 }
 
@@ -176,16 +192,29 @@ fn parse(text: &str) -> Result<NbdUri, UriProblem> {
         None => (rest, None),
     };
     let export = path.map(export_name).transpose()?;
-    let socket = query.map_or(Ok(None), socket_parameter)?;
-    let address = match scheme.to_ascii_lowercase().as_str() {
-        "nbd" if socket.is_some() => return Err(UriProblem::UnknownParameter("socket".to_owned())),
-        "nbd" => tcp_address(authority)?,
-        "nbd+unix" if !authority.is_empty() => return Err(UriProblem::HostInUnix(authority.to_owned())),
-        "nbd+unix" => unix_address(socket)?,
-        "nbds" | "nbds+unix" => return Err(UriProblem::Tls(scheme.to_owned())),
+    let mut query = Query::parse(query.unwrap_or_default())?;
+    let (over_unix, with_tls) = match scheme.to_ascii_lowercase().as_str() {
+        "nbd" => (false, false),
+        "nbds" => (false, true),
+        "nbd+unix" => (true, false),
+        "nbds+unix" => (true, true),
         _ => return Err(UriProblem::UnknownScheme(scheme.to_owned())),
     };
-    Ok(NbdUri { address, export })
+    let socket = query.take("socket");
+    let address = match over_unix {
+        false if socket.is_some() => return Err(UriProblem::UnknownParameter("socket".to_owned())),
+        false => tcp_address(authority)?,
+        true if !authority.is_empty() => return Err(UriProblem::HostInUnix(authority.to_owned())),
+        true => unix_address(socket)?,
+    };
+    let tls = if with_tls {
+        Some(UriTls::take(&mut query)?)
+    } else {
+        query.refuse_tls()?;
+        None
+    };
+    query.finish()?;
+    Ok(NbdUri { address, export, tls })
 }
 
 fn export_name(path: &str) -> Result<String, UriProblem> {
@@ -194,20 +223,6 @@ fn export_name(path: &str) -> Result<String, UriProblem> {
         return Err(UriProblem::NameTooLong(name.len()));
     }
     Ok(name)
-}
-
-fn socket_parameter(query: &str) -> Result<Option<String>, UriProblem> {
-    let mut socket = None;
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if key != "socket" {
-            return Err(UriProblem::UnknownParameter(key.to_owned()));
-        }
-        if socket.replace(decode(value)?).is_some() {
-            return Err(UriProblem::RepeatedParameter(key.to_owned()));
-        }
-    }
-    Ok(socket)
 }
 
 fn unix_address(socket: Option<String>) -> Result<Address, UriProblem> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blockmirror_client::client::{Client, ClientError, WINDOW};
-use blockmirror_client::connect::{ConnectError, Wishes, connect, info, list};
+use blockmirror_client::connect::{ConnectError, Server, Wishes, connect, info, list};
 use blockmirror_client::pipeline::StartError;
 use blockmirror_client::uri::Address;
 use common::{BAD_BYTE, EXPORT, Shared, Toy, pattern, uri};
@@ -212,7 +212,7 @@ async fn block_sizes_are_obeyed() {
 #[tokio::test]
 async fn exports_are_listed_and_described() {
     let scene = Scene::new(Toy::default());
-    let address = Address::Unix(scene.socket());
+    let address = Server::from(Address::Unix(scene.socket()));
     let listed = list(&address, PATIENT).await.unwrap();
     assert_eq!(listed[0], (EXPORT.to_owned(), "a toy".to_owned()));
     let told = info(&address, "", PATIENT).await.unwrap();
@@ -223,13 +223,13 @@ async fn exports_are_listed_and_described() {
 #[tokio::test]
 async fn what_is_wrong_with_a_server_is_said() {
     let scene = Scene::new(Toy::default());
-    let address = Address::Unix(scene.socket());
+    let address = Server::from(Address::Unix(scene.socket()));
     let error = connect(&address, "nothing", &Wishes::default(), PATIENT)
         .await
         .unwrap_err();
     assert!(matches!(error, ConnectError::Handshake { .. }));
     assert!(error.to_string().contains("\"nothing\""), "{error}");
-    let nowhere = Address::Unix(scene.directory.path().join("nowhere.sock"));
+    let nowhere = Server::from(Address::Unix(scene.directory.path().join("nowhere.sock")));
     let error = connect(&nowhere, "", &Wishes::default(), PATIENT).await.unwrap_err();
     assert!(matches!(error, ConnectError::Dial { .. }));
     assert!(
@@ -244,7 +244,7 @@ async fn a_server_that_closes_at_once() {
     let socket = directory.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
     tokio::spawn(async move { drop(listener.accept().await) });
-    let error = connect(&Address::Unix(socket), "", &Wishes::default(), PATIENT)
+    let error = connect(&Address::Unix(socket).into(), "", &Wishes::default(), PATIENT)
         .await
         .unwrap_err();
     assert!(matches!(error, ConnectError::Handshake { .. }), "{error}");
@@ -260,7 +260,8 @@ async fn a_server_that_says_nothing() {
     let address = Address::Tcp {
         host: "127.0.0.1".to_owned(),
         port,
-    };
+    }
+    .into();
     let error = connect(&address, "", &Wishes::default(), Duration::from_secs(5))
         .await
         .unwrap_err();

@@ -144,7 +144,7 @@ async fn of_several_contexts_only_the_one_is_asked_for_where_the_server_can() {
 async fn contexts_are_listed_demanded_or_done_without() {
     let scene = Scene::new(large());
     let address = Address::Unix(scene.directory.path().join("toy.sock"));
-    let listed = contexts(&address, EXPORT, PATIENT).await.unwrap();
+    let listed = contexts(&address.into(), EXPORT, PATIENT).await.unwrap();
     assert_eq!(listed, [ALLOCATION, "x-toy:other"]);
     let demanded = scene.client(wishing(ReplyStyle::Extended, &["x-toy:none"])).await;
     let Err(ClientError::Connect(ConnectError::Handshake { source, .. })) = demanded else {

@@ -13,8 +13,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub use failover::{Access, FailoverClient, Patience};
 use task::{Answer, Ask, Outgoing, Shared, Waiting};
 
-use crate::connect::{ConnectError, Connected, Stream, Wishes, connect};
+use crate::connect::{ConnectError, Connected, Server, Wishes, connect};
 use crate::pipeline::{Limits, Pipeline, StartError};
+use crate::stream::Stream;
 use crate::uri::NbdUri;
 
 /// Requests in flight on one connection.
@@ -94,13 +95,13 @@ impl Client {
     /// server offers.
     pub async fn connect_wishing(uri: &NbdUri, wishes: &Wishes, deadline: Duration) -> Result<Self, ClientError> {
         let export = uri.export.as_deref().unwrap_or_default();
-        Self::over(connect(&uri.address, export, wishes, deadline).await?)
+        Self::over(connect(&Server::of(uri)?, export, wishes, deadline).await?)
     }
 
     /// Takes over a negotiated connection.
     pub fn over(connected: Connected) -> Result<Self, ClientError> {
         let lost = |error: std::io::Error| ClientError::Lost(error.to_string());
-        let stream = Stream::from_socket(connected.socket).map_err(lost)?;
+        let stream = Stream::from_wire(connected.socket).map_err(lost)?;
         let pipeline = Pipeline::new(&connected.negotiated, WINDOW);
         let limits = *pipeline.limits();
         let shared = Arc::new(Shared::new(pipeline));

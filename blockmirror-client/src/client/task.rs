@@ -11,8 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::ClientError;
-use crate::connect::Stream;
 use crate::pipeline::{Event, Pipeline, Status};
+use crate::stream::Stream;
 
 /// Time allowed for the server to close after DISC.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
@@ -188,7 +188,8 @@ async fn write_requests(
         };
         let sent = async {
             writer.write_all(&header).await?;
-            writer.write_all(&payload).await
+            writer.write_all(&payload).await?;
+            writer.flush().await
         };
         if let Err(error) = sent.await {
             return Ended::Failed(format!("sending failed: {error}"));

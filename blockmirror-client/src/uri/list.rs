@@ -1,9 +1,11 @@
 //! Several URIs: the same export on the nodes of one resource.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use super::{NbdUri, UriError, UriProblem};
+use crate::tls::Identity;
 
 /// Nodes one list can name.
 pub(super) const URIS_MAX: usize = 16;
@@ -16,6 +18,18 @@ impl UriList {
     /// All of them, in the order they are preferred.
     pub fn as_slice(&self) -> &[NbdUri] {
         &self.0
+    }
+
+    /// With these certificates, where a URI has TLS and names none itself.
+    #[must_use]
+    pub fn with_certificates(mut self, ca: Option<&Path>, identity: Option<&Identity>) -> Self {
+        for tls in self.0.iter_mut().filter_map(|uri| uri.tls.as_mut()) {
+            if tls.certificates.is_none() {
+                tls.ca = ca.map(Path::to_owned);
+                tls.identity = identity.cloned();
+            }
+        }
+        self
     }
 }
 

@@ -11,6 +11,7 @@ fn tcp(host: &str, port: u16, export: Option<&str>) -> NbdUri {
             port,
         },
         export: export.map(str::to_owned),
+        tls: None,
     }
 }
 
@@ -18,6 +19,7 @@ fn unix(path: &str, export: Option<&str>) -> NbdUri {
     NbdUri {
         address: Address::Unix(PathBuf::from(path)),
         export: export.map(str::to_owned),
+        tls: None,
     }
 }
 
@@ -50,7 +52,11 @@ fn bad_uris_quote_themselves_and_name_the_remedy() {
         ("", "write nbd://host:port/export"),
         ("localhost:10809", "it has no scheme"),
         ("http://h/", "scheme \"http\" is not known"),
-        ("nbds://h/", "TLS (\"nbds\") is not supported"),
+        ("nbd://h/?tls-hostname=x", "write nbds://"),
+        ("nbds://h/?tls-verify-peer=maybe", "it can be 0 or 1"),
+        ("nbds://h/?tls-type=psk", "it can be x509"),
+        ("nbds://h/?tls-username=x", "parameter \"tls-username\" is not known"),
+        ("nbds+unix:///db", "it names no socket"),
         ("nbd:///db", "it names no host"),
         ("nbd://:10809/db", "it names no host"),
         ("nbd://root@h/db", "NBD has no user names"),
@@ -82,6 +88,23 @@ fn bad_uris_quote_themselves_and_name_the_remedy() {
 }
 
 #[test]
+fn with_tls() {
+    let plain: NbdUri = "nbds://h/db".parse().unwrap();
+    assert_eq!(plain.tls, Some(UriTls::default()));
+    assert_eq!(plain.client_tls().unwrap().name, "h");
+    let text = "nbds+unix:///db?socket=/s&tls-certificates=/pki&tls-hostname=a.example&tls-verify-peer=0";
+    let full: NbdUri = text.parse().unwrap();
+    assert_eq!(full.to_string(), text);
+    let settings = full.client_tls().unwrap();
+    assert_eq!(settings.ca, Some(PathBuf::from("/pki/ca-cert.pem")));
+    assert_eq!((settings.name.as_str(), settings.anybody), ("a.example", true));
+    let local: NbdUri = "nbds+unix:///?socket=/s".parse().unwrap();
+    let settings = local.client_tls().unwrap();
+    assert_eq!((settings.name.as_str(), settings.anybody), ("localhost", false));
+    assert_eq!("nbd://h".parse::<NbdUri>().unwrap().client_tls(), None);
+}
+
+#[test]
 fn lengths_are_bounded() {
     let path = |length: usize| format!("nbd+unix:///?socket=/{}", "x".repeat(length - 1));
     assert!(path(MAX_SOCKET_PATH).parse::<NbdUri>().is_ok());
@@ -102,10 +125,11 @@ proptest! {
     #[test]
     fn display_parses_back(
         socket in "[^\0]{1,20}", host in "[a-z][a-z0-9.-]{0,20}", port in 1u16.., export in proptest::option::of("[^\0]{0,20}"),
-        over_unix: bool,
+        over_unix: bool, hostname in proptest::option::of(proptest::option::of("[^\0]{0,20}")),
     ) {
         let address = if over_unix { Address::Unix(PathBuf::from(socket)) } else { Address::Tcp { host, port } };
-        let uri = NbdUri { address, export };
+        let tls = hostname.map(|hostname| UriTls { hostname, ..UriTls::default() });
+        let uri = NbdUri { address, export, tls };
         prop_assert_eq!(uri.to_string().parse::<NbdUri>().unwrap(), uri);
     }
 

@@ -278,6 +278,7 @@ pub fn uri(socket: &Path) -> NbdUri {
     NbdUri {
         address: Address::Unix(socket.to_owned()),
         export: Some(EXPORT.to_owned()),
+        tls: None,
     }
 }
 

@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
         }
         let resources = tables
             .into_iter()
-            .filter_map(|(table, span)| self.resource(table, span))
+            .filter_map(|(table, span)| self.resource(table, span, &tls))
             .collect();
         let config = Config {
             name: name?.value,
@@ -152,6 +152,9 @@ impl<'a> Reader<'a> {
             .table("tls")
             .map(|(table, span)| Section::new(table, span, "[tls]", &tls::KEYS, self.problems));
         let tls = section.as_ref().map_or_else(Tls::default, tls::read);
+        if let Some(section) = &section {
+            tls::note_files(section, &tls, &mut self.files);
+        }
         let listeners = Listeners {
             unique: &mut self.listeners,
             files: &mut self.files,
@@ -163,7 +166,7 @@ impl<'a> Reader<'a> {
         (listeners.read(top), tls)
     }
 
-    fn resource(&mut self, table: &'a DeTable<'a>, span: Span) -> Option<Resource> {
+    fn resource(&mut self, table: &'a DeTable<'a>, span: Span, tls: &Tls) -> Option<Resource> {
         let section = Section::new(table, span, "a resource", &resource::KEYS, self.problems);
         let name = section.required_text("name", "name = \"db\"");
         if let Some(name) = &name {
@@ -179,7 +182,7 @@ impl<'a> Reader<'a> {
             self.files.branch_dir(dir.value.clone(), dir.span.clone());
         }
         let volumes = self.volumes(&section, mirror);
-        let peers = self.peers(&section);
+        let peers = self.peers(&section, tls);
         self.cross_check(&volumes, &peers);
         Some(Resource {
             name: name?.value,
@@ -223,7 +226,7 @@ impl<'a> Reader<'a> {
         volumes
     }
 
-    fn peers(&mut self, section: &Section<'a>) -> Vec<ReadPeer> {
+    fn peers(&mut self, section: &Section<'a>, tls: &Tls) -> Vec<ReadPeer> {
         let tables = section.tables("peer");
         if let Some((_, span)) = tables.get(PEERS_MAX) {
             self.problems.add(
@@ -232,13 +235,19 @@ impl<'a> Reader<'a> {
                 "remove the others",
             );
         }
-        tables
+        let peers: Vec<ReadPeer> = tables
             .into_iter()
             .filter_map(|(table, span)| {
                 let section = Section::new(table, span, "a peer", &peer::KEYS, self.problems);
-                peer::read(&section)
+                peer::read(&section, tls)
             })
-            .collect()
+            .collect();
+        for read in &peers {
+            if let Some(settings) = &read.peer.tls {
+                tls::note_peer_files(settings, &read.uri_span, &mut self.files);
+            }
+        }
+        peers
     }
 
     /// What volumes and peers of one resource mean to each other.

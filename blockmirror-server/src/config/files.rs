@@ -5,12 +5,13 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use blockmirror_client::tls::check_ca;
 use rustix::fs::{Access, access};
 
 use super::problem::{ConfigError, Problems, Span};
 use super::value::show_size;
 use super::volume::{ReadVolume, SECTOR};
-use super::{ImageSource, Resource, Volume};
+use super::{Identity, ImageSource, Resource, Volume};
 
 /// The files a configuration speaks of, with the places where it does.
 #[derive(Default)]
@@ -18,6 +19,8 @@ pub(super) struct Files {
     sockets: Vec<(PathBuf, Span)>,
     branch_dirs: Vec<(PathBuf, Span)>,
     volumes: Vec<NamedFiles>,
+    identities: Vec<(Identity, Span)>,
+    authorities: Vec<(PathBuf, Span)>,
 }
 
 struct NamedFiles {
@@ -35,6 +38,20 @@ impl Files {
     /// A directory in which branches will be made.
     pub(super) fn branch_dir(&mut self, path: PathBuf, span: Span) {
         self.branch_dirs.push((path, span));
+    }
+
+    /// A certificate that will be shown; looked at once, wherever it is named.
+    pub(super) fn identity(&mut self, identity: &Identity, span: Span) {
+        if self.identities.iter().all(|(known, _)| known != identity) {
+            self.identities.push((identity.clone(), span));
+        }
+    }
+
+    /// A CA that will be trusted; looked at once.
+    pub(super) fn authority(&mut self, path: &Path, span: Span) {
+        if self.authorities.iter().all(|(known, _)| known != path) {
+            self.authorities.push((path.to_owned(), span));
+        }
     }
 
     /// A volume that will be opened.
@@ -63,6 +80,14 @@ impl Files {
         }
         for (path, span) in &self.branch_dirs {
             check_dir(path, "for branches", span, &problems);
+        }
+        let identities = self.identities.iter().map(|(identity, span)| (identity.check(), span));
+        let authorities = self.authorities.iter().map(|(path, span)| (check_ca(path), span));
+        for (checked, span) in identities.chain(authorities) {
+            if let Err(found) = checked {
+                let message = format!("{}: {}", found.path.display(), found.problem);
+                problems.add(span.clone(), message, found.remedy);
+            }
         }
         for named in &self.volumes {
             if let ImageSource::Path(path) = &named.volume.image {

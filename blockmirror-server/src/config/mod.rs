@@ -29,6 +29,7 @@ use blockmirror_client::uri::NbdUri;
 
 pub(crate) use access::LOCAL;
 pub use access::{AccessRule, Permit, Who};
+pub use blockmirror_client::tls::{ClientTls, Identity};
 pub use limits::Limits;
 pub use listen::{Listen, Sockets};
 pub use problem::{ConfigError, Problem};
@@ -99,15 +100,6 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// Who signs the certificates of the servers we dial.
     pub ca: Option<PathBuf>,
-}
-
-/// A certificate and its private key; PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The certificate, with those between it and the CA behind it.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
 }
 
 /// How the data threads drive their files and sockets.
@@ -257,6 +249,8 @@ pub struct Peer {
     pub uri: NbdUri,
     /// Who may come as this peer; empty: whoever is where the URI says.
     pub from: Vec<Who>,
+    /// How TLS with it is done; `None`: without.
+    pub tls: Option<ClientTls>,
     /// What is spoken with it.
     pub protocol: Protocol,
     /// When a write is acknowledged.

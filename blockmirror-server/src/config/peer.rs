@@ -8,13 +8,17 @@ use super::access::read_who;
 use super::names::check_name;
 use super::problem::Span;
 use super::section::{Located, Section};
-use super::{Mode, OnDisconnect, Peer, Protocol};
+use super::{Mode, OnDisconnect, Peer, Protocol, Tls, tls};
 
 /// Keys of a peer.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 16] = [
     "name",
     "uri",
     "from",
+    "tls_ca",
+    "tls_certificate",
+    "tls_key",
+    "tls_name",
     "protocol",
     "mode",
     "on_disconnect",
@@ -48,7 +52,7 @@ pub(super) struct ReadPeer {
 }
 
 /// Read one peer; `None` when a part it cannot be without is wrong (and noted).
-pub(super) fn read(section: &Section<'_>) -> Option<ReadPeer> {
+pub(super) fn read(section: &Section<'_>, ours: &Tls) -> Option<ReadPeer> {
     let name = section.required_text("name", "name = \"bravo\"");
     if let Some(name) = &name {
         check_name("name", name, section.problems());
@@ -56,6 +60,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReadPeer> {
     let uri = section
         .required_text("uri", "uri = \"nbd://192.0.2.7:10809/db\"")
         .and_then(|text| parse_uri(section, &text));
+    let tls = uri.as_ref().and_then(|uri| tls::read_peer(section, uri, ours));
     let mode = read_mode(section);
     let on_disconnect = read_on_disconnect(section, mode);
     if mode == Mode::Sync {
@@ -92,6 +97,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReadPeer> {
             name: name.value,
             uri: uri.value,
             from,
+            tls,
             protocol,
             mode,
             on_disconnect,
@@ -183,7 +189,7 @@ fn parse_uri(section: &Section<'_>, text: &Located<String>) -> Option<Located<Nb
             section.problems().add(
                 text.span.clone(),
                 format!("`uri` = \"{}\": {}", text.value, error.problem),
-                "the forms are nbd://HOST:PORT/EXPORT and nbd+unix:///EXPORT?socket=/PATH",
+                "the forms are nbd://HOST:PORT/EXPORT and nbd+unix:///EXPORT?socket=/PATH; with TLS nbds:// and nbds+unix://",
             );
             None
         }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use blockmirror_client::stream::{PlainStream, Stream, Wire};
+use blockmirror_client::tls::{self, TlsFault, TlsStream};
 use nbd_proto::server::{Mask, Negotiated};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::client::{ClientAddress, ClientIdentity};
 use super::door::Door;
-use super::handshake::{Granted, HandshakeEnd, negotiate};
-use super::listener::{Listener, Stream};
+use super::handshake::{Agreed, Conversation, Granted, HandshakeEnd, within};
+use super::listener::Listener;
 use super::roster::{Place, Roster};
+use super::security::Security;
 use super::shutdown::Shutdown;
 use super::stream::Accepted;
 use crate::data::{ClientHandover, DataSender, StreamHandover, ToData};
@@ -41,6 +44,28 @@ struct Slot {
     _left: Option<Box<dyn Send>>,
 }
 
+/// What a client gets, and where.
+struct Agreement {
+    granted: Granted,
+    /// With [`Granted::Stream`].
+    accepted: Option<Accepted>,
+    wire: Wire,
+    unread: Vec<u8>,
+}
+
+impl Agreement {
+    fn new(stream: Stream, door: Door<'_>, granted: Granted, mut unread: Vec<u8>) -> Result<Self, HandshakeEnd> {
+        let (wire, more) = stream.into_wire()?;
+        unread.extend(more);
+        Ok(Self {
+            granted,
+            accepted: door.into_accepted(),
+            wire,
+            unread,
+        })
+    }
+}
+
 impl Acceptor {
     pub(super) fn new(
         roster: Roster,
@@ -60,7 +85,7 @@ impl Acceptor {
     }
 
     /// Serve the only client there is.
-    pub(super) async fn run_only(self: Arc<Self>, stream: Stream, left: Box<dyn Send>, mut shutdown: Shutdown) {
+    pub(super) async fn run_only(self: Arc<Self>, stream: PlainStream, left: Box<dyn Send>, mut shutdown: Shutdown) {
         let client = ClientIdentity {
             listener: "standard input".into(),
             address: ClientAddress::Given,
@@ -72,7 +97,7 @@ impl Acceptor {
             _left: Some(left),
         };
         tokio::select! {
-            () = Arc::clone(&self).serve(stream, client, slot) => {}
+            () = Arc::clone(&self).serve(stream, Security::off(), client, slot) => {}
             () = shutdown.graceful() => {}
         }
     }
@@ -88,13 +113,14 @@ impl Acceptor {
             };
             match accepted {
                 Ok(stream) => {
-                    let client = stream.identity(listener.name());
+                    let client = ClientIdentity::of(&stream, listener.name());
                     if let Some(slot) = self.slot(&client) {
                         let slot = Slot {
                             _daemon: slot,
                             _left: None,
                         };
-                        handshakes.spawn(Arc::clone(&self).serve(stream, client, slot));
+                        let security = listener.security().clone();
+                        handshakes.spawn(Arc::clone(&self).serve(stream, security, client, slot));
                     }
                 }
                 Err(error) => {
@@ -116,27 +142,25 @@ impl Acceptor {
         None
     }
 
-    async fn serve(self: Arc<Self>, stream: Stream, client: ClientIdentity, slot: Slot) {
-        let door = Door::new(&self.roster, &client);
-        let (stream, outcome) = match stream {
-            Stream::Tcp(mut stream) => {
-                let outcome = negotiate(&mut stream, &door, self.mask, self.handshake_timeout).await;
-                (Stream::Tcp(stream), outcome)
-            }
-            Stream::Unix(mut stream) => {
-                let outcome = negotiate(&mut stream, &door, self.mask, self.handshake_timeout).await;
-                (Stream::Unix(stream), outcome)
-            }
-        };
+    async fn serve(self: Arc<Self>, stream: PlainStream, security: Security, mut client: ClientIdentity, slot: Slot) {
+        let talk = self.negotiate(stream, &security, &mut client);
+        let outcome = within(self.handshake_timeout, talk).await;
         match outcome {
-            Ok((Granted::Export(negotiated), unread)) => {
-                if let Err(error) = self.hand_over(stream, &client, slot, negotiated, unread) {
+            Ok(Agreement {
+                granted: Granted::Export(negotiated),
+                wire,
+                unread,
+                ..
+            }) => {
+                if let Err(error) = self.hand_over(wire, &client, slot, negotiated, unread) {
                     tracing::warn!(%client, %error, "a client could not be served");
                 }
             }
             // A partner does not take the place of a client.
-            Ok((Granted::Stream, unread)) => {
-                if let Err(error) = self.hand_over_stream(stream, door.into_accepted(), unread) {
+            Ok(Agreement {
+                accepted, wire, unread, ..
+            }) => {
+                if let Err(error) = self.hand_over_stream(wire, accepted, unread) {
                     tracing::warn!(%client, %error, "a replication stream could not be taken over");
                 }
             }
@@ -147,9 +171,48 @@ impl Acceptor {
         }
     }
 
+    /// Everything before the transmission phase. Who the client is may turn out within it.
+    async fn negotiate(
+        &self,
+        mut stream: PlainStream,
+        security: &Security,
+        client: &mut ClientIdentity,
+    ) -> Result<Agreement, HandshakeEnd> {
+        let mut conversation = Conversation::new(security.mode(), self.mask);
+        conversation.greet(&mut stream).await?;
+        let door = Door::new(&self.roster, client);
+        if let Agreed::Granted(granted, unread) = conversation.go_on(&mut stream, &door).await? {
+            return Agreement::new(Stream::Plain(stream), door, granted, unread);
+        }
+        drop(door);
+        self.negotiate_inside(stream, security, client, conversation).await
+    }
+
+    async fn negotiate_inside(
+        &self,
+        mut stream: PlainStream,
+        security: &Security,
+        client: &mut ClientIdentity,
+        mut conversation: Conversation,
+    ) -> Result<Agreement, HandshakeEnd> {
+        let config = security.present().ok_or(TlsFault::NotTls)?;
+        let config = config.map_err(|problem| io::Error::other(problem.to_string()))?;
+        let secured = tls::accept(&mut stream, config).await?;
+        client.certificate = secured.certificate.as_ref().map(|certificate| tls::names(certificate));
+        tracing::debug!(%client, tls = secured.session.describe(), "the client is inside TLS");
+        let mut stream = Stream::Tls(Box::new(TlsStream::new(stream, secured)));
+        conversation.secured();
+        let door = Door::new(&self.roster, client);
+        match conversation.go_on(&mut stream, &door).await? {
+            Agreed::Granted(granted, unread) => Agreement::new(stream, door, granted, unread),
+            // nbd-proto answers a second STARTTLS itself.
+            Agreed::StartTls => Err(TlsFault::NotTls.into()),
+        }
+    }
+
     fn hand_over(
         &self,
-        stream: Stream,
+        socket: Wire,
         client: &ClientIdentity,
         slot: Slot,
         negotiated: Negotiated,
@@ -165,7 +228,7 @@ impl Acceptor {
         };
         let handover = ClientHandover {
             volume: place.volume,
-            socket: stream.into_socket()?,
+            socket,
             negotiated,
             unread,
             address: client.to_string(),
@@ -188,12 +251,12 @@ impl Acceptor {
         Some((branch.place, Arc::clone(&branch.slots)))
     }
 
-    fn hand_over_stream(&self, stream: Stream, accepted: Option<Accepted>, unread: Vec<u8>) -> io::Result<()> {
+    fn hand_over_stream(&self, socket: Wire, accepted: Option<Accepted>, unread: Vec<u8>) -> io::Result<()> {
         let accepted = accepted.ok_or_else(|| io::Error::other("nobody knows whose it is"))?;
         let handover = StreamHandover {
             resource: accepted.place.resource,
             peer: accepted.peer,
-            socket: stream.into_socket()?,
+            socket,
             unread,
             hello: accepted.hello,
             named: accepted.named,

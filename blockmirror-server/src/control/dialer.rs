@@ -1,9 +1,12 @@
 //! Reaching peers: backoff, dialling, negotiating, and the check that the peer fits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use blockmirror_client::connect::{ConnectError, Wishes, connect, upgrade};
+use blockmirror_client::connect::{ConnectError, Server, Wishes, connect, upgrade};
+use blockmirror_client::stream::Wire;
+use blockmirror_client::tls::ClientTls;
 use blockmirror_client::uri::Address;
 use nbd_proto::client::HandshakeError;
 use nbd_proto::{OptionError, PeerMisbehaved};
@@ -13,6 +16,7 @@ use tokio::task::AbortHandle;
 use super::backoff;
 use super::fit::{self, Leg};
 use super::roster::{Place, ResourcePlace, Roster};
+use super::security::Keyring;
 use super::stream::Question;
 use crate::config::Protocol;
 use crate::data::{DataSender, PeerHandover, StreamHandover, StreamHello, ToData};
@@ -30,6 +34,7 @@ enum Key {
 pub(super) struct Dialer {
     roster: Roster,
     threads: Vec<DataSender>,
+    keyring: Arc<Keyring>,
     deadline: Duration,
     attempts: HashMap<Key, Attempt>,
 }
@@ -44,6 +49,7 @@ struct Attempt {
 struct Target {
     name: String,
     address: Address,
+    tls: Option<ClientTls>,
     /// The export to open there.
     export: String,
     leg: Leg,
@@ -53,22 +59,24 @@ struct Target {
 struct Partner {
     name: String,
     address: Address,
+    tls: Option<ClientTls>,
     protocol: Protocol,
     question: Question,
 }
 
 /// What an attempt to have a stream came to.
 enum Answered {
-    Stream(std::os::fd::OwnedFd, Vec<u8>, StreamHello),
+    Stream(Wire, Vec<u8>, StreamHello),
     /// It knows nothing of streams.
     Plain,
 }
 
 impl Dialer {
-    pub(super) fn new(roster: Roster, threads: Vec<DataSender>, deadline: Duration) -> Self {
+    pub(super) fn new(roster: Roster, threads: Vec<DataSender>, keyring: Arc<Keyring>, deadline: Duration) -> Self {
         Self {
             roster,
             threads,
+            keyring,
             deadline,
             attempts: HashMap::new(),
         }
@@ -86,9 +94,10 @@ impl Dialer {
             return;
         };
         let (thread, deadline, volume) = (thread.clone(), self.deadline, place.volume);
+        let keyring = Arc::clone(&self.keyring);
         let task = tokio::spawn(async move {
             tokio::time::sleep(backoff::wait(attempt, backoff::random())).await;
-            let answer = match dial(&target, deadline).await {
+            let answer = match dial(&target, &keyring, deadline).await {
                 Ok((socket, negotiated, unread)) => ToData::PeerReady(PeerHandover {
                     volume,
                     peer,
@@ -115,7 +124,7 @@ impl Dialer {
             return;
         };
         let (thread, deadline, resource) = (thread.clone(), self.deadline, place.resource);
-        let roster = self.roster.clone();
+        let (roster, keyring) = (self.roster.clone(), Arc::clone(&self.keyring));
         let (rest, rested) = oneshot::channel();
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -134,7 +143,7 @@ impl Dialer {
                 );
                 return;
             };
-            let answer = match ask(&partner, deadline).await {
+            let answer = match ask(&partner, &keyring, deadline).await {
                 Ok(Answered::Stream(socket, unread, hello)) => ToData::StreamReady(StreamHandover {
                     resource,
                     peer,
@@ -202,6 +211,7 @@ impl Dialer {
         Some(Target {
             name: peer.name.clone(),
             address: peer.uri.address.clone(),
+            tls: peer.tls.clone(),
             export: peer.export_for(&view.config.export).to_owned(),
             leg: Leg {
                 export: view.config.export.clone(),
@@ -219,23 +229,35 @@ fn partner(roster: &Roster, place: ResourcePlace, peer: usize) -> Option<Partner
     Some(Partner {
         name: peer.name.clone(),
         address: peer.uri.address.clone(),
+        tls: peer.tls.clone(),
         protocol: peer.protocol,
         question: Question::new(served, &peer.name, backoff::random()),
     })
 }
 
-type Dialled = (std::os::fd::OwnedFd, nbd_proto::client::Negotiated, Vec<u8>);
+type Dialled = (Wire, nbd_proto::client::Negotiated, Vec<u8>);
 
-async fn dial(target: &Target, deadline: Duration) -> Result<Dialled, String> {
-    let connected = connect(&target.address, &target.export, &Wishes::default(), deadline)
+/// As it is reached with the certificates of now.
+fn server(address: &Address, tls: Option<&ClientTls>, keyring: &Keyring) -> Result<Server, String> {
+    let tls = tls.map(|settings| keyring.client(settings)).transpose();
+    Ok(Server {
+        address: address.clone(),
+        tls: tls.map_err(|problem| problem.to_string())?,
+    })
+}
+
+async fn dial(target: &Target, keyring: &Keyring, deadline: Duration) -> Result<Dialled, String> {
+    let server = server(&target.address, target.tls.as_ref(), keyring)?;
+    let connected = connect(&server, &target.export, &Wishes::default(), deadline)
         .await
         .map_err(|error| error.to_string())?;
     fit::check(&target.leg, &connected.negotiated)?;
     Ok((connected.socket, connected.negotiated, connected.unread))
 }
 
-async fn ask(partner: &Partner, deadline: Duration) -> Result<Answered, String> {
-    match upgrade(&partner.address, &partner.question.encode(), deadline).await {
+async fn ask(partner: &Partner, keyring: &Keyring, deadline: Duration) -> Result<Answered, String> {
+    let server = server(&partner.address, partner.tls.as_ref(), keyring)?;
+    match upgrade(&server, &partner.question.encode(), deadline).await {
         Ok(upgraded) => {
             let hello = partner.question.check(&upgraded.reply)?;
             Ok(Answered::Stream(upgraded.socket, upgraded.unread, hello))
@@ -297,7 +319,12 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_that_waits_is_not_begun_when_it_is_not_needed_any_more() {
         let (sender, answers) = DataSender::to_nobody();
-        let mut dialer = Dialer::new(roster_with(&["db"], "", NOWHERE), vec![sender], DEADLINE);
+        let mut dialer = Dialer::new(
+            roster_with(&["db"], "", NOWHERE),
+            vec![sender],
+            Arc::default(),
+            DEADLINE,
+        );
         dialer.stream(PLACE, 0, u32::MAX);
         dialer.rest_stream(PLACE, 0);
         dialer.rest_stream(PLACE, 0);
@@ -338,7 +365,7 @@ mod tests {
             path.display()
         );
         let (sender, answers) = DataSender::to_nobody();
-        let mut dialer = Dialer::new(roster_with(&["db"], "", &peer), vec![sender], DEADLINE);
+        let mut dialer = Dialer::new(roster_with(&["db"], "", &peer), vec![sender], Arc::default(), DEADLINE);
         dialer.stream(PLACE, 0, 0);
         wait(&answers).await
     }

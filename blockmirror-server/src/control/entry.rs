@@ -1,11 +1,14 @@
 //! How clients come in: by sockets we make, by sockets somebody else has made for us, or as the one client that is
 //! there at the start.
 
-use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use super::listener::{ListenError, Listener, Stream};
-use crate::config::{self, Config, Listen, TlsMode};
+use blockmirror_client::stream::PlainStream;
+
+use super::listener::{self, ListenError, Listener};
+use super::security::{Keyring, Security};
+use crate::config::{self, Config, Listen};
 
 /// How clients come in.
 #[derive(Default)]
@@ -39,26 +42,26 @@ pub struct Ready {
 /// An entry that is open.
 pub(super) struct Open {
     pub(super) listeners: Vec<Listener>,
-    pub(super) client: Option<(Stream, Box<dyn Send>)>,
+    pub(super) client: Option<(PlainStream, Box<dyn Send>)>,
 }
 
 impl Entry {
-    pub(super) fn open(self, config: &Config) -> Result<Open, ListenError> {
+    pub(super) fn open(self, config: &Config, keyring: &Arc<Keyring>) -> Result<Open, ListenError> {
         let mut listeners = Vec::new();
         let mut client = None;
         match self {
             Self::Listen => {
                 for listener in &config.listeners {
-                    listeners.extend(bind(listener)?);
+                    listeners.extend(bind(listener, config, keyring)?);
                 }
             }
             Self::Sockets(sockets) => {
                 for socket in sockets {
-                    listeners.push(adopt(socket, config)?);
+                    listeners.push(adopt(socket, config, keyring)?);
                 }
             }
             Self::Client(only) => {
-                let stream = Stream::adopt(only.socket).map_err(|error| ListenError::Os {
+                let stream = listener::adopt(only.socket).map_err(|error| ListenError::Os {
                     address: "the client's socket".to_owned(),
                     error,
                 })?;
@@ -70,33 +73,33 @@ impl Entry {
 }
 
 /// A socket has the settings of the configured listener with its address.
-fn adopt(socket: OwnedFd, config: &Config) -> Result<Listener, ListenError> {
+fn adopt(socket: OwnedFd, config: &Config, keyring: &Arc<Keyring>) -> Result<Listener, ListenError> {
     let listener = Listener::adopt(socket)?;
     let name = listener.name();
     let same = |configured: &&config::Listener| *configured.address.to_string() == **name;
     match config.listeners.iter().find(same) {
-        Some(configured) => check_tls(configured)?,
+        Some(configured) => {
+            let security = security(configured, config, keyring)?;
+            Ok(listener.with(&security))
+        }
         None if name.parse::<Listen>().is_ok_and(|address| !address.is_local()) => {
             let address = name.to_string();
-            return Err(ListenError::Exposed { address });
+            Err(ListenError::Exposed { address })
         }
-        None => {}
+        None => Ok(listener),
     }
-    Ok(listener)
 }
 
-fn bind(listener: &config::Listener) -> Result<Vec<Listener>, ListenError> {
-    check_tls(listener)?;
-    Listener::bind(&listener.address)
+fn bind(listener: &config::Listener, config: &Config, keyring: &Arc<Keyring>) -> Result<Vec<Listener>, ListenError> {
+    let security = security(listener, config, keyring)?;
+    let bound = Listener::bind(&listener.address)?;
+    Ok(bound.into_iter().map(|listener| listener.with(&security)).collect())
 }
 
-fn check_tls(listener: &config::Listener) -> Result<(), ListenError> {
-    if listener.tls == TlsMode::Off {
-        return Ok(());
-    }
-    Err(ListenError::Os {
+fn security(listener: &config::Listener, config: &Config, keyring: &Arc<Keyring>) -> Result<Security, ListenError> {
+    Security::new(listener, &config.tls, keyring).map_err(|error| ListenError::Certificates {
         address: listener.address.to_string(),
-        error: io::Error::new(io::ErrorKind::Unsupported, "TLS is not there yet"),
+        error,
     })
 }
 
@@ -140,11 +143,11 @@ mod tests {
         let socket = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
         let address = format!("tcp:{}", socket.local_addr().unwrap());
         let here = config("listen = [\"unix:/s\"]");
-        let refused = adopt(socket.try_clone().unwrap().into(), &here).unwrap_err();
+        let refused = adopt(socket.try_clone().unwrap().into(), &here, &Arc::default()).unwrap_err();
         assert!(refused.to_string().contains(&address), "{refused}");
         let trusted = config(&format!(
             "[[listener]]\naddress = \"{address}\"\nplaintext = \"the network is trusted\""
         ));
-        assert!(adopt(socket.into(), &trusted).is_ok());
+        assert!(adopt(socket.into(), &trusted, &Arc::default()).is_ok());
     }
 }

@@ -3,12 +3,15 @@
 use std::io;
 use std::time::Duration;
 
+use blockmirror_client::tls::TlsFault;
 use nbd_proto::PeerMisbehaved;
-use nbd_proto::server::{Exports, Handshake, Mask, Negotiated, Step};
+use nbd_proto::server::{Exports, Handshake, Mask, Negotiated, Step, TlsMode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes received at a time; what a client sends early beyond the handshake is at most this.
 const READ_BYTES: usize = 4096;
+/// Bytes a client says before its first option.
+const CLIENT_FLAGS_BYTES: usize = 4;
 
 /// Why a client does not get to the transmission phase.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,12 @@ pub(super) enum HandshakeEnd {
     Closed,
     #[error("the client did not finish the handshake within {0:?}")]
     TooSlow(Duration),
+    #[error("plaintext: the client did not ask for TLS, which this listener requires")]
+    NoTls,
+    #[error("the client sent bytes behind STARTTLS before TLS had begun: somebody may have put them there")]
+    BytesBehindStartTls,
+    #[error("no TLS: {0}")]
+    Tls(#[from] TlsFault),
     #[error("{0}")]
     Misbehaved(#[from] PeerMisbehaved),
     #[error("the connection failed during the handshake: {0}")]
@@ -34,53 +43,100 @@ pub(super) enum Granted {
     Stream,
 }
 
-/// Greet the client and negotiate, all within `deadline`. Returns what was agreed and the bytes that came behind it.
-pub(super) async fn negotiate<S>(
-    stream: &mut S,
-    exports: &(dyn Exports + Sync),
-    mask: Mask,
+/// All of it within `deadline`.
+pub(super) async fn within<T>(
     deadline: Duration,
-) -> Result<(Granted, Vec<u8>), HandshakeEnd>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    tokio::time::timeout(deadline, converse(stream, exports, mask))
-        .await
-        .unwrap_or(Err(HandshakeEnd::TooSlow(deadline)))
+    whole: impl Future<Output = Result<T, HandshakeEnd>>,
+) -> Result<T, HandshakeEnd> {
+    let outcome = tokio::time::timeout(deadline, whole).await;
+    outcome.unwrap_or(Err(HandshakeEnd::TooSlow(deadline)))
 }
 
-async fn converse<S>(
-    stream: &mut S,
-    exports: &(dyn Exports + Sync),
-    mask: Mask,
-) -> Result<(Granted, Vec<u8>), HandshakeEnd>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut handshake = Handshake::default().masked(mask);
-    stream.write_all(&handshake.greeting()).await?;
-    let mut input = vec![0; READ_BYTES];
-    let mut output = Vec::new();
-    loop {
-        let received = stream.read(&mut input).await?;
-        if received == 0 {
-            return Err(HandshakeEnd::Closed);
+/// The server's side of what is said before the transmission phase.
+pub(super) struct Conversation {
+    handshake: Handshake,
+    tls: TlsMode,
+    is_secured: bool,
+    /// Bytes of what the client has said.
+    heard: usize,
+    input: Vec<u8>,
+}
+
+/// What a stretch of it came to.
+#[derive(Debug)]
+pub(super) enum Agreed {
+    /// It is over. The bytes that came behind it.
+    Granted(Granted, Vec<u8>),
+    /// The TLS handshake is next; then it goes on inside.
+    StartTls,
+}
+
+impl Conversation {
+    pub(super) fn new(tls: TlsMode, mask: Mask) -> Self {
+        Self {
+            handshake: Handshake::new(tls).masked(mask),
+            tls,
+            is_secured: false,
+            heard: 0,
+            input: vec![0; READ_BYTES],
         }
-        let mut rest = &input[..received];
-        while !rest.is_empty() {
-            let (consumed, step) = handshake.handle(rest, exports, &mut output);
-            rest = rest.get(consumed..).unwrap_or_default();
-            if !output.is_empty() {
-                stream.write_all(&output).await?;
-                output.clear();
+    }
+
+    /// The first words.
+    pub(super) async fn greet<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<(), HandshakeEnd> {
+        Ok(stream.write_all(&self.handshake.greeting()).await?)
+    }
+
+    /// From here on everything is said inside TLS.
+    pub(super) fn secured(&mut self) {
+        self.handshake.secured();
+        self.is_secured = true;
+    }
+
+    /// The client has left: `otherwise`, unless it has asked for things that are given inside TLS only.
+    fn left(&self, otherwise: HandshakeEnd) -> HandshakeEnd {
+        if self.tls == TlsMode::Require && !self.is_secured && self.heard > CLIENT_FLAGS_BYTES {
+            HandshakeEnd::NoTls
+        } else {
+            otherwise
+        }
+    }
+
+    /// Answer until something is agreed.
+    pub(super) async fn go_on<S>(
+        &mut self,
+        stream: &mut S,
+        exports: &(dyn Exports + Sync),
+    ) -> Result<Agreed, HandshakeEnd>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut output = Vec::new();
+        loop {
+            let received = stream.read(&mut self.input).await?;
+            if received == 0 {
+                return Err(self.left(HandshakeEnd::Closed));
             }
-            match step {
-                Step::NeedMore => {}
-                Step::Ready(negotiated) => return Ok((Granted::Export(negotiated), rest.to_vec())),
-                Step::Upgraded { .. } => return Ok((Granted::Stream, rest.to_vec())),
-                Step::StartTls => return Err(io::Error::other("TLS was agreed on where it is off").into()),
-                Step::Aborted => return Err(HandshakeEnd::Aborted),
-                Step::Failed(fault) => return Err(fault.into()),
+            self.heard = self.heard.saturating_add(received);
+            let mut rest = &self.input[..received];
+            while !rest.is_empty() {
+                let (consumed, step) = self.handshake.handle(rest, exports, &mut output);
+                rest = rest.get(consumed..).unwrap_or_default();
+                if !output.is_empty() {
+                    stream.write_all(&output).await?;
+                    stream.flush().await?;
+                    output.clear();
+                }
+                match step {
+                    Step::NeedMore => {}
+                    Step::Ready(negotiated) => return Ok(Agreed::Granted(Granted::Export(negotiated), rest.to_vec())),
+                    Step::Upgraded { .. } => return Ok(Agreed::Granted(Granted::Stream, rest.to_vec())),
+                    // Whoever put them there was not inside TLS: they could be anybody's.
+                    Step::StartTls if !rest.is_empty() => return Err(HandshakeEnd::BytesBehindStartTls),
+                    Step::StartTls => return Ok(Agreed::StartTls),
+                    Step::Aborted => return Err(self.left(HandshakeEnd::Aborted)),
+                    Step::Failed(fault) => return Err(fault.into()),
+                }
             }
         }
     }
@@ -95,6 +151,26 @@ mod tests {
     use tokio::io::duplex;
 
     const LONG: Duration = Duration::from_secs(60);
+
+    async fn negotiate<S>(
+        stream: &mut S,
+        exports: &(dyn Exports + Sync),
+        mask: Mask,
+        deadline: Duration,
+    ) -> Result<(Granted, Vec<u8>), HandshakeEnd>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let whole = async {
+            let mut conversation = Conversation::new(TlsMode::Off, mask);
+            conversation.greet(stream).await?;
+            match conversation.go_on(stream, exports).await? {
+                Agreed::Granted(granted, unread) => Ok((granted, unread)),
+                Agreed::StartTls => panic!("TLS is off"),
+            }
+        };
+        within(deadline, whole).await
+    }
 
     /// The client's end of a handshake, then `early` at once.
     async fn connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, export: &str, early: &[u8]) -> bool {

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blockmirror_client::uri::{Address, NbdUri};
+use blockmirror_client::stream::PlainStream;
+use blockmirror_client::tls::FileProblem;
+use blockmirror_client::uri::{Address, NbdUri, UriTls};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
-use super::client::ClientIdentity;
+use super::security::Security;
 use crate::config::Listen;
 
 /// Connections the kernel keeps for us before we accept them.
@@ -58,6 +60,14 @@ pub enum ListenError {
         /// The address.
         address: String,
     },
+    /// Its certificates cannot be used.
+    #[error("{address}: {error}")]
+    Certificates {
+        /// The address.
+        address: String,
+        /// What is wrong with which file.
+        error: FileProblem,
+    },
     /// The operating system refuses.
     #[error("{address}: cannot listen: {error}{}", hint(error))]
     Os {
@@ -77,41 +87,14 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A connection of a client, on its way through the handshake.
-#[derive(Debug)]
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    /// Also any other stream socket that was handed to us.
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// Takes over a connected socket.
-    pub(super) fn adopt(socket: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        if !is_tcp(&socket)? {
-            return Ok(Self::Unix(UnixStream::from_std(socket.into())?));
-        }
-        let stream = TcpStream::from_std(socket.into())?;
-        tune(&stream)?;
-        Ok(Self::Tcp(stream))
+/// Takes over a connected socket.
+pub(super) fn adopt(socket: OwnedFd) -> io::Result<PlainStream> {
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    let stream = PlainStream::from_socket(socket)?;
+    if let PlainStream::Tcp(stream) = &stream {
+        tune(stream)?;
     }
-
-    /// Out of tokio's hands: a nonblocking socket.
-    pub(super) fn into_socket(self) -> io::Result<OwnedFd> {
-        match self {
-            Self::Tcp(stream) => Ok(stream.into_std()?.into()),
-            Self::Unix(stream) => Ok(stream.into_std()?.into()),
-        }
-    }
-
-    /// Who is at the other end.
-    pub(super) fn identity(&self, listener: &Arc<str>) -> ClientIdentity {
-        match self {
-            Self::Tcp(stream) => ClientIdentity::of(stream, listener),
-            Self::Unix(stream) => ClientIdentity::of(stream, listener),
-        }
-    }
+    Ok(stream)
 }
 
 /// A socket that clients connect to.
@@ -123,6 +106,7 @@ pub(super) struct Listener {
     name: Arc<str>,
     /// Of a Unix socket that we made.
     _file: Option<SocketFile>,
+    security: Security,
 }
 
 #[derive(Debug)]
@@ -179,6 +163,7 @@ impl Listener {
                 port: address.port(),
             },
             _file: None,
+            security: Security::off(),
         }
     }
 
@@ -188,7 +173,21 @@ impl Listener {
             name: format!("unix:{}", path.display()).into(),
             address: Address::Unix(path),
             _file: file,
+            security: Security::off(),
         }
+    }
+
+    /// With TLS.
+    pub(super) fn with(self, security: &Security) -> Self {
+        Self {
+            security: security.clone(),
+            ..self
+        }
+    }
+
+    /// How safely clients come in.
+    pub(super) fn security(&self) -> &Security {
+        &self.security
     }
 
     /// As it would be written in a configuration, with the port that was chosen.
@@ -201,19 +200,20 @@ impl Listener {
         let uri = NbdUri {
             address: self.address.clone(),
             export: Some(String::new()),
+            tls: self.security.is_required().then(UriTls::default),
         };
         uri.to_string()
     }
 
     /// The next client.
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(super) async fn accept(&self) -> io::Result<PlainStream> {
         match &self.socket {
             ListeningSocket::Tcp(socket) => {
                 let (stream, _) = socket.accept().await?;
                 tune(&stream)?;
-                Ok(Stream::Tcp(stream))
+                Ok(PlainStream::Tcp(stream))
             }
-            ListeningSocket::Unix(socket) => Ok(Stream::Unix(socket.accept().await?.0)),
+            ListeningSocket::Unix(socket) => Ok(PlainStream::Unix(socket.accept().await?.0)),
         }
     }
 }

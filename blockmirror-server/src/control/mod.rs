@@ -20,6 +20,7 @@ mod open;
 mod reload;
 mod roster;
 mod schedule;
+mod security;
 mod shutdown;
 mod stalls;
 mod start;
@@ -44,6 +45,7 @@ use self::dialer::Dialer;
 use self::listener::SocketFile;
 use self::reload::Reloader;
 use self::roster::{Place, ResourcePlace, Roster};
+use self::security::Keyring;
 use self::start::Prepared;
 use crate::config::Config;
 use crate::data::{self, DataHandle, DataSender, FromData, ToData};
@@ -110,7 +112,8 @@ pub enum RunError {
 pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result<(), RunError> {
     let started = Instant::now();
     // Addresses first: a taken port must not cost the reading of metadata.
-    let entry = options.entry.open(&config)?;
+    let keyring = Arc::new(Keyring::default());
+    let entry = options.entry.open(&config, &keyring)?;
     let ready = entry.ready();
     let admin_socket = config.admin.as_deref().map(bind_admin).transpose()?;
     let Prepared { plans, served } = tokio::task::block_in_place(|| start::prepare(&config, &options.adopt))?;
@@ -120,7 +123,12 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
     let senders: Vec<DataSender> = threads.iter().map(DataHandle::sender).collect();
     let limits = config.limits.clone();
     let roster = Roster::new(config, served);
-    let dialer = Dialer::new(roster.clone(), senders.clone(), limits.handshake_timeout);
+    let dialer = Dialer::new(
+        roster.clone(),
+        senders.clone(),
+        Arc::clone(&keyring),
+        limits.handshake_timeout,
+    );
     let acceptor = Acceptor::new(
         roster.clone(),
         senders.clone(),
@@ -128,7 +136,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
         limits.handshake_timeout,
         options.mask,
     );
-    let reloader = Reloader::new(roster.clone(), senders.clone(), options.file);
+    let reloader = Reloader::new(roster.clone(), senders.clone(), keyring, options.file);
     let deadline = limits.shutdown_timeout;
     let mut tasks = JoinSet::new();
     start_accepting(&mut tasks, Arc::new(acceptor), entry, &shutdown);

@@ -13,6 +13,7 @@ use self::changes::{Changes, changes, daemon_changes};
 use super::ask::{self, Silent};
 use super::open;
 use super::roster::{Joining, ResourcePlace, Roster};
+use super::security::Keyring;
 use super::words;
 use crate::config::{Config, Peer, Protocol, Resource, Sockets, Volume};
 use crate::data::{DataSender, ResourceOrder};
@@ -26,17 +27,19 @@ pub(super) struct Reloader {
 struct Shared {
     roster: Roster,
     threads: Vec<DataSender>,
+    keyring: Arc<Keyring>,
     /// Where the configuration is; `None`: it did not come from a file.
     file: Option<PathBuf>,
     one_at_a_time: Mutex<()>,
 }
 
 impl Reloader {
-    pub(super) fn new(roster: Roster, threads: Vec<DataSender>, file: Option<PathBuf>) -> Self {
+    pub(super) fn new(roster: Roster, threads: Vec<DataSender>, keyring: Arc<Keyring>, file: Option<PathBuf>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 roster,
                 threads,
+                keyring,
                 file,
                 one_at_a_time: Mutex::new(()),
             }),
@@ -63,6 +66,7 @@ impl Reloader {
         for (resource, place, changes) in self.compare(&wanted, &mut report) {
             self.carry_out(&resource, place, changes, &mut report).await;
         }
+        self.read_certificates(&mut report).await;
         for line in &report.applied {
             tracing::info!(change = %line, "the configuration was read again");
         }
@@ -70,6 +74,23 @@ impl Reloader {
             tracing::warn!(problem = %line, "a change of the configuration could not be carried out");
         }
         Ok(report)
+    }
+
+    /// Connections that are there keep what they have agreed on.
+    async fn read_certificates(&self, report: &mut ReloadReport) {
+        if self.shared.keyring.is_empty() {
+            return;
+        }
+        let keyring = Arc::clone(&self.shared.keyring);
+        let reading = tokio::task::spawn_blocking(move || keyring.reload());
+        let problems = reading
+            .await
+            .unwrap_or_else(|error| vec![format!("reading broke off: {error}")]);
+        if problems.is_empty() {
+            report.applied.push("certificates read again".to_owned());
+        }
+        let kept = |problem| format!("certificates, those of before stay: {problem}");
+        report.failed.extend(problems.into_iter().map(kept));
     }
 
     /// Every resource that is in both, with what has changed.

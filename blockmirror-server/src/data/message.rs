@@ -1,10 +1,10 @@
 //! What the control side and a data thread say to each other.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use blockmirror_client::admin::{ConnectionState, DiskState, PeerCommand, ReplicationState};
+use blockmirror_client::stream::Wire;
 use mirror_core::config::{PeerConfig, PeerKind};
 use mirror_core::identity::Role;
 use mirror_core::metadata::ImageIdentity;
@@ -112,7 +112,7 @@ pub struct ClientHandover {
     /// The volume it negotiated.
     pub volume: usize,
     /// The connected stream socket.
-    pub socket: OwnedFd,
+    pub socket: Wire,
     /// What was agreed.
     pub negotiated: nbd_proto::server::Negotiated,
     /// Bytes received after the handshake's last option.
@@ -130,7 +130,7 @@ pub struct PeerHandover {
     /// The peer.
     pub peer: usize,
     /// The connected stream socket.
-    pub socket: OwnedFd,
+    pub socket: Wire,
     /// What was agreed.
     pub negotiated: nbd_proto::client::Negotiated,
     /// Bytes received after the handshake's last reply.
@@ -176,7 +176,7 @@ pub struct StreamHandover {
     /// The peer.
     pub peer: usize,
     /// The connected stream socket.
-    pub socket: OwnedFd,
+    pub socket: Wire,
     /// Bytes received after the handshake's last message.
     pub unread: Vec<u8>,
     /// What the peer said of itself.

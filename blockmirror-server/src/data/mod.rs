@@ -53,6 +53,7 @@ pub use self::resource::{Gate, StreamHello};
 use self::thread::DataThread;
 use self::turn::Turn;
 pub(crate) use self::volume::{ALLOCATION, ATTACHING, DIRTY_PREFIXES};
+use crate::layers::TlsLayer;
 use crate::ring::{Driver, Waker, open_driver};
 
 /// A running data thread.
@@ -156,6 +157,7 @@ pub fn spawn_wrapped(
         };
         // The engine belongs to the thread that opens it.
         let opened = open_driver(plan.engine).map(wrap).and_then(|driver| {
+            let driver = Box::new(TlsLayer::new(driver));
             let (waker, engine) = (driver.waker(), driver.describe().to_string());
             let turn = Turn::new(driver, plan.limits, from_data, thread);
             Ok((DataThread::new(plan, turn, inbox)?, waker, engine))

@@ -1,9 +1,10 @@
 //! Sockets as the control side hands them over.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use blockmirror_client::stream::Wire;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::{AddressFamily, getsockname};
 
@@ -13,15 +14,19 @@ use crate::ring::Socket;
 const UNIX_BUFFER: usize = 1 << 20;
 
 /// Both ends are on this machine: nothing lies between them that could delay, reorder or reset.
-pub(crate) fn is_unix(fd: &OwnedFd) -> io::Result<bool> {
+pub(crate) fn is_unix(fd: impl AsFd) -> io::Result<bool> {
     Ok(getsockname(fd)?.address_family() == AddressFamily::UNIX)
 }
 
 /// Take over a connected stream socket. The buffers of TCP tune themselves unless they are set; those of Unix sockets
 /// do not.
-pub(crate) fn stream_socket(fd: OwnedFd) -> io::Result<Socket> {
-    let is_unix = is_unix(&fd)?;
-    let socket = Socket::new(fd)?;
+pub(crate) fn stream_socket(wire: Wire) -> io::Result<Socket> {
+    let Wire { socket, sealed } = wire;
+    let is_unix = is_unix(&socket)?;
+    let socket = match sealed {
+        None => Socket::new(socket)?,
+        Some(sealed) => Socket::secured(socket, sealed.session, sealed.bytes)?,
+    };
     if is_unix {
         socket.request_buffers(UNIX_BUFFER)?;
     }

@@ -2,8 +2,10 @@
 //! a layer, never a flag in the code that serves.
 
 mod fault;
+mod tls;
 
 pub use fault::{Fault, FaultLayer, FaultPlan};
+pub use tls::TlsLayer;
 
 use crate::ring::Driver;
 

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use blockmirror_client::tls::Session;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FsWord, OFlags, fcntl_getfl, fstatfs};
 use rustix::net::Shutdown;
 
 use super::guard::WriteGuard;
+use super::secure::Secure;
 
 /// `f_type` of tmpfs and of memfd, as in linux/magic.h: files in memory, never waiting for a disk.
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
@@ -20,6 +22,8 @@ const TMPFS_MAGIC: FsWord = 0x0102_1994;
 #[derive(Clone, Debug)]
 pub struct Socket {
     fd: Arc<OwnedFd>,
+    /// What lies on it; its operations go through the TLS layer.
+    secure: Option<Arc<Secure>>,
 }
 
 /// A regular file or block device, with what has been learned about it.
@@ -41,22 +45,49 @@ impl Socket {
     /// Takes over a connected stream socket and makes it nonblocking, as both engines need it.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd: Arc::new(fd) })
+        Ok(Self {
+            fd: Arc::new(fd),
+            secure: None,
+        })
+    }
+
+    /// As [`new`](Self::new), with a TLS connection on it and the sealed bytes that were received already.
+    pub fn secured(fd: OwnedFd, session: Session, early: Vec<u8>) -> io::Result<Self> {
+        Ok(Self {
+            secure: Some(Arc::new(Secure::new(session, early))),
+            ..Self::new(fd)?
+        })
+    }
+
+    pub(crate) fn secure(&self) -> Option<&Arc<Secure>> {
+        self.secure.as_ref()
+    }
+
+    /// The other side is to see an end that was meant.
+    fn say_goodbye(&self) {
+        if let Some(secure) = &self.secure {
+            secure.say_goodbye(self);
+        }
     }
 
     /// Ends both directions: operations in flight finish, the other side sees the end of the stream.
     pub fn shutdown_both(&self) -> io::Result<()> {
+        self.say_goodbye();
         Ok(rustix::net::shutdown(&self.fd, Shutdown::Both)?)
     }
 
     /// Ends the sending direction only.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        self.say_goodbye();
         Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?)
     }
 
     /// Whether the other side has closed its sending direction or the connection is broken, even when bytes received
     /// before are still to be read.
     pub fn has_hung_up(&self) -> bool {
+        if self.secure.as_ref().is_some_and(|secure| secure.has_closed()) {
+            return true;
+        }
         let mut wanted = [PollFd::new(&self.fd, PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         match poll(&mut wanted, Some(&now)) {

@@ -139,6 +139,9 @@ pub(super) fn receive(socket: &Socket, into: &mut [u8]) -> Attempt {
 
 /// Receives what is there, for a caller that has no receive in flight on this socket. `None`: nothing is there.
 pub fn receive_now(socket: &Socket, into: &mut [u8]) -> Option<io::Result<usize>> {
+    if let Some(secure) = socket.secure() {
+        return secure.receive_now(socket, into);
+    }
     match receive(socket, into) {
         Attempt::Done(result) => Some(result),
         Attempt::Blocked(_) => None,

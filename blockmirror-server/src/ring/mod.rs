@@ -22,6 +22,7 @@ mod guard;
 mod handle;
 mod inline;
 mod op;
+mod secure;
 pub(crate) mod slab;
 mod threads;
 mod uring;
@@ -31,6 +32,7 @@ pub use driver::{Driver, EngineChoice, EngineReport, InlinePolicy, Waker, open_d
 pub use handle::{FileHandle, Socket};
 pub use inline::receive_now;
 pub use op::{AllocateMode, Completion, InlineBytes, Op, OpKind, Segment};
+pub(crate) use secure::Next;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,9 @@
 
 use std::io;
 
+use std::sync::Arc;
+
+use super::secure::Secure;
 use super::{Buffer, FileHandle, Payload, Socket};
 
 /// One operation, owner of everything the kernel looks at while it is in flight.
@@ -145,6 +148,16 @@ impl Op {
             Op::Sync { .. } => OpKind::Sync,
             Op::Allocate { .. } => OpKind::Allocate,
             Op::Prefetch { .. } => OpKind::Prefetch,
+        }
+    }
+}
+
+impl Op {
+    /// The TLS connection of the socket it is on, if there is one.
+    pub(crate) fn secure(&self) -> Option<Arc<Secure>> {
+        match self {
+            Op::Receive { socket, .. } | Op::Send { socket, .. } => socket.secure().cloned(),
+            _ => None,
         }
     }
 }

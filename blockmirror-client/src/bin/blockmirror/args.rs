@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use blockmirror_client::tls::Identity;
 use blockmirror_client::uri::{NbdUri, UriList};
 use clap::{Parser, Subcommand};
 
@@ -154,6 +155,8 @@ pub enum Command {
     Info {
         /// nbd://host:port/export or nbd+unix:///export?socket=path; without a path all exports of the server
         uri: NbdUri,
+        #[command(flatten)]
+        tls: TlsArgs,
     },
     /// Show what an export says of its bytes: allocated or not, or any other metadata context
     Map {
@@ -162,6 +165,8 @@ pub enum Command {
         /// The metadata context; `blockmirror info` names those an export has
         #[arg(long, value_name = "NAME", default_value = "base:allocation")]
         context: String,
+        #[command(flatten)]
+        tls: TlsArgs,
     },
     /// Copy one NBD export over another, holes and zeroes as zeroes
     Copy {
@@ -170,6 +175,8 @@ pub enum Command {
         from: UriList,
         /// Written to: the same. What it holds is lost
         to: UriList,
+        #[command(flatten)]
+        tls: TlsArgs,
     },
     /// Compare two NBD exports byte by byte; exits with 1 when they differ
     Compare {
@@ -178,7 +185,38 @@ pub enum Command {
         left: UriList,
         /// The same
         right: UriList,
+        #[command(flatten)]
+        tls: TlsArgs,
     },
+}
+
+/// Certificates for nbds:// and nbds+unix:// URIs that name none
+#[derive(Clone, Debug, clap::Args)]
+pub struct TlsArgs {
+    /// Who signs the certificates of the servers (PEM)
+    #[arg(long = "tls-ca", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// What we show to servers that ask who we are (PEM)
+    #[arg(long = "tls-certificate", value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long = "tls-key", value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// The same nodes, with these certificates.
+    pub fn applied_to(&self, uris: &UriList) -> UriList {
+        let identity = self.certificate.clone().zip(self.key.clone());
+        let identity = identity.map(|(certificate, key)| Identity { certificate, key });
+        uris.clone().with_certificates(self.ca.as_deref(), identity.as_ref())
+    }
+
+    /// The same node, with these certificates.
+    pub fn applied_to_one(&self, uri: &NbdUri) -> NbdUri {
+        let uris = self.applied_to(&uri.clone().into());
+        uris.as_slice().first().unwrap_or(uri).clone()
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]

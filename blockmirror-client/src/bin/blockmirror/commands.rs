@@ -32,10 +32,12 @@ pub fn start(args: Args) -> Result<(), Failure> {
 async fn run(args: Args) -> Result<(), Failure> {
     let json = args.json;
     let outcome = match &args.command {
-        Command::Compare { left, right } => compare::run(left, right, json).await,
-        Command::Copy { from, to } => copy::run(from, to, json).await,
-        Command::Info { uri } => info::run(uri, json).await,
-        Command::Map { uri, context } => map::run(uri, context, json).await,
+        Command::Compare { left, right, tls } => {
+            compare::run(&tls.applied_to(left), &tls.applied_to(right), json).await
+        }
+        Command::Copy { from, to, tls } => copy::run(&tls.applied_to(from), &tls.applied_to(to), json).await,
+        Command::Info { uri, tls } => info::run(&tls.applied_to_one(uri), json).await,
+        Command::Map { uri, context, tls } => map::run(&tls.applied_to_one(uri), context, json).await,
         _ => ask(&AdminClient::new(socket::find(&args)?), &args.command, json).await,
     };
     if let (true, Err(Failure::Refused { status, message })) = (json, &outcome) {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use blockmirror_client::connect::{self, ConnectError};
+use blockmirror_client::connect::{self, ConnectError, Server};
 use blockmirror_client::uri::NbdUri;
 use nbd_proto::client::{HandshakeError, Negotiated};
 use nbd_proto::{ReplyStyle, TransmissionFlags};
@@ -85,7 +85,8 @@ pub fn failed(error: &ConnectError) -> Failure {
 
 /// The names of all exports; a server that tells none may still have a default one.
 async fn listed(uri: &NbdUri) -> Result<Vec<String>, Failure> {
-    match connect::list(&uri.address, DEADLINE).await {
+    let server = Server::of(uri).map_err(|error| failed(&error))?;
+    match connect::list(&server, DEADLINE).await {
         Ok(exports) => Ok(exports.into_iter().map(|(name, _)| name).collect()),
         Err(error) if is_refusal(&error) => Ok(vec![String::new()]),
         Err(error) => Err(failed(&error)),
@@ -94,7 +95,8 @@ async fn listed(uri: &NbdUri) -> Result<Vec<String>, Failure> {
 
 async fn ask(uri: &NbdUri) -> Result<Told, ConnectError> {
     let name = uri.export.as_deref().unwrap_or_default();
-    let (negotiated, contexts) = tokio::join!(connect::info(&uri.address, name, DEADLINE), contexts(uri));
+    let server = Server::of(uri)?;
+    let (negotiated, contexts) = tokio::join!(connect::info(&server, name, DEADLINE), contexts(uri));
     Ok(Told {
         negotiated: negotiated?,
         contexts: contexts?,
@@ -104,7 +106,7 @@ async fn ask(uri: &NbdUri) -> Result<Told, ConnectError> {
 /// The metadata contexts of an export; none when the server does not want to tell.
 pub async fn contexts(uri: &NbdUri) -> Result<Vec<String>, ConnectError> {
     let name = uri.export.as_deref().unwrap_or_default();
-    match connect::contexts(&uri.address, name, DEADLINE).await {
+    match connect::contexts(&Server::of(uri)?, name, DEADLINE).await {
         Err(error) if is_refusal(&error) => Ok(Vec::new()),
         answer => answer,
     }

@@ -125,6 +125,37 @@ fn every_key_of_a_listener_is_read() {
 }
 
 #[test]
+fn tls_of_a_peer_comes_from_its_keys_its_uri_and_the_daemon() {
+    let peer = |uri: &str, lines: &str| {
+        let tls = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nca = \"/y\"\n";
+        let peer = format!("[[resource.peer]]\nname = \"b\"\nuri = \"{uri}\"\n{lines}\n");
+        let text = format!("name = \"a\"\nlisten = [\"unix:/s\"]\n{tls}{GOOD}{peer}");
+        Config::parse(&text, "tls.toml").unwrap().resources[0].peers[0]
+            .tls
+            .clone()
+    };
+    let identity = |certificate: &str, key: &str| {
+        Some(Identity {
+            certificate: PathBuf::from(certificate),
+            key: PathBuf::from(key),
+        })
+    };
+    assert_eq!(peer("nbd://h", ""), None);
+    let plain = peer("nbds://h", "").unwrap();
+    assert_eq!((plain.ca, plain.name.as_str()), (Some(PathBuf::from("/y")), "h"));
+    assert_eq!((plain.identity, plain.anybody), (identity("/c", "/k"), false));
+    let by_uri = peer("nbds://h/?tls-certificates=/pki&tls-hostname=n", "").unwrap();
+    assert_eq!(
+        (by_uri.ca, by_uri.name.as_str()),
+        (Some(PathBuf::from("/pki/ca-cert.pem")), "n")
+    );
+    let own = "tls_ca = \"/z\"\ntls_certificate = \"/d\"\ntls_key = \"/l\"\ntls_name = \"o\"";
+    let own = peer("nbds://h/?tls-certificates=/pki&tls-hostname=n", own).unwrap();
+    assert_eq!((own.ca, own.name.as_str()), (Some(PathBuf::from("/z")), "o"));
+    assert_eq!(own.identity, identity("/d", "/l"));
+}
+
+#[test]
 fn every_key_of_a_resource_is_read() {
     let config = Config::parse(FULL, "full.toml").unwrap();
     let [db, plain] = &config.resources[..] else {

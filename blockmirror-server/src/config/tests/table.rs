@@ -95,7 +95,11 @@ peer   | heartbeat = "2s";;dead_after = "3s" | "3s"     | every 2s              
 uri    | "http://h/x"                      | "http://h/x" | `uri`                         | nbd://HOST:PORT/EXPORT
 uri    | "h:10809"                         | "h:10809"   | `uri`                          | nbd://HOST:PORT/EXPORT
 uri    | "nbd://h:port/x"                  | "nbd://h:port/x" | port                      | nbd://HOST:PORT/EXPORT
-uri    | "nbds://h/x"                      | "nbds://h/x" | TLS                           | nbd://HOST:PORT/EXPORT
+uri    | "nbds://h/x"                      | "nbds://h/x" | who signs the certificate of this peer | tls_ca =
+uri    | "nbds://h/x?tls-verify-peer=0"    | "nbds://h/x?tls-verify-peer=0" | could be anybody | tls_name
+uri    | "nbd://h/x?tls-hostname=a"        | "nbd://h/x?tls-hostname=a" | write nbds://   | nbds+unix://
+peer   | tls_ca = "/ca"                    | tls_ca      | no meaning without TLS         | write nbds://
+peer   | tls_name = "b"                    | tls_name    | no meaning without TLS         | write nbds://
 uri    | "nbd+unix:///x"                   | "nbd+unix:///x" | names no socket            | nbd+unix:///EXPORT?socket=/PATH
 uri    | "nbd://"                          | "nbd://"    | names no host                  | nbd://HOST:PORT/EXPORT
 "#;

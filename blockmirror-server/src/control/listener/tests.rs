@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use super::super::client::ClientIdentity;
 use super::*;
 
 fn unix(path: &Path) -> Listen {
@@ -92,14 +93,14 @@ async fn clients_are_named() {
     let listener = Listener::bind(&unix(&path)).unwrap().remove(0);
     let _client = StdUnixStream::connect(&path).unwrap();
     let stream = listener.accept().await.unwrap();
-    let name = stream.identity(listener.name()).to_string();
+    let name = ClientIdentity::of(&stream, listener.name()).to_string();
     assert!(name.contains(&format!("process {}", std::process::id())), "{name}");
     drop(stream.into_socket().unwrap());
     let listener = Listener::bind(&tcp("127.0.0.1", 0)).unwrap().remove(0);
     let client = std::net::TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
     let stream = listener.accept().await.unwrap();
     assert_eq!(
-        stream.identity(listener.name()).to_string(),
+        ClientIdentity::of(&stream, listener.name()).to_string(),
         client.local_addr().unwrap().to_string()
     );
 }
@@ -120,7 +121,7 @@ async fn what_others_have_made_is_taken_over_and_left_alone() {
     let listener = Listener::adopt(theirs.into()).unwrap();
     assert_eq!(listener.uri(), format!("nbd+unix:///?socket={}", path.display()));
     let _client = StdUnixStream::connect(&path).unwrap();
-    assert!(matches!(listener.accept().await.unwrap(), Stream::Unix(_)));
+    assert!(matches!(listener.accept().await.unwrap(), PlainStream::Unix(_)));
     drop(listener);
     assert!(path.exists(), "whoever made it removes it");
     let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

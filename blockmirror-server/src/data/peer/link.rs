@@ -73,7 +73,7 @@ impl Link {
         handover: PeerHandover,
         (receive_token, send_token): (Token, Token),
     ) -> io::Result<Self> {
-        let crosses_network = !is_unix(&handover.socket)?;
+        let crosses_network = !is_unix(&handover.socket.socket)?;
         let socket = stream_socket(handover.socket)?;
         // What the peer has not been sent when the connection ends, in whatever way, must never be sent.
         socket.reset_on_close(true)?;

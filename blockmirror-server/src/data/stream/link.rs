@@ -1,9 +1,9 @@
 //! One connection that is a replication stream.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use blockmirror_client::stream::Wire;
 use mirror_core::event::ConnectionId;
 use mirror_core::resource::event::Loss;
 use mirror_core::stream::codec::Checksum;
@@ -28,7 +28,7 @@ pub(crate) struct StreamSetup {
     /// Its number.
     pub(crate) connection: ConnectionId,
     /// The connected stream socket.
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Wire,
     /// Bytes that came behind the handshake.
     pub(crate) unread: Vec<u8>,
     /// This node dialled.

@@ -102,7 +102,7 @@ impl End {
     pub(super) fn attach_any(&mut self, connection: u32, setting: &Setting, socket: OwnedFd, dialled: bool) {
         let setup = StreamSetup {
             connection: ConnectionId(connection),
-            socket,
+            socket: socket.into(),
             unread: setting.unread.clone(),
             dialled,
             incarnation: 7,

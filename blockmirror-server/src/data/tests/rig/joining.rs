@@ -57,7 +57,7 @@ impl Rig {
         let address = "test".to_owned();
         let handover = ClientHandover {
             volume: 0,
-            socket,
+            socket: socket.into(),
             negotiated,
             unread,
             address,
