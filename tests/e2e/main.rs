@@ -19,4 +19,5 @@ mod protocol;
 mod resync;
 mod serve;
 mod shutdown;
+mod tls;
 mod zombie_write;

@@ -89,3 +89,6 @@ impl Driver for TlsLayer {
         self.inner.describe()
     }
 }
+
+#[cfg(test)]
+mod tests;
