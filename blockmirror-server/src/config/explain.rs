@@ -36,9 +36,11 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     let limits = &config.limits;
     writeln!(
         out,
-        "At most {} client connections, {} per export; per volume at most {} requests and {} in flight.",
+        "At most {} client connections, {} per export, {} per client with {} handshakes per second; per volume at most {} requests and {} in flight.",
         limits.max_connections,
         limits.max_connections_per_export,
+        limits.max_connections_per_client,
+        limits.handshakes_per_second,
         limits.requests_in_flight,
         show_size(limits.bytes_in_flight)
     )?;

@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::section::Section;
 
 /// Keys of `[limits]`.
-pub(super) const KEYS: [&str; 7] = [
+pub(super) const KEYS: [&str; 9] = [
     "max_connections",
     "max_connections_per_export",
+    "max_connections_per_client",
+    "handshakes_per_second",
     "handshake_timeout",
     "idle_timeout",
     "requests_in_flight",
@@ -29,6 +31,10 @@ pub struct Limits {
     pub max_connections: usize,
     /// Client connections of one export.
     pub max_connections_per_export: usize,
+    /// Client connections of one address or local user.
+    pub max_connections_per_client: usize,
+    /// Handshakes one address or local user may begin in a second; more wait.
+    pub handshakes_per_second: u32,
     /// Time a client has to finish the NBD handshake, and a peer to answer ours.
     pub handshake_timeout: Duration,
     /// A client connection without a request in flight is closed after this long without a request; `None`: never.
@@ -46,6 +52,8 @@ impl Default for Limits {
         Self {
             max_connections: 1024,
             max_connections_per_export: 256,
+            max_connections_per_client: 256,
+            handshakes_per_second: 200,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: None,
             requests_in_flight: 1024,
@@ -68,6 +76,11 @@ pub(super) fn read(section: &Section<'_>) -> Limits {
     Limits {
         max_connections: count("max_connections", default.max_connections, 65_536),
         max_connections_per_export: count("max_connections_per_export", default.max_connections_per_export, 65_536),
+        max_connections_per_client: count("max_connections_per_client", default.max_connections_per_client, 65_536),
+        handshakes_per_second: section
+            .count("handshakes_per_second", 1..=1_000_000)
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(default.handshakes_per_second),
         handshake_timeout: duration("handshake_timeout").unwrap_or(default.handshake_timeout),
         idle_timeout: duration("idle_timeout"),
         requests_in_flight: count("requests_in_flight", default.requests_in_flight, REQUESTS_IN_FLIGHT_MAX),

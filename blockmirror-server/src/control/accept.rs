@@ -1,17 +1,19 @@
 //! Accepting clients: limits first, then the handshake, then the handover to the data thread.
 
+use std::fs::File;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use blockmirror_client::stream::{PlainStream, Stream, Wire};
 use blockmirror_client::tls::{self, TlsFault, TlsStream};
 use nbd_proto::server::{Mask, Negotiated};
+use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::client::{ClientAddress, ClientIdentity};
+use super::admission::{Admission, ClientPlace};
+use super::client::ClientIdentity;
 use super::door::Door;
 use super::handshake::{Agreed, Conversation, Granted, HandshakeEnd, within};
 use super::listener::Listener;
@@ -19,10 +21,14 @@ use super::roster::{Place, Roster};
 use super::security::Security;
 use super::shutdown::Shutdown;
 use super::stream::Accepted;
+use crate::config::Limits;
 use crate::data::{ClientHandover, DataSender, StreamHandover, ToData};
 
 /// Rest after accept() failed for want of files or memory: it would fail again at once.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Refusals told in the log are this far apart.
+const REFUSED_TELL_REST: Duration = Duration::from_secs(10);
 
 /// What every accepting task shares.
 pub(super) struct Acceptor {
@@ -30,15 +36,21 @@ pub(super) struct Acceptor {
     threads: Vec<DataSender>,
     /// Connections the daemon may still have.
     slots: Arc<Semaphore>,
+    admission: Admission,
     handshake_timeout: Duration,
     /// Features kept from clients.
     mask: Mask,
-    /// The limit has been told in the log; not again until it was left.
-    full_told: AtomicBool,
+    /// When a refusal was last told in the log.
+    refused_told: Mutex<Option<Instant>>,
+    /// A descriptor in reserve.
+    spare: Mutex<Option<File>>,
 }
 
 /// A connection's place in the daemon; dropped when it ends.
 struct Slot {
+    place: ClientPlace,
+    /// How long the handshake has to wait.
+    wait: Duration,
     _daemon: OwnedSemaphorePermit,
     /// Of the only client: who waits for its end.
     _left: Option<Box<dyn Send>>,
@@ -66,36 +78,33 @@ impl Agreement {
     }
 }
 
+fn spare_file() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 impl Acceptor {
-    pub(super) fn new(
-        roster: Roster,
-        threads: Vec<DataSender>,
-        max_connections: usize,
-        handshake_timeout: Duration,
-        mask: Mask,
-    ) -> Self {
+    pub(super) fn new(roster: Roster, threads: Vec<DataSender>, limits: &Limits, mask: Mask) -> Self {
         Self {
             roster,
             threads,
-            slots: Arc::new(Semaphore::new(max_connections)),
-            handshake_timeout,
+            slots: Arc::new(Semaphore::new(limits.max_connections)),
+            admission: Admission::new(limits),
+            handshake_timeout: limits.handshake_timeout,
             mask,
-            full_told: AtomicBool::new(false),
+            refused_told: Mutex::new(None),
+            spare: Mutex::new(spare_file()),
         }
     }
 
     /// Serve the only client there is.
     pub(super) async fn run_only(self: Arc<Self>, stream: PlainStream, left: Box<dyn Send>, mut shutdown: Shutdown) {
-        let client = ClientIdentity {
-            listener: "standard input".into(),
-            address: ClientAddress::Given,
-            certificate: None,
-        };
-        let Some(slot) = self.slot(&client) else { return };
-        let slot = Slot {
-            _daemon: slot,
-            _left: Some(left),
-        };
+        let client = ClientIdentity::nobody(&"standard input".into());
+        let Some(mut slot) = self.slot(&client) else { return };
+        slot._left = Some(left);
         tokio::select! {
             () = Arc::clone(&self).serve(stream, Security::off(), client, slot) => {}
             () = shutdown.graceful() => {}
@@ -115,15 +124,16 @@ impl Acceptor {
                 Ok(stream) => {
                     let client = ClientIdentity::of(&stream, listener.name());
                     if let Some(slot) = self.slot(&client) {
-                        let slot = Slot {
-                            _daemon: slot,
-                            _left: None,
-                        };
                         let security = listener.security().clone();
                         handshakes.spawn(Arc::clone(&self).serve(stream, security, client, slot));
                     }
                 }
                 Err(error) => {
+                    if is_out_of_files(&error) {
+                        self.tell_refused(&ClientIdentity::nobody(listener.name()), &error.to_string());
+                        self.turn_away(&listener).await;
+                        continue;
+                    }
                     tracing::warn!(listener = %listener.name(), %error, "a client could not be accepted");
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
@@ -131,20 +141,58 @@ impl Acceptor {
         }
     }
 
-    fn slot(&self, client: &ClientIdentity) -> Option<OwnedSemaphorePermit> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            self.full_told.store(false, Ordering::Relaxed);
-            return Some(slot);
+    fn slot(&self, client: &ClientIdentity) -> Option<Slot> {
+        match self.try_slot(client) {
+            Ok(slot) => Some(slot),
+            Err(reason) => {
+                self.tell_refused(client, reason);
+                None
+            }
         }
-        if !self.full_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%client, "refused: the daemon has max_connections clients already");
-        }
-        None
     }
 
-    async fn serve(self: Arc<Self>, stream: PlainStream, security: Security, mut client: ClientIdentity, slot: Slot) {
+    fn tell_refused(&self, client: &ClientIdentity, reason: &str) {
+        let mut told = self.refused_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() > REFUSED_TELL_REST) {
+            *told = Some(Instant::now());
+            tracing::warn!(%client, reason, "a client is refused; for a while, others that are will not be told");
+        }
+    }
+
+    /// No descriptor is left. A client is let in with the one in reserve and shown out, rather than left waiting.
+    async fn turn_away(&self, listener: &Listener) {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(spare);
+        // Whatever comes of it, there is nothing more to be done.
+        let _ = tokio::time::timeout(ACCEPT_REST, listener.accept()).await;
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = spare_file();
+    }
+
+    fn try_slot(&self, client: &ClientIdentity) -> Result<Slot, &'static str> {
+        let (place, wait) = self.admission.admit(client, Instant::now())?;
+        let daemon = Arc::clone(&self.slots).try_acquire_owned();
+        Ok(Slot {
+            place,
+            wait,
+            _daemon: daemon.map_err(|_| "the daemon has max_connections clients already")?,
+            _left: None,
+        })
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        stream: PlainStream,
+        security: Security,
+        mut client: ClientIdentity,
+        mut slot: Slot,
+    ) {
+        if !slot.wait.is_zero() {
+            tracing::debug!(%client, wait = ?slot.wait, "the client comes too fast");
+            tokio::time::sleep(slot.wait).await;
+        }
         let talk = self.negotiate(stream, &security, &mut client);
         let outcome = within(self.handshake_timeout, talk).await;
+        slot.place.negotiated();
         match outcome {
             Ok(Agreement {
                 granted: Granted::Export(negotiated),

@@ -35,6 +35,15 @@ pub(super) enum ClientAddress {
 }
 
 impl ClientIdentity {
+    /// Of nobody in particular.
+    pub(super) fn nobody(listener: &Arc<str>) -> Self {
+        Self {
+            listener: Arc::clone(listener),
+            address: ClientAddress::Given,
+            certificate: None,
+        }
+    }
+
     /// Of a connected socket.
     pub(super) fn of(socket: impl AsFd, listener: &Arc<str>) -> Self {
         Self {

@@ -4,6 +4,7 @@
 mod accept;
 mod access;
 mod admin;
+mod admission;
 mod ask;
 mod backoff;
 mod branches;
@@ -129,13 +130,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
         Arc::clone(&keyring),
         limits.handshake_timeout,
     );
-    let acceptor = Acceptor::new(
-        roster.clone(),
-        senders.clone(),
-        limits.max_connections,
-        limits.handshake_timeout,
-        options.mask,
-    );
+    let acceptor = Acceptor::new(roster.clone(), senders.clone(), &limits, options.mask);
     let reloader = Reloader::new(roster.clone(), senders.clone(), keyring, options.file);
     let deadline = limits.shutdown_timeout;
     let mut tasks = JoinSet::new();

@@ -17,6 +17,8 @@ data_threads = 3
 [limits]
 max_connections = 7
 max_connections_per_export = 3
+max_connections_per_client = 2
+handshakes_per_second = 9
 handshake_timeout = "5s"
 idle_timeout = "10m"
 requests_in_flight = 128
@@ -82,6 +84,8 @@ fn every_key_is_read() {
     let limits = Limits {
         max_connections: 7,
         max_connections_per_export: 3,
+        max_connections_per_client: 2,
+        handshakes_per_second: 9,
         handshake_timeout: Duration::from_secs(5),
         idle_timeout: Some(Duration::from_secs(600)),
         requests_in_flight: 128,

@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     /// The part of `window` whose replies wait in the send queue.
     queued: Held,
     last_active: Duration,
+    /// When the payload that is on its way, if any, began.
+    payload_since: Duration,
 }
 
 /// What a connection holds.
@@ -134,6 +136,7 @@ impl Connection {
             sending: Held::default(),
             queued: Held::default(),
             last_active: turn.now,
+            payload_since: turn.now,
         })
     }
 
@@ -191,7 +194,9 @@ impl Connection {
     /// Close it if it keeps what others need and does nothing: half a payload, replies that it does not read. True: it
     /// has been closed.
     pub(crate) fn check_patience(&mut self, volume: &mut Volume, turn: &Turn) -> bool {
-        if turn.now < self.last_active + PATIENCE {
+        let is_silent = turn.now >= self.last_active + PATIENCE;
+        let is_slow = turn.now >= self.payload_since + PATIENCE && volume.is_short_of_room();
+        if !is_silent && !is_slow {
             return false;
         }
         let halfway = matches!(
@@ -199,7 +204,9 @@ impl Connection {
             Incoming::Staged(_) | Incoming::Direct(..) | Incoming::Filter(_)
         ) && self.receiving;
         let reason = match self.phase {
-            Phase::Open if halfway => "it stopped in the middle of a payload",
+            Phase::Open if halfway && is_silent => "it stopped in the middle of a payload",
+            Phase::Open if halfway => "it sends its payload slowly, and others wait for the room",
+            _ if !is_silent => return false,
             Phase::Open if self.outbox.in_flight() && volume.replies_are_full() => {
                 "it does not read its replies, and others wait for their memory"
             }

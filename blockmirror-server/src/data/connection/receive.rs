@@ -242,7 +242,7 @@ impl Connection {
             }
         };
         let bytes = read_bytes + request.payload_length(style);
-        if !volume.reserve(self.slot, bytes) {
+        if !volume.reserve(self.slot, bytes, self.in_flight == 0) {
             return Step::Stalled;
         }
         self.staging.consume(style.request_length());
@@ -261,6 +261,7 @@ impl Connection {
     }
 
     fn expect_payload(&mut self, turn: &Turn, request: &Request, fua: bool, checks: bool) {
+        self.payload_since = turn.now;
         let write = Write {
             cookie: request.cookie,
             offset: request.offset,

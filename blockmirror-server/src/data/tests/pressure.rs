@@ -168,9 +168,9 @@ fn what_is_still_arriving_counts_as_a_request() {
         ..Limits::default()
     };
     let mut volume = Volume::new(0, plan, &limits).unwrap();
-    assert!((0..REQUESTS_MAX).all(|_| volume.reserve(1, 1)));
-    assert!(!volume.reserve(2, 1));
+    assert!((0..REQUESTS_MAX).all(|_| volume.reserve(1, 1, false)));
+    assert!(!volume.reserve(2, 1, false));
     volume.unreserve(1);
-    assert!(volume.reserve(2, 1));
-    assert!(!volume.reserve(1, 1));
+    assert!(volume.reserve(2, 1, false));
+    assert!(!volume.reserve(1, 1, false));
 }

@@ -168,14 +168,15 @@ impl Volume {
         &self.export
     }
 
-    /// Take room for a request of `bytes`; false: the connection is queued, `next_waiting` will name it.
-    pub(crate) fn reserve(&mut self, connection: u32, bytes: u64) -> bool {
+    /// Take room for a request of `bytes`; false: the connection is queued, `next_waiting` will name it. `is_idle`: it holds
+    /// no room.
+    pub(crate) fn reserve(&mut self, connection: u32, bytes: u64, is_idle: bool) -> bool {
         if self.requests.len() + self.arriving >= REQUESTS_MAX {
             // Answered ones are kept while a peer's queue needs them.
             self.budget.wait(connection);
             return false;
         }
-        let reserved = self.budget.reserve(connection, bytes);
+        let reserved = self.budget.reserve(connection, bytes, is_idle);
         self.arriving += usize::from(reserved);
         reserved
     }
@@ -183,7 +184,13 @@ impl Volume {
     /// Give back room that was never used.
     pub(crate) fn unreserve(&mut self, bytes: u64) {
         self.arriving -= 1;
+        self.budget.arrived(bytes);
         self.budget.release(bytes);
+    }
+
+    /// Somebody waits for room.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        self.budget.is_short()
     }
 
     /// The connection that may go on because there is room again.
@@ -220,6 +227,7 @@ impl Volume {
         };
         if let Origin::Host { .. } = origin {
             self.arriving -= 1;
+            self.budget.arrived(request.reserved());
         }
         let id = self.requests.insert(request);
         match command {
