@@ -10,6 +10,7 @@ mod bad_surroundings;
 mod chaos_rounds;
 mod crash_rounds;
 mod degraded;
+mod hostile_rounds;
 mod memory_use;
 mod mirror;
 mod on_disconnect;

@@ -9,6 +9,7 @@
 //! - [`partners`]: two daemons that are partners, by Unix sockets or in network namespaces ([`namespaces`]).
 //! - [`crash`]: rounds of kill -9 under that load. [`chaos`]: of every trouble, with takeovers, between partners.
 //!   [`power`]: of power cuts of both partners.
+//! - [`hostile`]: clients that mean harm or are broken, beside one that behaves.
 //! - [`failover`]: how long hosts are without their volume when the role moves.
 //! - [`load`]: a verifying load of versioned blocks.
 //! - [`pace`]: a load at a fixed rate, and its latencies.
@@ -27,6 +28,7 @@ pub mod crash;
 pub mod dialogue;
 pub mod failover;
 pub mod foreign;
+pub mod hostile;
 pub mod interop;
 pub mod load;
 pub mod namespaces;
