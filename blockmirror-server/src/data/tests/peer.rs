@@ -229,3 +229,48 @@ fn what_a_peer_cannot_do_is_done_another_way() {
     peer.answer(&request, None);
     host.expect_ok(1);
 }
+
+/// A hole is left as it is, here and there; what must be durable, or have its space, is not taken for done.
+#[test]
+fn zeroing_jumps_over_holes_and_over_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (dial, peers) = played_peers();
+    let rig = Build::memory(EngineChoice::Auto, 512 * MIB)
+        .with_peer(directory.path(), equal_peer(), dial)
+        .start();
+    let mut peer = peers.recv_timeout(PATIENCE).unwrap();
+    let mut host = rig.connect(false);
+    let zero = |fua, no_hole| nbd_proto::Command::WriteZeroes {
+        fua,
+        no_hole,
+        fast: false,
+    };
+    host.ask(nbd_proto::Command::Trim { fua: false }, 1, 4096, 500 * MIB);
+    host.expect_ok(1);
+    host.ask(zero(false, false), 2, 0, 512 * MIB);
+    host.expect_ok(2);
+    peer.expect_silence();
+    for command in [
+        zero(true, false),
+        zero(false, true),
+        nbd_proto::Command::Trim { fua: true },
+    ] {
+        host.ask(command, 3, MIB, 4096);
+        let (request, _) = peer.request();
+        assert_eq!((request.offset, request.length), (MIB, 4096));
+        peer.answer(&request, None);
+        host.expect_ok(3);
+    }
+    host.ask_write(4, 300 * MIB, &[1; 4096]);
+    let (request, _) = peer.request();
+    peer.answer(&request, None);
+    host.expect_ok(4);
+    host.ask(zero(false, false), 5, 2 * MIB, 500 * MIB);
+    let (request, _) = peer.request();
+    assert_eq!(request.offset, 300 * MIB, "the first byte that is not in a hole");
+    assert!(request.length >= 4096);
+    peer.answer(&request, None);
+    host.expect_ok(5);
+    peer.expect_silence();
+    assert_eq!(host.read(300 * MIB, 4096), [0; 4096]);
+}

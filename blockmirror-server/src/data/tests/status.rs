@@ -242,3 +242,31 @@ fn a_fast_zero_is_fast_or_changes_nothing() {
         assert_eq!(host.read(0, 8192), [0; 8192]);
     });
 }
+
+#[test]
+fn what_differs_from_a_peer_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody: super::rig::Dial = Box::new(|_| Err("nobody is there".to_owned()));
+    let rig = Build::memory(EngineChoice::Auto, 16 * MIB)
+        .with_peer(directory.path(), super::peer::equal_peer(), nobody)
+        .start();
+    let name = rig.snapshot().peers[0].name.clone();
+    let names = [
+        format!("x-blockmirror:dirty/{name}"),
+        format!("qemu:dirty-bitmap:{name}"),
+    ];
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for style in CHUNKED {
+        let mut host = rig.connect_with(style, contexts(&names));
+        let both = |extents: &[(u64, u64)]| [7, 8].map(|id| Piece::Status(id, extents.to_vec()));
+        if style == CHUNKED[0] {
+            assert_eq!(host.status(0, 16 * MIB, false), both(&[(16 * MIB, 0)]));
+            host.write(4 * MIB + 100, &[1; 8192]);
+        }
+        let run = 3 * 4096;
+        let all = [(4 * MIB, 0), (run, 1), (12 * MIB - run, 0)];
+        assert_eq!(host.status(0, 16 * MIB, false), both(&all));
+        assert_eq!(host.status(4 * MIB + 512, 512, false), both(&[(512, 1)]));
+        assert_eq!(host.status(0, 16 * MIB, true), both(&all[..1]));
+    }
+}

@@ -361,17 +361,6 @@ impl Volume {
             }
         }
     }
-
-    /// No leg needs the request any more: on to its next part, or away with it.
-    fn released(&mut self, turn: &Turn, id: u32) {
-        let Some(request) = self.requests.get_mut(id) else {
-            return;
-        };
-        match (request.next_part(), &mut self.machinery) {
-            (Some(mutation), Machinery::Mirror(mirror)) => mirror.mutate(turn.now, id, mutation),
-            _ => self.drop_request(id),
-        }
-    }
 }
 
 fn outcome_of(result: &Result<(), ImageError>) -> Result<(), Failure> {

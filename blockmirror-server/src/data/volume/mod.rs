@@ -20,6 +20,7 @@ mod remote;
 mod replies;
 mod request;
 mod saving;
+mod skip;
 mod status;
 mod streamed;
 mod view;
@@ -350,6 +351,7 @@ impl Volume {
     }
 
     fn mutate(&mut self, turn: &Turn, id: u32) {
+        self.skip_hole(id);
         let Some(request) = self.requests.get_mut(id) else {
             return;
         };
