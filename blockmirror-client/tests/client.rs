@@ -4,6 +4,8 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use blockmirror_client::client::{Client, ClientError, WINDOW};
@@ -146,6 +148,33 @@ async fn errors_of_the_server_are_told_in_its_words() {
         client.zero(u64::MAX, 2, false, false).await,
         Err(ClientError::TooLong { .. })
     ));
+}
+
+/// Section "Error values" of the protocol: ESHUTDOWN asks for a soft disconnect.
+#[tokio::test]
+async fn a_server_that_goes_down_is_told_good_bye() {
+    let toy = Toy::default();
+    let shut = Arc::clone(&toy.shut);
+    let scene = Scene::new(toy);
+    let client = scene.client().await;
+    client.write(0, &[1; 10], false).await.unwrap();
+    shut.store(true, Ordering::SeqCst);
+    let told = client.flush().await.unwrap_err();
+    let expected = NbdError::Shutdown;
+    assert!(
+        matches!(&told, ClientError::Server { error, .. } if *error == expected),
+        "{told}"
+    );
+    let goodbye = async {
+        while scene.seen.lock().unwrap().goodbyes == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENT, goodbye).await.unwrap();
+    // Nothing more is asked of it.
+    let after = client.read(0, 1).await.unwrap_err().to_string();
+    assert!(after.ends_with("shutting down"), "{after}");
+    assert_eq!(scene.seen.lock().unwrap().requests.len(), 1);
 }
 
 #[tokio::test]

@@ -14,15 +14,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Both ends talk over a wire that cuts at will; returns how each saw the end.
+/// Both ends talk over a wire that cuts at will; returns how each saw the end. TLS is taken as done when both ask for it.
 fn negotiate(
-    goal: client::Goal,
-    name: &str,
-    style: ReplyStyle,
+    mut server: server::Handshake,
+    mut client: client::Handshake,
     cuts: &[usize],
 ) -> (server::Step, Result<client::Step, client::HandshakeError>) {
-    let mut server = server::Handshake::default();
-    let mut client = client::Handshake::new(goal, name, style);
     let (mut to_client, mut to_server) = (server.greeting().to_vec(), Vec::new());
     let (mut server_end, mut client_end) = (server::Step::NeedMore, Ok(client::Step::NeedMore));
     let mut cuts = cuts.iter().copied().cycle();
@@ -44,6 +41,11 @@ fn negotiate(
             server_end = step;
         }
         to_server.drain(..piece);
+        if (&server_end, &client_end) == (&server::Step::StartTls, &Ok(client::Step::StartTls)) {
+            server.secured();
+            client.secured(&mut to_server);
+            (server_end, client_end) = (server::Step::NeedMore, Ok(client::Step::NeedMore));
+        }
     }
     (server_end, client_end)
 }
@@ -63,7 +65,8 @@ fn any_goal() -> impl Strategy<Value = client::Goal> {
     prop_oneof![
         Just(client::Goal::Go),
         Just(client::Goal::Info),
-        Just(client::Goal::List)
+        Just(client::Goal::List),
+        Just(client::Goal::Contexts)
     ]
 }
 
@@ -188,13 +191,23 @@ fn refusal_or_rubbish() -> impl Strategy<Value = (u32, Vec<u8>)> {
 proptest! {
     #[test]
     fn both_ends_agree_however_the_bytes_are_cut(
-        goal in any_goal(), style in any_style(), cuts in vec(1_usize..70, 2..20),
+        goal in any_goal(), style in any_style(), inside_tls: bool, cuts in vec(1_usize..70, 2..20),
+        wanted in prop::sample::subsequence(vec!["base:allocation", "x-test:a", "x-test:none"], 0..=3),
     ) {
-        let (server, client) = negotiate(goal, "db", style, &cuts);
+        let client = client::Handshake::new(goal, "db", style).selecting(&wanted, false);
+        let (client, tls) = match inside_tls {
+            true => (client.inside_tls(), server::TlsMode::Require),
+            false => (client, server::TlsMode::Allow),
+        };
+        let (server, client) = negotiate(server::Handshake::new(tls), client, &cuts);
         match (goal, server, client.unwrap()) {
             (client::Goal::Go, server::Step::Ready(served), client::Step::Ready(asked)) => {
-                prop_assert_eq!(served.replies, asked.replies);
-                prop_assert_eq!(asked.replies.has_chunks(), style.has_chunks());
+                prop_assert_eq!(served.replies, style);
+                prop_assert_eq!(asked.replies, style);
+                prop_assert_eq!(&served.contexts, &asked.contexts);
+                let names: Vec<&str> = asked.contexts.iter().map(|context| context.name.as_str()).collect();
+                let there = wanted.iter().filter(|name| style.has_chunks() && **name != "x-test:none");
+                prop_assert_eq!(names, there.copied().collect::<Vec<_>>());
                 prop_assert_eq!(served.export.flags, asked.flags);
                 prop_assert_eq!(served.export.size, asked.size);
                 prop_assert_eq!(Some(served.export.block_sizes), asked.block_sizes);
@@ -207,13 +220,17 @@ proptest! {
             (client::Goal::List, server::Step::Aborted, client::Step::Listed(names)) => {
                 prop_assert_eq!(names, server::Exports::list(&Shelf));
             }
+            (client::Goal::Contexts, server::Step::Aborted, client::Step::Contexts(names)) => {
+                prop_assert_eq!(names, server::Exports::contexts(&Shelf, "db"));
+            }
             other => prop_assert!(false, "{:?}", other),
         }
     }
 
     #[test]
     fn an_unknown_export_is_refused_softly(name in "[x-z]{1,20}", cuts in vec(1_usize..70, 2..20)) {
-        let (server, client) = negotiate(client::Goal::Go, &name, ReplyStyle::Structured, &cuts);
+        let client = client::Handshake::new(client::Goal::Go, &name, ReplyStyle::Extended);
+        let (server, client) = negotiate(server::Handshake::default(), client, &cuts);
         prop_assert_eq!(server, server::Step::Aborted);
         let refused = matches!(client, Err(client::HandshakeError::Refused { ref message, .. }) if message.contains(&name));
         prop_assert!(refused, "{:?}", client);

@@ -2,4 +2,5 @@
 
 mod clients;
 mod foreign_legs;
+mod initiator;
 mod ways_in;

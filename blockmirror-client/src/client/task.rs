@@ -4,10 +4,10 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nbd_proto::Command;
 use nbd_proto::reply::Encoded;
+use nbd_proto::{Command, NbdError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::ClientError;
@@ -16,12 +16,16 @@ use crate::stream::Stream;
 
 /// Time allowed for the server to close after DISC.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// Why nothing more can be asked of a server that answers ESHUTDOWN.
+const GOING_DOWN: &str = "the server is shutting down";
 /// Bytes read from the socket at once.
 const READ_SIZE: usize = 256 << 10;
 
 /// What the task and all clones of a client share.
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// The server is going down: good-bye has to be said.
+    going_down: Notify,
     started: Instant,
 }
 
@@ -73,6 +77,7 @@ impl Shared {
     pub fn new(pipeline: Pipeline<Waiting>) -> Self {
         Self {
             state: Mutex::new(State { pipeline, lost: None }),
+            going_down: Notify::new(),
             started: Instant::now(),
         }
     }
@@ -85,6 +90,12 @@ impl Shared {
     /// Why the connection is gone.
     pub fn why_lost(&self) -> String {
         self.lock().lost.clone().unwrap_or_else(|| "it was closed".to_owned())
+    }
+
+    /// The server has answered ESHUTDOWN: nothing more is asked of it, what is in flight is still answered.
+    fn end_softly(&self) {
+        self.lock().lost.get_or_insert_with(|| GOING_DOWN.to_owned());
+        self.going_down.notify_one();
     }
 
     /// The connection is gone: everyone who waits is told. The first reason counts.
@@ -138,6 +149,8 @@ fn start(shared: &Shared, ask: Ask, payload: Vec<u8>, waiting: Waiting) -> Optio
 enum Ended {
     /// DISC is sent; somebody waits for the server to close.
     Goodbye(Goodbye),
+    /// DISC is sent, since the server is going down.
+    GoingDown,
     /// The last client was dropped.
     Dropped,
     /// The connection broke.
@@ -159,6 +172,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Outgoing>
             let _ = tokio::time::timeout(CLOSE_DEADLINE, reading).await;
             shared.fail(&reason);
         }
+        Ended::GoingDown => {
+            let _ = tokio::time::timeout(CLOSE_DEADLINE, reading).await;
+            shared.fail(GOING_DOWN);
+        }
         Ended::Goodbye(answer) => {
             let closed = tokio::time::timeout(CLOSE_DEADLINE, reading).await;
             shared.fail("it was closed");
@@ -176,7 +193,14 @@ async fn write_requests(
     inbox: &mut mpsc::Receiver<Outgoing>,
     writer: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> Ended {
-    while let Some(outgoing) = inbox.recv().await {
+    loop {
+        let outgoing = tokio::select! {
+            outgoing = inbox.recv() => outgoing,
+            () = shared.going_down.notified() => return goodbye(shared, writer).await,
+        };
+        let Some(outgoing) = outgoing else {
+            return Ended::Dropped;
+        };
         let (header, payload, goodbye) = match outgoing {
             Outgoing::Disconnect(goodbye) => (shared.lock().pipeline.disconnect(), Vec::new(), Some(goodbye)),
             Outgoing::Request { ask, payload, waiting } => {
@@ -198,7 +222,15 @@ async fn write_requests(
             return Ended::Goodbye(goodbye);
         }
     }
-    Ended::Dropped
+}
+
+/// Leaves a server that is going down, as the protocol wants it.
+async fn goodbye(shared: &Shared, writer: &mut (dyn AsyncWrite + Send + Unpin)) -> Ended {
+    let header = shared.lock().pipeline.disconnect();
+    match writer.write_all(&header).await {
+        Ok(()) => Ended::GoingDown,
+        Err(error) => Ended::Failed(format!("sending failed: {error}")),
+    }
 }
 
 /// Receives until the connection ends.
@@ -215,6 +247,9 @@ async fn read_replies(shared: &Shared, mut reader: Box<dyn AsyncRead + Send + Un
             statuses,
         } in events.drain(..)
         {
+            if outcome == Err(NbdError::Shutdown) {
+                shared.end_softly();
+            }
             let answer = outcome
                 .map(|()| Answered { data, statuses })
                 .map_err(|error| ClientError::Server { error, message });

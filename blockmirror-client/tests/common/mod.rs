@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use blockmirror_client::uri::{Address, NbdUri};
+use nbd_proto::constants::command;
 use nbd_proto::reply::simple_reply;
 use nbd_proto::server::{Exports, Handshake, Negotiated, Step};
 use nbd_proto::{
@@ -171,6 +172,10 @@ impl Toy {
     /// The bytes of the reply; `None` after DISC.
     fn answer(&self, request: &Request, payload: &[u8], negotiated: &Negotiated, seen: &Shared) -> Option<Vec<u8>> {
         let mut seen = seen.lock().unwrap();
+        if request.command == command::DISCONNECT {
+            seen.goodbyes += 1;
+            return None;
+        }
         if self.shut.load(Ordering::SeqCst) {
             let reply = ReplyTo {
                 style: negotiated.replies,
@@ -220,10 +225,7 @@ impl Toy {
             return Err((NbdError::Io, "bad sector", bad_byte));
         }
         match command {
-            Command::Disconnect => {
-                seen.goodbyes += 1;
-                return Ok(None);
-            }
+            Command::Disconnect => return Ok(None),
             Command::Read { .. } => {
                 let header = match negotiated.replies.has_chunks() {
                     true => reply.offset_data(ReplyFlags::DONE, request.offset, request.length as u32),

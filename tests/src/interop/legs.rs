@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use blockmirror_client::admin::LinkKind;
+use serde_json::Value;
 
 use crate::compare;
 use crate::foreign::Foreign;
@@ -36,7 +37,7 @@ pub const SERVERS: [(&str, Serve); 4] = [
 ];
 
 /// What is tried with each of them.
-pub const TRIALS: [Trial; 6] = [
+pub const TRIALS: [Trial; 7] = [
     ("remote leg, sync, through a cut", |serve| {
         identical_after_cut(&Setup::default(), serve)
     }),
@@ -60,6 +61,7 @@ pub const TRIALS: [Trial; 6] = [
     }),
     ("`blockmirror copy`, both ways", copy_both_ways),
     ("`blockmirror compare`", compare_sees_differences),
+    ("`blockmirror info`, `map`: as nbdinfo has it", looks_as_nbdinfo_has_it),
 ];
 
 /// Load, cut, load, restore under load; then everything is on the peer, and the resync copied no more than was dirty.
@@ -164,4 +166,46 @@ fn compare_sees_differences(serve: Serve) -> Result<()> {
     let equal = blockmirror(&["compare", &left, &right])?;
     ensure!(equal.status.success(), "{}", equal.text());
     Ok(())
+}
+
+fn looks_as_nbdinfo_has_it(serve: Serve) -> Result<()> {
+    let (_scratch, servers) = two(serve)?;
+    servers.iter().try_for_each(|server| same_look(&server.uri()))
+}
+
+/// `blockmirror` and `nbdinfo` say the same of an export: its size, its contexts, and where its data is.
+pub fn same_look(uri: &str) -> Result<()> {
+    let ours = blockmirror(&["--json", "info", uri])?;
+    ensure!(ours.status.success(), "{}", ours.text());
+    let ours: Value = serde_json::from_str(&ours.stdout)?;
+    let theirs: Value = serde_json::from_str(&tool::check("nbdinfo", &["--json", uri], PATIENT)?)?;
+    let (ours, theirs) = (&ours["exports"][0], &theirs["exports"][0]);
+    ensure!(ours["size_bytes"] == theirs["export-size"], "{ours} {theirs}");
+    ensure!(ours["read_only"] == theirs["is_read_only"], "{ours} {theirs}");
+    let contexts = |look: &Value| look["contexts"].as_array().cloned().unwrap_or_default();
+    ensure!(contexts(ours) == contexts(theirs), "{ours} {theirs}");
+    let map = blockmirror(&["--json", "map", uri])?;
+    if contexts(theirs).is_empty() {
+        ensure!(map.text().contains("it has none"), "{}", map.text());
+        return Ok(());
+    }
+    ensure!(map.status.success(), "{}", map.text());
+    let theirs = tool::check("nbdinfo", &["--map", "--json", uri], PATIENT)?;
+    let [ours, theirs] = [serde_json::from_str(&map.stdout)?, serde_json::from_str(&theirs)?];
+    ensure!(joined(&ours)? == joined(&theirs)?, "{ours} {theirs}");
+    Ok(())
+}
+
+/// Where each extent ends and what it is, equal neighbours joined.
+fn joined(map: &Value) -> Result<Vec<(u64, Value)>> {
+    let mut ends: Vec<(u64, Value)> = Vec::new();
+    for extent in map.as_array().context("a map is a list")? {
+        let number = |key: &str| extent[key].as_u64().with_context(|| format!("no {key} in {extent}"));
+        let end = number("offset")? + number("length")?;
+        match ends.last_mut() {
+            Some((last, kind)) if *kind == extent["type"] => *last = end,
+            _ => ends.push((end, extent["type"].clone())),
+        }
+    }
+    Ok(ends)
 }
