@@ -151,6 +151,9 @@ pub enum PeerMisbehaved {
         /// Bytes of the reply.
         length: usize,
     },
+    /// A metadata context was selected that nobody asked for.
+    #[error("the server selected metadata context {0:?}, which was not asked for")]
+    ContextUnasked(String),
     /// Two metadata contexts under one number.
     #[error("the server selected two metadata contexts under number {0}")]
     ContextTwice(u32),

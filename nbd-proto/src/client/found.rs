@@ -103,10 +103,13 @@ impl Found {
         Ok(())
     }
 
-    /// One metadata context.
-    pub(super) fn context(&mut self, option: OptionCode, data: &[u8]) -> Result<(), PeerMisbehaved> {
+    /// One metadata context. Only those that were `wanted` can be selected.
+    pub(super) fn context(&mut self, option: OptionCode, data: &[u8], wanted: &[String]) -> Result<(), PeerMisbehaved> {
         let context = Context::decode(data)?;
         let selects = option == OptionCode::SetMetaContext;
+        if selects && !wanted.contains(&context.name) {
+            return Err(PeerMisbehaved::ContextUnasked(context.name));
+        }
         // In a list the numbers mean nothing.
         if selects && self.contexts.iter().any(|other| other.id == context.id) {
             return Err(PeerMisbehaved::ContextTwice(context.id));

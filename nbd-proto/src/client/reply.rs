@@ -49,7 +49,7 @@ impl Handshake {
                 Ok(Advance::On)
             }
             ReplyType::MetaContext => {
-                self.found.context(option, data)?;
+                self.found.context(option, data, &self.contexts_wanted)?;
                 Ok(Advance::On)
             }
             // `bounded` has refused it.

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use blockmirror_client::client::{Access, Client, ClientError, FailoverClient, Patience};
 use blockmirror_client::connect::Wishes;
-use blockmirror_client::uri::UriList;
+use blockmirror_client::uri::{NbdUri, UriList};
 use nbd_proto::Extent;
 
 use crate::failure::Failure;
 
 /// Time a server has to be reached.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections to a server on which a flush of one covers all.
+const CONNECTIONS: usize = 4;
+/// Bytes that go by one connection before the next has its turn.
+const TURN: u64 = 1 << 20;
 /// Bytes of zeroes written at once to a server that cannot zero.
 const WRITTEN_ZEROES: u64 = 1 << 20;
 
@@ -26,7 +30,8 @@ pub struct Side {
 
 #[derive(Clone)]
 enum Connection {
-    One(Client),
+    /// One server, by as many connections as pay.
+    One(Vec<Client>),
     Several(FailoverClient),
 }
 
@@ -45,11 +50,9 @@ impl Side {
         let unreachable = |error: ClientError| Failure::Unreachable(error.to_string());
         let (connection, size) = match uris.as_slice() {
             [only] => {
-                let client = Client::connect_wishing(only, &wishes, CONNECT_DEADLINE)
-                    .await
-                    .map_err(unreachable)?;
-                let size = client.size();
-                (Connection::One(client), size)
+                let clients = connections(only, &wishes).await.map_err(unreachable)?;
+                let size = clients.first().map_or(0, Client::size);
+                (Connection::One(clients), size)
             }
             _ => {
                 let client = FailoverClient::connect_wishing(uris, access, Patience::default(), wishes)
@@ -70,7 +73,7 @@ impl Side {
         // A piece is small.
         let bytes = length as usize;
         let read = match &self.connection {
-            Connection::One(client) => client.read(offset, bytes).await,
+            Connection::One(clients) => one(clients, offset)?.read(offset, bytes).await,
             Connection::Several(client) => client.read(offset, bytes).await,
         };
         read.map_err(|error| self.failed("read", offset, length, &error))
@@ -80,7 +83,7 @@ impl Side {
     /// server does not say.
     pub async fn status(&self, context: &str, offset: u64, length: u64) -> Result<Option<Vec<Extent>>, Failure> {
         let told = match &self.connection {
-            Connection::One(client) => client.status(context, offset, length).await,
+            Connection::One(clients) => one(clients, offset)?.status(context, offset, length).await,
             Connection::Several(client) => client.status(context, offset, length).await,
         };
         match told {
@@ -92,7 +95,7 @@ impl Side {
 
     pub async fn write(&self, offset: u64, data: &[u8]) -> Result<(), Failure> {
         let written = match &self.connection {
-            Connection::One(client) => client.write(offset, data, false).await,
+            Connection::One(clients) => one(clients, offset)?.write(offset, data, false).await,
             Connection::Several(client) => client.write(offset, data, false).await,
         };
         written.map_err(|error| self.failed("write", offset, data.len() as u64, &error))
@@ -101,7 +104,7 @@ impl Side {
     /// Makes a range read as zeroes, without data on the wire where the server can.
     pub async fn zero(&self, offset: u64, length: u64) -> Result<(), Failure> {
         let zeroed = match &self.connection {
-            Connection::One(client) => client.zero(offset, length, false, false).await,
+            Connection::One(clients) => one(clients, offset)?.zero(offset, length, false, false).await,
             Connection::Several(client) => client.zero(offset, length, false, false).await,
         };
         match zeroed {
@@ -126,7 +129,7 @@ impl Side {
 
     pub async fn flush(&self) -> Result<(), Failure> {
         let flushed = match &self.connection {
-            Connection::One(client) => client.flush().await,
+            Connection::One(clients) => one(clients, 0)?.flush().await,
             Connection::Several(client) => client.flush().await,
         };
         flushed.map_err(|error| Failure::Unreachable(format!("cannot make {} durable: {error}", self.uri)))
@@ -134,10 +137,16 @@ impl Side {
 
     /// Parts from it; how it parts changes nothing of what was done.
     pub async fn close(self) {
-        let _ = match self.connection {
-            Connection::One(client) => client.disconnect().await,
-            Connection::Several(client) => client.disconnect().await,
-        };
+        match self.connection {
+            Connection::One(clients) => {
+                for client in clients {
+                    let _ = client.disconnect().await;
+                }
+            }
+            Connection::Several(client) => {
+                let _ = client.disconnect().await;
+            }
+        }
     }
 
     fn failed(&self, verb: &str, offset: u64, length: u64, error: &ClientError) -> Failure {
@@ -146,4 +155,30 @@ impl Side {
             self.uri
         ))
     }
+}
+
+/// One connection, or several where a flush of one covers all. Those beyond the first may be refused.
+async fn connections(uri: &NbdUri, wishes: &Wishes) -> Result<Vec<Client>, ClientError> {
+    let first = Client::connect_wishing(uri, wishes, CONNECT_DEADLINE).await?;
+    let more = if first.limits().can_multi_conn() {
+        CONNECTIONS - 1
+    } else {
+        0
+    };
+    let mut clients = vec![first];
+    for _ in 0..more {
+        let Ok(another) = Client::connect_wishing(uri, wishes, CONNECT_DEADLINE).await else {
+            break;
+        };
+        clients.push(another);
+    }
+    Ok(clients)
+}
+
+/// The connection whose turn it is at this place; there is at least one.
+fn one(clients: &[Client], offset: u64) -> Result<&Client, Failure> {
+    let place = (offset / TURN) as usize % clients.len().max(1);
+    clients
+        .get(place)
+        .ok_or_else(|| Failure::Unreachable("there is no connection".to_owned()))
 }

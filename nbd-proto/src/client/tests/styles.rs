@@ -239,6 +239,9 @@ fn selected_contexts_are_checked() {
     let twice = select(&mut rogue, &context(7, "base:allocation"));
     assert_eq!(twice, misbehaved(PeerMisbehaved::ContextTwice(7)));
 
+    let unasked = select(&mut selecting(false), &context(7, "x:z"));
+    assert_eq!(unasked, misbehaved(PeerMisbehaved::ContextUnasked("x:z".to_owned())));
+
     let mut rogue = selecting(false);
     let short = rogue.reply(OptionCode::SetMetaContext, ReplyType::MetaContext, &[0; 4]);
     assert_eq!(short, misbehaved(PeerMisbehaved::ContextTruncated { length: 4 }));
