@@ -202,13 +202,14 @@ impl Request {
     /// Bytes of payload that follow the header, to be consumed even when the request is refused.
     ///
     /// Extended headers say it for every command. Without them only WRITE has one: an unknown command cannot be known to
-    /// have any.
+    /// have any. A WRITE has one whether it says so or not: the client of QEMU 10.0 does not.
     pub fn payload_length(&self, style: ReplyStyle) -> u64 {
-        let has_payload = match style {
-            ReplyStyle::Simple | ReplyStyle::Structured => self.command == command::WRITE,
-            ReplyStyle::Extended => self.flags.contains(CommandFlags::PAYLOAD_LEN),
-        };
-        if has_payload { self.length } else { 0 }
+        let says_so = style == ReplyStyle::Extended && self.flags.contains(CommandFlags::PAYLOAD_LEN);
+        if says_so || self.command == command::WRITE {
+            self.length
+        } else {
+            0
+        }
     }
 }
 

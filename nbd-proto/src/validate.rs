@@ -172,18 +172,16 @@ fn check_advertised(command: Command, export: &Negotiated) -> Result<(), Refusal
     }
 }
 
-/// With extended headers WRITE, and nothing else, says that its length is that of a payload. What is left of the flags.
+/// With extended headers WRITE, and nothing else, says that its length is that of a payload. It must, but is taken when it
+/// does not: see [`Request::payload_length`]. What is left of the flags.
 fn check_payload_flag(command: Command, given: CommandFlags, style: ReplyStyle) -> Result<CommandFlags, Refusal> {
-    let is_write = matches!(command, Command::Write { .. });
-    match (style, given.contains(CommandFlags::PAYLOAD_LEN)) {
-        (ReplyStyle::Extended, true) if is_write => Ok(given.difference(CommandFlags::PAYLOAD_LEN)),
-        (ReplyStyle::Extended, false) if is_write => refuse(
-            NbdError::Invalid,
-            "with extended headers WRITE must have the flag PAYLOAD_LEN",
-        ),
-        (ReplyStyle::Extended, true) => refuse(NbdError::Invalid, "this command takes no payload, or not one so long"),
-        // Without extended headers it is a flag like any that is not known.
-        _ => Ok(given),
+    // Without extended headers it is a flag like any that is not known.
+    if style != ReplyStyle::Extended || !given.contains(CommandFlags::PAYLOAD_LEN) {
+        return Ok(given);
+    }
+    match command {
+        Command::Write { .. } => Ok(given.difference(CommandFlags::PAYLOAD_LEN)),
+        _ => refuse(NbdError::Invalid, "this command takes no payload, or not one so long"),
     }
 }
 

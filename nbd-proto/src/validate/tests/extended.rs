@@ -45,8 +45,8 @@ fn write_says_that_it_has_a_payload_and_nothing_else_does() {
     let export = extended();
     assert_eq!(error(request(command::WRITE, PAYLOAD, 0, 512), &export), None);
     let silent = request(command::WRITE, NONE, 0, 512);
-    assert_eq!(error(silent, &export), Some(NbdError::Invalid));
-    assert_eq!(silent.payload_length(export.replies), 0, "nothing follows it");
+    assert_eq!(error(silent, &export), None, "QEMU's client says nothing");
+    assert_eq!(silent.payload_length(export.replies), 512);
     for code in RANGED
         .into_iter()
         .chain([command::FLUSH, 99])
