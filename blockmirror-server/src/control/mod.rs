@@ -201,7 +201,7 @@ fn engine(threads: &[DataHandle]) -> String {
 
 fn start_accepting(tasks: &mut JoinSet<()>, acceptor: Arc<Acceptor>, entry: entry::Open, shutdown: &Shutdown) {
     for listener in entry.listeners {
-        tracing::info!(address = %listener.name(), "listening");
+        tracing::info!(address = %listener.name(), tls = listener.security().describe(), "listening");
         tasks.spawn(Arc::clone(&acceptor).run(listener, shutdown.clone()));
     }
     if let Some((stream, left)) = entry.client {

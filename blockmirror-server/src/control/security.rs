@@ -128,6 +128,15 @@ impl Security {
         self.mode
     }
 
+    /// In words, for the log.
+    pub(super) fn describe(&self) -> &'static str {
+        match self.mode {
+            TlsMode::Off => "off",
+            TlsMode::Allow => "allowed, in user space",
+            TlsMode::Require => "required, in user space",
+        }
+    }
+
     /// Nobody comes in without TLS.
     pub(super) fn is_required(&self) -> bool {
         self.mode == TlsMode::Require
