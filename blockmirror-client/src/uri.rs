@@ -201,12 +201,6 @@ fn parse(text: &str) -> Result<NbdUri, UriProblem> {
         _ => return Err(UriProblem::UnknownScheme(scheme.to_owned())),
     };
     let socket = query.take("socket");
-    let address = match over_unix {
-        false if socket.is_some() => return Err(UriProblem::UnknownParameter("socket".to_owned())),
-        false => tcp_address(authority)?,
-        true if !authority.is_empty() => return Err(UriProblem::HostInUnix(authority.to_owned())),
-        true => unix_address(socket)?,
-    };
     let tls = if with_tls {
         Some(UriTls::take(&mut query)?)
     } else {
@@ -214,6 +208,12 @@ fn parse(text: &str) -> Result<NbdUri, UriProblem> {
         None
     };
     query.finish()?;
+    let address = match over_unix {
+        false if socket.is_some() => return Err(UriProblem::UnknownParameter("socket".to_owned())),
+        false => tcp_address(authority)?,
+        true if !authority.is_empty() => return Err(UriProblem::HostInUnix(authority.to_owned())),
+        true => unix_address(socket)?,
+    };
     Ok(NbdUri { address, export, tls })
 }
 
