@@ -1,11 +1,13 @@
 //! The short form of `scripts/hostile`, and what one client cannot do to another with the usual limits.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use blockmirror_tests::config::{NodeConfig, Resource};
 use blockmirror_tests::hostile::{self, Attack, Measure};
 use blockmirror_tests::node::Node;
+use blockmirror_tests::process::Process;
 use blockmirror_tests::raw::{Raw, command, request};
 use blockmirror_tests::scratch::Scratch;
 use blockmirror_tests::tool;
@@ -89,4 +91,41 @@ fn one_client_has_its_share_of_connections() -> Result<()> {
     })?;
     ensure!(held.len() <= 8, "{} connections", held.len());
     node.open("db")?.flush()
+}
+
+#[test]
+fn without_descriptors_clients_are_shown_out_and_let_in_again() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let socket = scratch.join("s");
+    let server = tool::binary("blockmirror-server")?.display().to_string();
+    let arguments = [
+        "--nofile=48:48",
+        &server,
+        "serve",
+        "memory:1MiB",
+        "--unix",
+        &socket.display().to_string(),
+    ];
+    let mut process = Process::start(
+        "serve",
+        Path::new("/usr/bin/prlimit"),
+        &arguments.map(str::to_owned),
+        &scratch.join("log"),
+    )?;
+    process.wait_until("it is ready", PROMPT, |process| process.output().contains("ready "))?;
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        // Refused or not, nobody waits.
+        if let Ok(raw) = Raw::open(&socket, "") {
+            held.push(raw);
+        }
+    }
+    ensure!(held.len() < 48, "{} clients with 48 descriptors", held.len());
+    for raw in &mut held {
+        raw.flush()?;
+    }
+    drop(held);
+    wait::until("room again", PROMPT, || Raw::open(&socket, "").ok())?.flush()?;
+    ensure!(process.terminate(PROMPT)?.success(), "{}", process.output());
+    Ok(())
 }
