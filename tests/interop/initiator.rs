@@ -9,15 +9,18 @@ use blockmirror_client::client::Client;
 use blockmirror_client::connect::Wishes;
 use blockmirror_tests::compare;
 use blockmirror_tests::foreign::Foreign;
-use blockmirror_tests::interop::legs::same_look;
+use blockmirror_tests::interop::legs::{LEG, same_look};
 use blockmirror_tests::interop::programs::Served;
-use blockmirror_tests::pair::seed;
+use blockmirror_tests::pair::{EXPORT, Pair, Setup, seed};
+use blockmirror_tests::raw::command;
 use blockmirror_tests::scratch::Scratch;
 use blockmirror_tests::tool;
 use blockmirror_tests::wait::PATIENT;
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
+/// Size of a volume with room for long zeroes.
+const LARGE: u64 = 512 * MIB;
 
 /// An image with data at its beginning, at odd places, and nowhere else.
 fn sparse(scratch: &Scratch, size: u64) -> Result<std::path::PathBuf> {
@@ -135,6 +138,41 @@ fn qemu_takes_lengths_of_64_bits() -> Result<()> {
         ensure!(after.len() == 2 && after[0].length == TIB - 4096, "{after:?}");
         ensure!(client.read(TIB - 4096, 4096).await? == [7; 4096]);
         anyhow::Ok(client.disconnect().await?)
+    })
+}
+
+/// Zeroes of a length that is asked of the leg as fast ones, where it offers that.
+fn long_zeroes(serve: impl FnOnce(&Path, &Path) -> Result<Foreign>) -> Result<()> {
+    let setup = Setup {
+        size: LARGE,
+        seeded: 200 * MIB,
+        ..Setup::default()
+    };
+    let pair = Pair::with_foreign(&setup, LEG, serve)?;
+    pair.primary.wait_established(EXPORT, PATIENT)?;
+    let mut raw = pair.primary.open(EXPORT)?;
+    for (command, offset, length) in [
+        (command::WRITE_ZEROES, MIB, 150 * MIB),
+        (command::TRIM, 160 * MIB, LARGE - 170 * MIB),
+    ] {
+        ensure!(raw.call(0, command, offset, u32::try_from(length)?)? == 0);
+    }
+    ensure!(raw.write(0, 20 * MIB, &[5; 8192])? == 0);
+    raw.flush()?;
+    pair.assert_converges()
+}
+
+#[test]
+fn long_zeroes_are_fast_on_qemu_nbd() -> Result<()> {
+    long_zeroes(Foreign::qemu_nbd)
+}
+
+/// It offers FAST_ZERO and refuses it every time.
+#[test]
+fn long_zeroes_are_asked_for_again_where_they_are_not_fast() -> Result<()> {
+    long_zeroes(|folder, image| {
+        let parameters = ["zeromode=notrim", "fastzeromode=slow"];
+        Foreign::nbdkit_file(folder, image, &["--filter=nozero"], &parameters)
     })
 }
 
