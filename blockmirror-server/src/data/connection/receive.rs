@@ -27,7 +27,10 @@ const _: () = assert!(
 
 /// What the next bytes are.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one per connection, and a box would be memory asked for per payload")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per connection, and a box would be memory asked for per payload"
+)]
 pub(super) enum Incoming {
     /// The header of a request.
     Header,

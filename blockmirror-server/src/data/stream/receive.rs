@@ -25,7 +25,10 @@ pub(super) struct Inbound {
 }
 
 /// What the next bytes are.
-#[expect(clippy::large_enum_variant, reason = "one per connection, and a box would be memory asked for per payload")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per connection, and a box would be memory asked for per payload"
+)]
 enum Incoming {
     /// A frame.
     Frame,
