@@ -1,8 +1,9 @@
 //! The commands, each in every style of reply and on every kind of image.
 
 use anyhow::{Context, Result, ensure};
+use blockmirror_tests::dialogue::wire::FAST_ZERO;
 use blockmirror_tests::dialogue::{Ask, Dialogue};
-use blockmirror_tests::raw::command;
+use blockmirror_tests::raw::{command, errno};
 
 use super::{BIG, PAYLOAD_MAX, SIZE, STYLES, Stage};
 
@@ -179,5 +180,30 @@ fn no_hole_is_provisioned() -> Result<()> {
         after >= before + (4 << 20) / 512,
         "{before} blocks before, {after} after"
     );
+    Ok(())
+}
+
+/// `NBD_CMD_FLAG_FAST_ZERO`: it is zero afterwards, or as it was.
+#[test]
+fn fast_zeroes() -> Result<()> {
+    let stage = Stage::new()?;
+    for style in STYLES {
+        for export in ["db", "mirrored", "memory"] {
+            let mut dialogue = stage.open(export, style)?;
+            ensure!(dialogue.raw.flags & 1 << 11 != 0, "{export}: it is not offered");
+            for (offset, length) in [(0, SIZE), (512, 100_000), (1 << 20, 4096)] {
+                for more in [0, command::NO_HOLE, command::FUA] {
+                    dialogue.succeed(&Ask::write(offset, &[9; 4096]))?;
+                    let ask = Ask::new(command::WRITE_ZEROES, offset, length).with(FAST_ZERO | more);
+                    let expected = match dialogue.ask(&ask)?.error {
+                        0 => 0,
+                        errno::NOT_SUPPORTED => 9,
+                        error => anyhow::bail!("{export}: {ask:?}: error {error}"),
+                    };
+                    ensure!(dialogue.read(offset, 4096)? == [expected; 4096], "{export}: {ask:?}");
+                }
+            }
+        }
+    }
     Ok(())
 }

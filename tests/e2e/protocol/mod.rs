@@ -1,11 +1,14 @@
 //! The rules of the NBD protocol, one test per section of its text; docs/NBD.md says which case shows which rule.
 
 mod commands;
+mod contexts;
 mod extended;
+mod filters;
 mod handshake;
 mod options;
 mod ordering;
 mod refusals;
+mod tls;
 
 use anyhow::{Context, Result, ensure};
 use blockmirror_tests::config::{NodeConfig, Resource};

@@ -9,6 +9,7 @@ use crate::config::{NodeConfig, Resource};
 use crate::foreign::Foreign;
 use crate::node::Node;
 use crate::pair::seed;
+use crate::pki;
 use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::tool;
@@ -28,6 +29,8 @@ pub struct Served {
     pub node: Node,
     /// Its port.
     pub port: u16,
+    /// How to reach the export inside TLS, as libnbd says it.
+    pub tls: String,
     /// Where things can be put.
     pub scratch: Scratch,
 }
@@ -63,8 +66,23 @@ impl Served {
         resource.volume_settings = format!("description = \"{DESCRIPTION}\"\n{volume}");
         let mut config = NodeConfig::new("alpha", vec![resource]);
         config.listen = vec![format!("tcp:127.0.0.1:{port}")];
+        let (pki, tls_port) = (pki::directory()?, tool::free_port()?);
+        config.settings = format!(
+            "[tls]\ncertificate = \"{0}/server-cert.pem\"\nkey = \"{0}/server-key.pem\"\n\
+             [[listener]]\naddress = \"tcp:127.0.0.1:{tls_port}\"\ntls = \"require\"",
+            pki.display()
+        );
+        let tls = format!(
+            "nbds://localhost:{tls_port}/{EXPORT}?tls-certificates={}",
+            pki.display()
+        );
         let node = Node::start(scratch.path(), &config)?;
-        Ok(Self { node, port, scratch })
+        Ok(Self {
+            node,
+            port,
+            tls,
+            scratch,
+        })
     }
 
     /// How to reach the export: over the Unix socket, and over TCP.

@@ -24,7 +24,7 @@ pub const WAYS: [Way; 4] = [
         we_start_nbdcopy,
     ),
     (
-        "`nbdkit nbd command=blockmirror-server arg=serve arg=IMAGE arg=--stdio`",
+        "`nbdkit nbd command=blockmirror-server arg=serve arg=IMAGE`",
         nbdkit_starts_us,
     ),
 ];
@@ -85,7 +85,6 @@ fn nbdkit_starts_us() -> Result<()> {
         &command,
         "arg=serve",
         &arg,
-        "arg=--stdio",
         "shared=true",
         "--run",
         &run,
