@@ -205,7 +205,7 @@ impl Image {
     }
 
     /// As [`Image::next_data`], at a cost that does not grow with what is found: a file system in memory looks at every
-    /// page up to the next hole, with the file locked, so there data is told in steps of [`LOOK_STEP`], of which a later
+    /// page up to the next hole, with the file locked, so there data is told in steps of `LOOK_STEP`, of which a later
     /// part may be a hole.
     pub fn look(&self, offset: u64) -> Extent {
         if !self.leg.file.is_memory_backed() {
