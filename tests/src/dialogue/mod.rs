@@ -1,6 +1,6 @@
 //! An NBD connection in any of the three styles of reply, byte by byte: what is asked, and the whole answer to it.
 //!
-//! Every reply is held against the rules that hold for all of them ([`referee`]), whatever the test is about. Like
+//! Every reply is held against the rules that hold for all of them (`referee`), whatever the test is about. Like
 //! [`crate::raw`] it shares nothing with the project's own codec.
 
 mod referee;
