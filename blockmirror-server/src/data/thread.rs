@@ -121,10 +121,11 @@ impl DataThread {
                 self.flush_streams();
             }
             std::mem::swap(&mut completions, &mut self.turn.inline);
-            if completions.is_empty() && self.turn.resume.is_empty() {
+            if (completions.is_empty() && self.turn.resume.is_empty()) || self.turn.has_read_enough() {
                 break;
             }
         }
+        self.turn.read_bytes = 0;
         if let Some(after) = self.check_stop() {
             return Ok(after);
         }
@@ -209,12 +210,17 @@ impl DataThread {
         self.touched.push(slot);
     }
 
-    /// Let connections go on that have more to take.
+    /// Let connections go on that have more to take, until enough was read. What comes to be resumed meanwhile waits for
+    /// the next round, and behind those that were not reached.
     fn resume(&mut self) {
-        // What comes to be resumed meanwhile waits for the next round.
         let mut resume = std::mem::take(&mut self.resuming);
         std::mem::swap(&mut resume, &mut self.turn.resume);
-        for slot in resume.drain(..) {
+        let mut reached = 0;
+        while let Some(&slot) = resume.get(reached) {
+            if self.turn.has_read_enough() {
+                break;
+            }
+            reached += 1;
             let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
             };
@@ -222,6 +228,11 @@ impl DataThread {
                 connection.proceed(volume, &mut self.turn);
                 self.touched.push(slot);
             }
+        }
+        resume.drain(..reached);
+        if !resume.is_empty() {
+            resume.append(&mut self.turn.resume);
+            std::mem::swap(&mut resume, &mut self.turn.resume);
         }
         self.resuming = resume;
     }

@@ -311,6 +311,7 @@ impl Connection {
             self.window.bytes += length;
             volume.hold_reply(length);
             self.burst += length;
+            turn.read_bytes += length;
         }
         let origin = Origin::Host {
             connection: self.slot,
@@ -326,7 +327,7 @@ impl Connection {
             volume.forget(self.slot);
             return false;
         }
-        if bytes > 0 && self.burst >= READ_BURST_BYTES {
+        if bytes > 0 && (self.burst >= READ_BURST_BYTES || !turn.may_read(bytes)) {
             turn.resume.push(self.slot);
             return false;
         }
