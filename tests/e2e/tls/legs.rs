@@ -1,6 +1,7 @@
 //! Remote legs and partners.
 
 use anyhow::{Result, ensure};
+use blockmirror_client::admin::{ConnectionState, PartnerStatus};
 use blockmirror_tests::compare;
 use blockmirror_tests::config::{NodeConfig, Peer, Resource};
 use blockmirror_tests::foreign::Foreign;
@@ -9,7 +10,7 @@ use blockmirror_tests::pki;
 use blockmirror_tests::recorder::Recorder;
 use blockmirror_tests::scratch::Scratch;
 use blockmirror_tests::tool;
-use blockmirror_tests::wait::PATIENT;
+use blockmirror_tests::wait::{self, PATIENT};
 
 use super::{REQUIRE, SECRET, SIZE, random, tls_settings};
 
@@ -61,6 +62,12 @@ fn two_partners_over_tls() -> Result<()> {
         nodes.push(Node::start(&folder, &config)?);
     }
     let alpha = nodes.first().ok_or_else(|| anyhow::anyhow!("two nodes"))?;
+    // Without contact the promotion of a fresh pair needs more words.
+    wait::until("the partners to be connected", PATIENT, || {
+        let partners = alpha.resource("db").ok()?.partners;
+        let connected = |partner: &PartnerStatus| partner.connection_state == ConnectionState::Connected;
+        partners.iter().any(connected).then_some(())
+    })?;
     let blockmirror = tool::binary("blockmirror")?.display().to_string();
     let admin = alpha.admin_socket().display().to_string();
     tool::check(
