@@ -140,7 +140,8 @@ fn a_primary_without_its_image_says_so_when_its_partner_is_lost() -> Result<()> 
         (partners.nodes[0].volume(VOLUME).ok()?.requests_held == 1).then_some(())
     })?;
     partners.nodes[1].restart()?;
-    ensure!(raw.reply()? == (cookie, 0), "the data are back");
+    let reply = raw.reply().map_err(|error| error.context(partners.describe()))?;
+    ensure!(reply == (cookie, 0), "the data are back");
     let why = partners.nodes[0].why(RESOURCE)?;
     ensure!(
         why.facts.iter().any(|fact| fact.contains("may read and write")),
