@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::tls::{Parts, Secured, Session, TlsClient, TlsFault, TlsStream};
+use crate::tls::{Parts, Session, TlsClient, TlsFault, TlsStream};
 
 /// A nonblocking connected socket out of tokio's hands.
 #[derive(Debug)]
@@ -18,21 +18,12 @@ pub struct Wire {
     /// The socket.
     pub socket: OwnedFd,
     /// TLS on it.
-    pub sealed: Option<Box<Sealed>>,
-}
-
-/// TLS on a socket.
-#[derive(Debug)]
-pub struct Sealed {
-    /// The connection.
-    pub session: Session,
-    /// Sealed bytes that were received; the session counts them already.
-    pub bytes: Vec<u8>,
+    pub tls: Option<Box<Session>>,
 }
 
 impl From<OwnedFd> for Wire {
     fn from(socket: OwnedFd) -> Self {
-        Self { socket, sealed: None }
+        Self { socket, tls: None }
     }
 }
 
@@ -110,12 +101,9 @@ impl Stream {
     /// Back from outside of tokio.
     pub(crate) fn from_wire(wire: Wire) -> io::Result<Self> {
         let inner = PlainStream::from_socket(wire.socket)?;
-        Ok(match wire.sealed {
+        Ok(match wire.tls {
             None => Self::Plain(inner),
-            Some(sealed) => {
-                let Sealed { session, bytes } = *sealed;
-                Self::Tls(Box::new(TlsStream::new(inner, Secured::resumed(session, bytes))))
-            }
+            Some(session) => Self::Tls(Box::new(TlsStream::new(inner, *session))),
         })
     }
 
@@ -127,15 +115,10 @@ impl Stream {
         match self {
             Self::Plain(stream) => Ok((stream.into_socket()?.into(), Vec::new())),
             Self::Tls(stream) => {
-                let Parts {
-                    inner,
-                    session,
-                    unread,
-                    sealed: bytes,
-                } = stream.into_parts()?;
+                let Parts { inner, session, unread } = stream.into_parts()?;
                 let wire = Wire {
                     socket: inner.into_socket()?,
-                    sealed: Some(Box::new(Sealed { session, bytes })),
+                    tls: Some(Box::new(session)),
                 };
                 Ok((wire, unread))
             }

@@ -83,7 +83,6 @@ impl ClientTls {
             Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.load()?))),
             None => builder.with_no_client_auth(),
         };
-        config.enable_secret_extraction = true;
         config.resumption = Resumption::disabled();
         let name = ServerName::try_from(self.name.clone()).map_err(|_| FileProblem {
             path: PathBuf::from("TLS"),
@@ -107,7 +106,7 @@ impl TlsClient {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let secured = super::connect(&mut stream, Arc::clone(&self.config), self.name.clone()).await?;
-        Ok(TlsStream::new(stream, secured))
+        Ok(TlsStream::new(stream, secured.session))
     }
 }
 

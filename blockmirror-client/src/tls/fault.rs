@@ -10,39 +10,18 @@ pub enum TlsFault {
     /// What came is no record.
     #[error("what was received is not TLS")]
     NotTls,
-    /// A record was changed on the way, or made up.
-    #[error("a TLS record was damaged on its way")]
-    Damaged,
-    /// A record is longer than any may be.
-    #[error("a TLS record is longer than the protocol permits")]
-    TooLong,
-    /// A record of a type that has no place here.
-    #[error("a TLS record of type {0} came where none may")]
-    Unexpected(u8),
-    /// A handshake message of a type that has no place behind the handshake.
-    #[error("a TLS handshake message of type {0} came where none may (renegotiation is not supported)")]
-    UnexpectedHandshake(u8),
-    /// Many records without data: whoever sends them wants something else.
-    #[error("too many TLS records without data")]
-    Idle,
-    /// The other side gave up.
-    #[error("the other side ended TLS with alert {0}")]
-    Alert(u8),
     /// The keys have sealed as much as they may, and the version of TLS knows no new ones.
     #[error("TLS 1.2 has no new keys after so many bytes; TLS 1.3 does not have this limit")]
     Worn,
-    /// The handshake left no keys that can be used.
-    #[error("the TLS handshake left no usable keys")]
-    Keys,
     /// The connection ended without the close_notify that TLS ends with: somebody may have cut it.
     #[error("the connection was cut: it ended without TLS close_notify")]
     Cut,
     /// The other side closed the connection in the middle of the handshake.
     #[error("the other side left during the TLS handshake: does it trust the certificate it was shown?")]
     Left,
-    /// The handshake failed.
+    /// The handshake failed, or what came behind it is wrong, or the other side gave up.
     #[error("{}", reason::of(.0))]
-    Handshake(rustls::Error),
+    Tls(rustls::Error),
     /// More than a handshake can take was sent.
     #[error("the TLS handshake is longer than any can be")]
     LongHandshake,
@@ -53,7 +32,7 @@ pub enum TlsFault {
 
 impl From<rustls::Error> for TlsFault {
     fn from(error: rustls::Error) -> Self {
-        Self::Handshake(error)
+        Self::Tls(error)
     }
 }
 
@@ -62,7 +41,9 @@ impl From<TlsFault> for io::Error {
     fn from(fault: TlsFault) -> Self {
         match fault {
             TlsFault::Io(error) => error,
-            TlsFault::Cut | TlsFault::Alert(_) => Self::new(io::ErrorKind::ConnectionReset, fault),
+            TlsFault::Cut | TlsFault::Tls(rustls::Error::AlertReceived(_)) => {
+                Self::new(io::ErrorKind::ConnectionReset, fault)
+            }
             _ => Self::new(io::ErrorKind::InvalidData, fault),
         }
     }

@@ -1,5 +1,6 @@
 //! TLS 1.2 and 1.3: certificates, the handshake, and a connection after it, as bytes ([`Session`]) and as a tokio stream
-//! ([`TlsStream`]). rustls decides whom to trust and makes the keys.
+//! ([`TlsStream`]). rustls decides whom to trust, makes the keys and
+//! seals and opens the records.
 
 mod certificate;
 mod client;
@@ -7,7 +8,6 @@ mod fault;
 mod files;
 mod handshake;
 mod reason;
-mod record;
 mod server;
 mod session;
 mod stream;
@@ -28,7 +28,7 @@ pub use fault::TlsFault;
 pub use files::{FileProblem, Identity, check_ca};
 pub use handshake::{Secured, accept, connect};
 pub use server::{Asked, ServerTls};
-pub use session::{INTAKE_MIN, Read, Session};
+pub use session::{Read, SEAL_MAX, Session};
 pub use stream::{Parts, TlsStream};
 
 /// Nothing older.

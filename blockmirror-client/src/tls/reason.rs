@@ -1,4 +1,4 @@
-//! Why a TLS handshake failed, in words that say what to do.
+//! Why rustls gave up, in words that say what to do.
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
@@ -20,7 +20,8 @@ pub(super) fn of(error: &Error) -> String {
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => "the other side has only versions of TLS older than 1.2".to_owned(),
         Error::InvalidMessage(_) => format!("what the other side says is not TLS ({error})"),
-        other => format!("the TLS handshake failed: {other}"),
+        Error::DecryptError => "a TLS record was damaged on its way".to_owned(),
+        other => format!("TLS failed: {other}"),
     }
 }
 

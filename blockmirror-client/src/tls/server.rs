@@ -60,7 +60,6 @@ impl ServerTls {
             .map_err(|error| broken(&error))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.identity.load()?)));
-        config.enable_secret_extraction = true;
         config.ignore_client_order = true;
         // Connections live long: nobody resumes one.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -248,7 +248,7 @@ impl Acceptor {
         let secured = tls::accept(&mut stream, config).await?;
         client.certificate = secured.certificate.as_ref().map(|certificate| tls::names(certificate));
         tracing::debug!(%client, tls = secured.session.describe(), "the client is inside TLS");
-        let mut stream = Stream::Tls(Box::new(TlsStream::new(stream, secured)));
+        let mut stream = Stream::Tls(Box::new(TlsStream::new(stream, secured.session)));
         conversation.secured();
         let door = Door::new(&self.roster, client);
         match conversation.go_on(&mut stream, &door).await? {

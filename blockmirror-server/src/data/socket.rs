@@ -21,11 +21,11 @@ pub(crate) fn is_unix(fd: impl AsFd) -> io::Result<bool> {
 /// Take over a connected stream socket. The buffers of TCP tune themselves unless they are set; those of Unix sockets
 /// do not.
 pub(crate) fn stream_socket(wire: Wire) -> io::Result<Socket> {
-    let Wire { socket, sealed } = wire;
+    let Wire { socket, tls } = wire;
     let is_unix = is_unix(&socket)?;
-    let socket = match sealed {
+    let socket = match tls {
         None => Socket::new(socket)?,
-        Some(sealed) => Socket::secured(socket, sealed.session, sealed.bytes)?,
+        Some(session) => Socket::secured(socket, *session)?,
     };
     if is_unix {
         socket.request_buffers(UNIX_BUFFER)?;

@@ -51,10 +51,10 @@ impl Socket {
         })
     }
 
-    /// As [`new`](Self::new), with a TLS connection on it and the sealed bytes that were received already.
-    pub fn secured(fd: OwnedFd, session: Session, early: Vec<u8>) -> io::Result<Self> {
+    /// As [`new`](Self::new), with a TLS connection on it.
+    pub fn secured(fd: OwnedFd, session: Session) -> io::Result<Self> {
         Ok(Self {
-            secure: Some(Arc::new(Secure::new(session, early))),
+            secure: Some(Arc::new(Secure::new(session))),
             ..Self::new(fd)?
         })
     }

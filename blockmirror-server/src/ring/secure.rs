@@ -2,13 +2,14 @@
 //!
 //! A receive for plaintext is answered from what was received and opened before, or becomes a receive into memory of
 //! our own. A send of plaintext becomes a send of sealed bytes, of which only one is under way: a record that was begun
-//! has to be finished. Data is copied once in either direction.
+//! has to be finished. What is copied: data to the record that is sealed and that to the memory it is sent from; what was
+//! received to rustls, what it opened to a vector of its own and from there to who has asked.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use blockmirror_client::tls::{INTAKE_MIN, Read, Session, TlsFault};
+use blockmirror_client::tls::{Read, SEAL_MAX, Session, TlsFault};
 use rustix::net::{SendFlags, send};
 
 use super::inline::{self, Attempt};
@@ -18,12 +19,8 @@ use super::{Buffer, BufferPool, Op, Segment, Socket};
 const INTAKE_BYTES: usize = 64 << 10;
 /// The same for a connection that has filled it.
 const INTAKE_BUSY_BYTES: usize = 256 << 10;
-/// Bytes of data sealed for one send: they are sent while they are in the cache.
-const SEAL_BYTES: usize = 256 << 10;
-/// Bytes a close_notify has room in.
+/// Bytes of an alert and a close_notify that are sent at the end, at most.
 const CLOSE_BYTES: usize = 128;
-
-const _: () = assert!(INTAKE_BYTES >= INTAKE_MIN, "a record fits");
 
 /// The TLS connection on a socket.
 pub struct Secure {
@@ -32,10 +29,10 @@ pub struct Secure {
 
 struct State {
     session: Session,
-    /// Sealed bytes that came with the handshake, before there is an intake.
-    early: Vec<u8>,
     /// Away while a receive is in flight.
     intake: Option<Buffer>,
+    /// Bytes it is to have.
+    intake_bytes: usize,
     /// The last receive filled it.
     was_full: bool,
     /// The receive that is in flight, as it was asked for.
@@ -68,12 +65,12 @@ pub(crate) enum Next {
 }
 
 impl Secure {
-    /// A session, and sealed bytes received already.
-    pub(super) fn new(session: Session, early: Vec<u8>) -> Self {
+    /// TLS with this session.
+    pub(super) fn new(session: Session) -> Self {
         let state = State {
             session,
-            early,
             intake: None,
+            intake_bytes: INTAKE_BYTES,
             was_full: false,
             receiving: None,
             sending: None,
@@ -99,7 +96,7 @@ impl Secure {
     pub(crate) fn ended(&self, result: io::Result<usize>, op: Op, pool: &BufferPool) -> Next {
         let mut state = self.lock();
         match op {
-            Op::Receive { socket, buffer, filled } => state.received(result, (socket, buffer, filled), pool),
+            Op::Receive { socket, buffer, .. } => state.received(result, socket, buffer, pool),
             Op::Send { socket, segments, .. } => state.sent(result, socket, segments),
             other => Next::Over(Err(io::ErrorKind::Unsupported.into()), other),
         }
@@ -117,14 +114,13 @@ impl Secure {
             return None;
         };
         loop {
-            match session.read(intake.as_mut_slice(), into) {
+            match session.read(intake.as_slice(), into) {
                 Ok(Read::Bytes(count)) => return Some(Ok(count)),
                 Ok(Read::Closed) => return Some(Ok(0)),
                 Ok(Read::Starved) => {}
                 Err(fault) => return Some(Err(fault.into())),
             }
-            let at = session.make_room(intake.as_mut_slice());
-            match inline::receive(socket, &mut intake.as_mut_slice()[at..]) {
+            match inline::receive(socket, intake.as_mut_slice()) {
                 Attempt::Done(Ok(0)) => return Some(session.ended().map(|()| 0).map_err(Into::into)),
                 Attempt::Done(Ok(count)) => session.received(count),
                 Attempt::Done(Err(error)) => return Some(Err(error)),
@@ -145,7 +141,9 @@ impl Secure {
             return;
         }
         let mut record = [0; CLOSE_BYTES];
-        if let Ok(length) = state.session.seal_close(&mut record) {
+        let mut room = &mut record[..];
+        if state.session.seal_close(&mut room).is_ok() {
+            let length = CLOSE_BYTES - room.len();
             let _ = send(socket, &record[..length], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
     }
@@ -158,60 +156,45 @@ impl Secure {
 
 impl State {
     fn receive(&mut self, socket: Socket, mut buffer: Buffer, filled: usize, pool: &BufferPool) -> Next {
-        let mut intake = match self.intake.take() {
-            Some(intake) => intake,
-            None => self.first_intake(pool),
-        };
-        let read = self
-            .session
-            .read(intake.as_mut_slice(), &mut buffer.as_mut_slice()[filled..]);
+        let received = self.intake.as_ref().map_or(&[][..], Buffer::as_slice);
+        let read = self.session.read(received, &mut buffer.as_mut_slice()[filled..]);
         let result = match read {
             Ok(Read::Starved) => {
-                let at = self.session.make_room(intake.as_mut_slice());
                 self.receiving = Some((buffer, filled));
                 return Next::Below(Op::Receive {
                     socket,
-                    buffer: intake,
-                    filled: at,
+                    buffer: self.take_intake(pool),
+                    filled: 0,
                 });
             }
             Ok(Read::Bytes(count)) => Ok(count),
             Ok(Read::Closed) => Ok(0),
             Err(fault) => Err(fault.into()),
         };
-        self.intake = Some(intake);
         Next::Over(result, Op::Receive { socket, buffer, filled })
     }
 
-    fn first_intake(&mut self, pool: &BufferPool) -> Buffer {
-        let early = std::mem::take(&mut self.early);
-        let mut intake = pool.take(INTAKE_BYTES.max(early.len()));
-        intake.as_mut_slice()[..early.len()].copy_from_slice(&early);
-        intake
+    /// Memory to receive into, of which nothing is needed any more.
+    fn take_intake(&mut self, pool: &BufferPool) -> Buffer {
+        let intake = self.intake.take().filter(|intake| intake.len() >= self.intake_bytes);
+        intake.unwrap_or_else(|| pool.take(self.intake_bytes))
     }
 
-    fn received(
-        &mut self,
-        result: io::Result<usize>,
-        (socket, intake, at): (Socket, Buffer, usize),
-        pool: &BufferPool,
-    ) -> Next {
+    fn received(&mut self, result: io::Result<usize>, socket: Socket, intake: Buffer, pool: &BufferPool) -> Next {
         let Some((buffer, filled)) = self.receiving.take() else {
-            return Next::Over(
-                Err(lost_track()),
-                Op::Receive {
-                    socket,
-                    buffer: intake,
-                    filled: at,
-                },
-            );
+            let op = Op::Receive {
+                socket,
+                buffer: intake,
+                filled: 0,
+            };
+            return Next::Over(Err(lost_track()), op);
         };
         let result = match result {
             Ok(0) => self.session.ended().map(|()| 0).map_err(Into::into),
             Ok(count) => {
                 self.session.received(count);
-                let is_full = at + count == intake.len();
-                self.intake = Some(self.fit(intake, is_full, pool));
+                self.note_fullness(count == intake.len());
+                self.intake = Some(intake);
                 return self.receive(socket, buffer, filled, pool);
             }
             Err(error) => Err(error),
@@ -221,16 +204,10 @@ impl State {
     }
 
     /// A larger intake for who has filled the smaller one twice.
-    fn fit(&mut self, intake: Buffer, is_full: bool, pool: &BufferPool) -> Buffer {
-        let grows = is_full && std::mem::replace(&mut self.was_full, is_full);
-        if !grows || intake.len() >= INTAKE_BUSY_BYTES {
-            return intake;
+    fn note_fullness(&mut self, is_full: bool) {
+        if std::mem::replace(&mut self.was_full, is_full) && is_full {
+            self.intake_bytes = INTAKE_BUSY_BYTES;
         }
-        let mut larger = pool.take(INTAKE_BUSY_BYTES);
-        let held = self.session.held(intake.as_slice());
-        larger.as_mut_slice()[..held.len()].copy_from_slice(held);
-        self.session.moved();
-        larger
     }
 
     fn send(&mut self, socket: Socket, segments: Vec<Segment>, skip: usize, pool: &BufferPool) -> Next {
@@ -247,16 +224,16 @@ impl State {
 
     /// Seal what comes behind the first `skip` bytes; how much of it.
     fn seal(&mut self, segments: &[Segment], skip: usize, pool: &BufferPool) -> Result<usize, TlsFault> {
-        let total: usize = segments.iter().map(Segment::len).sum();
-        let data = total.saturating_sub(skip).min(SEAL_BYTES);
+        let pieces = pieces(segments, skip);
+        let data: usize = pieces.iter().map(|piece| piece.len()).sum();
         if data == 0 {
             return Ok(0);
         }
-        let mut buffer = pool.take(self.session.sealed_bytes(data));
-        let mut from = Gather { segments, skip };
-        let length = self
-            .session
-            .seal(data, buffer.as_mut_slice(), |piece| from.fill(piece))?;
+        let mut buffer = pool.take(Session::sealed_bytes(data.min(SEAL_MAX)));
+        let mut room = buffer.as_mut_slice();
+        let data = self.session.seal(&pieces, &mut room)?;
+        let unused = room.len();
+        let length = buffer.len() - unused;
         buffer.set_len(length);
         let mut segments = std::mem::take(&mut self.spare);
         segments.push(Segment::Buffer(buffer));
@@ -311,32 +288,21 @@ impl State {
     }
 }
 
-/// The bytes of segments, piece by piece.
-struct Gather<'a> {
-    segments: &'a [Segment],
-    /// Bytes of the first of them that are behind us.
-    skip: usize,
-}
-
-impl Gather<'_> {
-    fn fill(&mut self, mut piece: &mut [u8]) {
-        while !piece.is_empty() {
-            let Some((first, rest)) = self.segments.split_first() else {
-                return;
-            };
-            let bytes = first.as_slice();
-            let Some(bytes) = bytes.get(self.skip..).filter(|bytes| !bytes.is_empty()) else {
-                self.skip -= bytes.len();
-                self.segments = rest;
-                continue;
-            };
-            let count = bytes.len().min(piece.len());
-            let (now, later) = piece.split_at_mut(count);
-            now.copy_from_slice(&bytes[..count]);
-            self.skip += count;
-            piece = later;
+/// What is behind the first `skip` bytes of the segments, as far as it is sealed at once.
+fn pieces(segments: &[Segment], mut skip: usize) -> Vec<IoSlice<'_>> {
+    let mut left = SEAL_MAX;
+    let mut pieces = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let bytes = segment.as_slice();
+        let behind = &bytes[skip.min(bytes.len())..];
+        skip -= bytes.len() - behind.len();
+        let piece = &behind[..behind.len().min(left)];
+        left -= piece.len();
+        if !piece.is_empty() {
+            pieces.push(IoSlice::new(piece));
         }
     }
+    pieces
 }
 
 fn lost_track() -> io::Error {

@@ -42,7 +42,7 @@ fn ends() -> (Socket, Socket) {
         let (near, far) = tokio::net::UnixStream::pair().unwrap();
         let (near, mut far) = (PlainStream::Unix(near), PlainStream::Unix(far));
         let (secured, stream) = tokio::join!(tls::accept(&mut far, server), client.secure(near));
-        let far = TlsStream::new(far, secured.unwrap());
+        let far = TlsStream::new(far, secured.unwrap().session);
         (socket(far), socket(stream.unwrap()))
     })
 }
@@ -50,8 +50,7 @@ fn ends() -> (Socket, Socket) {
 fn socket(stream: TlsStream<PlainStream>) -> Socket {
     let (wire, unread) = Stream::Tls(Box::new(stream)).into_wire().unwrap();
     assert!(unread.is_empty());
-    let sealed = wire.sealed.unwrap();
-    Socket::secured(wire.socket, sealed.session, sealed.bytes).unwrap()
+    Socket::secured(wire.socket, *wire.tls.unwrap()).unwrap()
 }
 
 fn drivers(test: impl Fn(Box<dyn Driver>)) {
