@@ -77,7 +77,7 @@ impl Handshake {
         if self.replies == ReplyStyle::Extended {
             return Advance::Over(Step::Failed(PeerMisbehaved::ExportNameWithExtendedHeaders));
         }
-        if !self.is_secured && exports.requires_tls(&name) {
+        if self.hides(exports, &name) {
             return Advance::Over(Step::Failed(PeerMisbehaved::ExportNameOutsideTls));
         }
         let Some(export) = self.find(exports, &name) else {
@@ -103,18 +103,13 @@ impl Handshake {
             }
         };
         request.asked_block_size &= !self.mask.contains(Mask::BLOCK_SIZE);
-        let hidden = !self.is_secured && exports.requires_tls(&request.name);
+        let hidden = self.hides(exports, &request.name);
         if hidden && self.offers_tls() {
             put_refusal(output, option, OptionError::TlsRequired, &needs_tls(&request.name));
             return Advance::On;
         }
         let Some(export) = self.find(exports, &request.name).filter(|_| !hidden) else {
-            put_refusal(
-                output,
-                option,
-                OptionError::UnknownExport,
-                &no_such_export(&request.name),
-            );
+            put_unknown_export(output, option, &request.name);
             return Advance::On;
         };
         if let (OptionCode::Go, Err(text)) = (option, exports.admit(&export)) {
@@ -145,6 +140,11 @@ impl Handshake {
         Some(export)
     }
 
+    /// The client is outside TLS, and the export is for those inside.
+    pub(super) fn hides(&self, exports: &dyn Exports, name: &str) -> bool {
+        !self.is_secured && exports.requires_tls(name)
+    }
+
     /// A server without TLS does not tell anybody to come back with it.
     fn offers_tls(&self) -> bool {
         self.tls != TlsMode::Off && self.is_fixed
@@ -161,7 +161,7 @@ impl Handshake {
 
     fn answer_list(&self, exports: &dyn Exports, output: &mut Vec<u8>) {
         for (name, description) in exports.list() {
-            if !self.is_secured && exports.requires_tls(&name) {
+            if self.hides(exports, &name) {
                 continue;
             }
             let name = truncated(&name, MAX_STRING).as_bytes();
@@ -256,7 +256,11 @@ fn needs_tls(name: &str) -> String {
     format!("export {name:?} is served inside TLS only: STARTTLS comes first")
 }
 
-pub(super) fn no_such_export(name: &str) -> String {
+pub(super) fn put_unknown_export(output: &mut Vec<u8>, option: OptionCode, name: &str) {
+    put_refusal(output, option, OptionError::UnknownExport, &no_such_export(name));
+}
+
+fn no_such_export(name: &str) -> String {
     match name {
         "" => "there is no default export; name one (LIST tells the names)".to_owned(),
         name => format!("there is no export {name:?} (LIST tells the names)"),

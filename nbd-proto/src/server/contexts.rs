@@ -3,10 +3,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::answer::no_such_export;
+use super::answer::put_unknown_export;
 use super::{Advance, Exports, Handshake, Selected};
 use crate::context::{Context, ContextQuery};
-use crate::option::{OptionCode, OptionError, ReplyType, put_refusal, put_reply};
+use crate::option::{OptionCode, ReplyType, put_refusal, put_reply};
 
 impl Handshake {
     pub(super) fn answer_contexts(
@@ -24,15 +24,10 @@ impl Handshake {
             }
         };
         // Outside TLS its answer is not `NBD_REP_ERR_TLS_REQD`: the protocol keeps that for INFO and GO.
-        let hidden = !self.is_secured && exports.requires_tls(&asked.export);
+        let hidden = self.hides(exports, &asked.export);
         let export = exports.find(&asked.export).filter(|_| !hidden);
         let Some(export) = export else {
-            put_refusal(
-                output,
-                option,
-                OptionError::UnknownExport,
-                &no_such_export(&asked.export),
-            );
+            put_unknown_export(output, option, &asked.export);
             return Advance::On;
         };
         let offered = exports.contexts(&export.name);
