@@ -30,16 +30,19 @@ pub struct Scene {
     pub on_disk: bool,
     /// Past the page cache.
     pub direct: bool,
+    /// Nobody is served without TLS, except by the server that does nothing.
+    pub tls: bool,
 }
 
 /// All of them.
-pub const SCENES: [Scene; 4] = [
+pub const SCENES: [Scene; 5] = [
     Scene {
         name: "unix",
         title: "Unix socket, image in memory",
         transport: Transport::Unix,
         on_disk: false,
         direct: false,
+        tls: false,
     },
     Scene {
         name: "tcp",
@@ -47,6 +50,7 @@ pub const SCENES: [Scene; 4] = [
         transport: Transport::Tcp,
         on_disk: false,
         direct: false,
+        tls: false,
     },
     Scene {
         name: "disk",
@@ -54,6 +58,7 @@ pub const SCENES: [Scene; 4] = [
         transport: Transport::Unix,
         on_disk: true,
         direct: false,
+        tls: false,
     },
     Scene {
         name: "direct",
@@ -61,6 +66,15 @@ pub const SCENES: [Scene; 4] = [
         transport: Transport::Unix,
         on_disk: true,
         direct: true,
+        tls: false,
+    },
+    Scene {
+        name: "tls",
+        title: "TLS over TCP over loopback, image in memory; the server that does nothing without TLS",
+        transport: Transport::Tcp,
+        on_disk: false,
+        direct: false,
+        tls: true,
     },
 ];
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use blockmirror_tests::config::{NodeConfig, Resource, unix_uri};
 use blockmirror_tests::node::Node;
+use blockmirror_tests::pki;
 use blockmirror_tests::process::Process;
 use blockmirror_tests::tool;
 use blockmirror_tests::wait::PROMPT;
@@ -69,27 +70,35 @@ impl Target for Server {
 enum Address {
     Unix(String),
     Port(u16),
+    /// A port where everybody has to begin TLS.
+    SecurePort(u16),
 }
 
 impl Address {
     fn new(stage: &Stage, folder: &Path) -> Result<Self> {
         Ok(match stage.scene.transport {
             Transport::Unix => Self::Unix(Stage::socket(folder).display().to_string()),
+            Transport::Tcp if stage.scene.tls => Self::SecurePort(tool::free_port()?),
             Transport::Tcp => Self::Port(tool::free_port()?),
         })
     }
 
-    fn uri(&self, export: &str) -> String {
-        match self {
+    fn uri(&self, export: &str) -> Result<String> {
+        Ok(match self {
             Self::Unix(path) => unix_uri(Path::new(path), export),
             Self::Port(port) => format!("nbd://127.0.0.1:{port}/{export}"),
-        }
+            Self::SecurePort(port) => {
+                let certificates = pki::directory()?;
+                let certificates = certificates.display();
+                format!("nbds://127.0.0.1:{port}/{export}?tls-certificates={certificates}")
+            }
+        })
     }
 
     fn answers(&self) -> bool {
         match self {
             Self::Unix(path) => Path::new(path).exists(),
-            Self::Port(port) => TcpStream::connect(("127.0.0.1", *port)).is_ok(),
+            Self::Port(port) | Self::SecurePort(port) => TcpStream::connect(("127.0.0.1", *port)).is_ok(),
         }
     }
 }
@@ -101,12 +110,23 @@ fn blockmirror(stage: &Stage) -> Result<Server> {
         resource.volume_settings = "io = \"direct\"".to_owned();
     }
     let mut config = NodeConfig::new("alpha", vec![resource]);
-    let port = tool::free_port()?;
-    config.listen = vec![format!("tcp:127.0.0.1:{port}")];
+    let address = Address::new(stage, &folder)?;
+    match &address {
+        // A node has a socket of its own.
+        Address::Unix(_) => {}
+        Address::Port(port) => config.listen = vec![format!("tcp:127.0.0.1:{port}")],
+        Address::SecurePort(port) => {
+            config.settings = format!(
+                "[tls]\ncertificate = \"{0}/server-cert.pem\"\nkey = \"{0}/server-key.pem\"\n\
+                 [[listener]]\naddress = \"tcp:127.0.0.1:{port}\"\ntls = \"require\"",
+                pki::directory()?.display()
+            );
+        }
+    }
     let node = Node::start(&folder, &config)?;
-    let uri = match stage.scene.transport {
-        Transport::Unix => node.uri(EXPORT),
-        Transport::Tcp => Address::Port(port).uri(EXPORT),
+    let uri = match address {
+        Address::Unix(_) => node.uri(EXPORT),
+        port => port.uri(EXPORT)?,
     };
     Ok(Server {
         name: "blockmirror",
@@ -122,8 +142,14 @@ fn nbdkit(stage: &Stage) -> Result<Server> {
     let mut arguments = vec!["--foreground".to_owned()];
     arguments.extend(match &address {
         Address::Unix(path) => vec![format!("--unix={path}")],
-        Address::Port(port) => vec!["--ipaddr=127.0.0.1".to_owned(), format!("--port={port}")],
+        Address::Port(port) | Address::SecurePort(port) => {
+            vec!["--ipaddr=127.0.0.1".to_owned(), format!("--port={port}")]
+        }
     });
+    if stage.scene.tls {
+        let certificates = format!("--tls-certificates={}", pki::directory()?.display());
+        arguments.extend(["--tls=require".to_owned(), certificates]);
+    }
     arguments.extend(["file".to_owned(), format!("file={}", stage.image().display())]);
     if stage.scene.direct {
         arguments.push("cache=none".to_owned());
@@ -147,12 +173,24 @@ fn storage_daemon(stage: &Stage) -> Result<Server> {
         stage.image().display(),
         if stage.scene.direct { "on" } else { "off" },
     );
-    let listen = match &address {
+    let mut listen = match &address {
         Address::Unix(path) => format!("addr.type=unix,addr.path={path},max-connections=16"),
-        Address::Port(port) => format!("addr.type=inet,addr.host=127.0.0.1,addr.port={port},max-connections=16"),
+        Address::Port(port) | Address::SecurePort(port) => {
+            format!("addr.type=inet,addr.host=127.0.0.1,addr.port={port},max-connections=16")
+        }
     };
+    let mut arguments = Vec::new();
+    if stage.scene.tls {
+        let directory = pki::directory()?;
+        let credentials = format!(
+            "tls-creds-x509,id=tls,endpoint=server,verify-peer=off,dir={}",
+            directory.display()
+        );
+        arguments.extend(["--object".to_owned(), credentials]);
+        listen.push_str(",tls-creds=tls");
+    }
     let export = format!("type=nbd,id=db,node-name=local,name={EXPORT},writable=on");
-    let arguments = ["--blockdev", &file, "--nbd-server", &listen, "--export", &export].map(str::to_owned);
+    arguments.extend(["--blockdev", &file, "--nbd-server", &listen, "--export", &export].map(str::to_owned));
     let program = "qemu-storage-daemon";
     started(
         program,
@@ -172,6 +210,14 @@ fn nbd_server(stage: &Stage) -> Result<Server> {
     let listen = match &address {
         Address::Unix(path) => format!("unixsock = {path}"),
         Address::Port(port) => format!("listenaddr = 127.0.0.1\nport = {port}"),
+        Address::SecurePort(port) => {
+            let directory = pki::directory()?;
+            let directory = directory.display();
+            format!(
+                "listenaddr = 127.0.0.1\nport = {port}\nforce_tls = true\ncertfile = {directory}/server-cert.pem\n\
+                 keyfile = {directory}/server-key.pem\ncacertfile = {directory}/ca-cert.pem"
+            )
+        }
     };
     let file = folder.join("config");
     let image = stage.image();
@@ -205,7 +251,7 @@ fn nothing(stage: &Stage) -> Result<Server> {
     };
     Ok(Server {
         name: "a server that does nothing",
-        uri: address.uri(EXPORT),
+        uri: address.uri(EXPORT)?,
         running: Running::Null,
     })
 }
@@ -223,7 +269,7 @@ fn started(
     process.wait_until("it takes connections", PROMPT, |_| address.answers())?;
     Ok(Server {
         name,
-        uri: address.uri(export),
+        uri: address.uri(export)?,
         running: running(process),
     })
 }

@@ -1,6 +1,8 @@
 //! The bytes received and not yet consumed.
 
-use crate::ring::{Buffer, BufferPool};
+use std::io;
+
+use crate::ring::{Buffer, BufferPool, Socket, receive_now};
 
 /// Bytes of a staging buffer: some fifteen 4 KiB writes in one receive.
 pub(crate) const STAGING_BYTES: usize = 64 << 10;
@@ -12,22 +14,29 @@ const STAGING_BUSY_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Staging {
     buffer: Option<Buffer>,
+    /// Bytes of the buffer.
+    size: usize,
     start: usize,
     end: usize,
     /// The last receive filled it, with many small requests.
     was_full: bool,
+    /// Bytes to hold at most: what follows them is not to be copied out of here. `None`: whatever comes.
+    limit: Option<usize>,
 }
 
 impl Staging {
     /// Holds the bytes that came with the handshake.
     pub(crate) fn new(pool: &BufferPool, unread: &[u8]) -> Self {
-        let mut buffer = pool.take(STAGING_BYTES.max(unread.len()));
+        let size = STAGING_BYTES.max(unread.len());
+        let mut buffer = pool.take(size);
         buffer.as_mut_slice()[..unread.len()].copy_from_slice(unread);
         Self {
             buffer: Some(buffer),
+            size,
             start: 0,
             end: unread.len(),
             was_full: false,
+            limit: None,
         }
     }
 
@@ -56,6 +65,11 @@ impl Staging {
         }
     }
 
+    /// From now on receive so many bytes and no more, as long as there are fewer; `None`: as many as there is room for.
+    pub(crate) fn limit(&mut self, bytes: Option<usize>) {
+        self.limit = bytes;
+    }
+
     /// Give the buffer away to be received into, behind the bytes it holds: the buffer and their number. What is left
     /// moves to the front first. `None`: it is away already, or full.
     pub(crate) fn lend(&mut self) -> Option<(Buffer, usize)> {
@@ -68,14 +82,38 @@ impl Staging {
             self.buffer = Some(buffer);
             return None;
         }
+        if let Some(limit) = self.limit.filter(|limit| *limit > self.end) {
+            buffer.set_len(limit.min(buffer.len()));
+        }
         Some((buffer, self.end))
     }
 
     /// The buffer is back with `count` more bytes.
-    pub(crate) fn restore(&mut self, buffer: Buffer, count: usize) {
+    pub(crate) fn restore(&mut self, mut buffer: Buffer, count: usize) {
+        buffer.set_len(self.size);
         self.end += count;
         self.was_full = self.end == buffer.len();
         self.buffer = Some(buffer);
+    }
+
+    /// Receive what is there now, up to the limit: what came of it, as of any receive. `None`: nothing is there, or
+    /// there is no limit, or it has been reached.
+    pub(crate) fn receive_now(&mut self, socket: &Socket) -> Option<io::Result<usize>> {
+        let room = self.end..self.start + self.limit?;
+        let into = self.buffer.as_mut()?.as_mut_slice().get_mut(room)?;
+        if into.is_empty() {
+            return None;
+        }
+        let result = receive_now(socket, into);
+        if let Some(Ok(count)) = &result {
+            self.end += count;
+        }
+        result
+    }
+
+    /// As many bytes as the limit allows are there.
+    pub(crate) fn has_reached_limit(&self) -> bool {
+        self.limit.is_some_and(|limit| self.len() >= limit)
     }
 
     /// What filled it was the start of one large payload: a larger buffer would only be one more copy.
@@ -99,6 +137,70 @@ impl Staging {
         let mut buffer = pool.take(bytes);
         buffer.as_mut_slice()[..self.len()].copy_from_slice(self.bytes());
         (self.start, self.end) = (0, self.len());
+        self.size = bytes;
         self.buffer = Some(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_holds_until_it_is_reached_or_lifted() {
+        let pool = BufferPool::new();
+        let mut staging = Staging::new(&pool, b"");
+        staging.limit(Some(28));
+        let (buffer, filled) = staging.lend().unwrap();
+        assert_eq!((buffer.len(), filled), (28, 0));
+        staging.restore(buffer, 10);
+        assert!(!staging.has_reached_limit());
+        let (buffer, filled) = staging.lend().unwrap();
+        assert_eq!((buffer.len(), filled), (28, 10));
+        staging.restore(buffer, 18);
+        assert!(staging.has_reached_limit());
+        assert_eq!((staging.len(), staging.capacity()), (28, STAGING_BYTES));
+        staging.adapt(&pool);
+        assert_eq!(
+            staging.capacity(),
+            STAGING_BYTES,
+            "reaching the limit is not filling the buffer"
+        );
+        let (buffer, _) = staging.lend().unwrap();
+        assert_eq!(
+            buffer.len(),
+            STAGING_BYTES,
+            "with the limit reached, what comes belongs here"
+        );
+        staging.restore(buffer, 0);
+        staging.consume(28);
+        staging.limit(None);
+        assert_eq!(staging.lend().unwrap().0.len(), STAGING_BYTES);
+    }
+
+    #[test]
+    fn what_is_there_is_received_up_to_the_limit() {
+        let pool = BufferPool::new();
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let near = Socket::new(near.into()).unwrap();
+        let mut staging = Staging::new(&pool, b"ab");
+        far.write_all(b"cdefgh").unwrap();
+        assert!(
+            staging.receive_now(&near).is_none(),
+            "without a limit it is the engine's"
+        );
+        staging.limit(Some(5));
+        assert_eq!(staging.receive_now(&near).unwrap().unwrap(), 3);
+        assert!(staging.receive_now(&near).is_none(), "the limit is reached");
+        assert_eq!(staging.bytes(), b"abcde");
+        staging.consume(5);
+        assert_eq!(staging.receive_now(&near).unwrap().unwrap(), 3);
+        assert!(staging.receive_now(&near).is_none(), "nothing is there");
+        drop(far);
+        assert_eq!(staging.receive_now(&near).unwrap().unwrap(), 0);
     }
 }

@@ -35,6 +35,7 @@ impl Connection {
             }
             Farewell::NotYet if self.staging.len() < FAREWELL_BYTES => {
                 volume.forget(self.slot);
+                self.staging.limit(None);
                 self.staging.grow(turn.driver.pool(), FAREWELL_BYTES);
                 self.receive(turn);
             }

@@ -116,13 +116,16 @@ impl Connection {
         None
     }
 
-    /// Receive what is there of a large payload, at most `budget` bytes and a piece. `Again`: that was the rest of it.
+    /// Receive what is there of a large payload, or of the header behind one, at most `budget` bytes and a piece.
+    /// `Again`: that was the rest of it.
     fn receive_now(&mut self, volume: &mut Volume, turn: &Turn, budget: &mut usize) -> Step {
         while *budget > 0 {
-            let Incoming::Direct(_, arriving) = &mut self.incoming else {
-                return Step::Starved;
+            let received = match &mut self.incoming {
+                Incoming::Direct(_, arriving) => arriving.receive_now(&self.socket),
+                Incoming::Header => self.staging.receive_now(&self.socket),
+                _ => return Step::Starved,
             };
-            let Some(result) = arriving.receive_now(&self.socket) else {
+            let Some(result) = received else {
                 break;
             };
             let Some(count) = self.heard(volume, turn, result) else {
@@ -132,6 +135,7 @@ impl Connection {
         }
         match &self.incoming {
             Incoming::Direct(_, arriving) if arriving.is_whole() => Step::Again,
+            Incoming::Header if self.staging.has_reached_limit() => Step::Again,
             _ => Step::Starved,
         }
     }
@@ -250,6 +254,9 @@ impl Connection {
             return Step::Stalled;
         }
         self.staging.consume(style.request_length());
+        // After a large payload only a header is received, for what may be the next payload is received in place.
+        let is_large = matches!(command, Command::Write { .. }) && request.length > u64::from(STAGED_BYTES);
+        self.staging.limit(is_large.then(|| style.request_length()));
         match command {
             Command::Write { fua } => self.expect_payload(turn, &request, fua, volume.wants_checks()),
             _ => self.start(
@@ -343,7 +350,10 @@ impl Connection {
     pub(super) fn receive(&mut self, turn: &mut Turn) {
         let lent = match &mut self.incoming {
             Incoming::Direct(_, arriving) => arriving.lend(),
-            _ => {
+            incoming => {
+                if !matches!(incoming, Incoming::Header) {
+                    self.staging.limit(None);
+                }
                 self.staging.adapt(turn.driver.pool());
                 self.staging.lend()
             }
