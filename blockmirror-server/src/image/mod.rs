@@ -8,6 +8,7 @@
 //! answers every later flush and durable change with it.
 
 mod alignment;
+mod cached;
 mod edges;
 mod error;
 mod file;

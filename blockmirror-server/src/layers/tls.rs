@@ -85,6 +85,10 @@ impl Driver for TlsLayer {
         self.inner.in_flight()
     }
 
+    fn sends_files(&self) -> bool {
+        self.inner.sends_files()
+    }
+
     fn describe(&self) -> EngineReport {
         self.inner.describe()
     }

@@ -41,6 +41,11 @@ pub trait Driver {
     /// Operations taken whose completion is still to come.
     fn in_flight(&self) -> usize;
 
+    /// Whether it takes [`Segment::File`](super::Segment::File). A layer that changes what is read or written does not.
+    fn sends_files(&self) -> bool {
+        false
+    }
+
     /// Which engine this is and why.
     fn describe(&self) -> EngineReport;
 }

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FsWord, OFlags, fcntl_getfl, fstatfs};
 use rustix::net::Shutdown;
 
+use super::cached;
 use super::guard::WriteGuard;
 use super::secure::Secure;
 
@@ -61,6 +62,11 @@ impl Socket {
 
     pub(crate) fn secure(&self) -> Option<&Arc<Secure>> {
         self.secure.as_ref()
+    }
+
+    /// Whether TLS lies on it.
+    pub fn is_secure(&self) -> bool {
+        self.secure.is_some()
     }
 
     /// The other side is to see an end that was meant.
@@ -149,6 +155,11 @@ impl FileHandle {
     /// Whether the file lives in memory only (tmpfs, memfd): nothing on it waits for a disk.
     pub fn is_memory_backed(&self) -> bool {
         self.state.memory_backed
+    }
+
+    /// Whether sending a range of it takes pages that are there, and waits for no disk.
+    pub fn sends_at_once(&self, offset: u64, length: u64) -> bool {
+        !self.is_direct() && (self.is_memory_backed() || cached::is_cached(self, offset, length))
     }
 
     /// Whether a read that must not block is worth trying.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-use super::{AllocateMode, FileHandle, InlinePolicy, Op, Segment, Socket};
+use super::{AllocateMode, FileHandle, FileRange, InlinePolicy, Op, Segment, Socket};
 
 /// File bytes moved inline between two waits. What comes on top is handed to a worker, so that one large request
 /// is copied while the data thread serves others.
@@ -37,6 +37,11 @@ pub(super) struct InlineTurn {
 impl InlineTurn {
     pub(super) const fn new(policy: InlinePolicy) -> Self {
         Self { policy, bytes: 0 }
+    }
+
+    /// Whether ranges of files are sent: only here, never by the engine.
+    pub(super) fn sends_files(&self) -> bool {
+        self.policy == InlinePolicy::Adaptive
     }
 
     /// A new turn begins: the budget is whole again.
@@ -152,14 +157,20 @@ pub fn receive_now(socket: &Socket, into: &mut [u8]) -> Option<io::Result<usize>
 pub(super) fn send(socket: &Socket, segments: &[Segment], skip: usize) -> Attempt {
     let mut sent = 0;
     loop {
-        let mut slices = [IoSlice::new(&[]); SEGMENTS_MAX];
-        let (count, wanted) = gather(segments, skip + sent, &mut slices);
-        if wanted == 0 {
-            return Attempt::Done(Ok(sent));
-        }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let mut control = SendAncillaryBuffer::default();
-        match rustix::net::sendmsg(socket, &slices[..count], &mut control, flags) {
+        let result = match file_at(segments, skip + sent) {
+            Some(range) => send_file(socket, range),
+            None => {
+                let mut slices = [IoSlice::new(&[]); SEGMENTS_MAX];
+                let (count, more) = gather(segments, skip + sent, &mut slices);
+                if count == 0 {
+                    return Attempt::Done(Ok(sent));
+                }
+                let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                flags.set(SendFlags::MORE, more);
+                rustix::net::sendmsg(socket, &slices[..count], &mut SendAncillaryBuffer::default(), flags)
+            }
+        };
+        match result {
             Ok(0) => return Attempt::Done(Ok(sent)),
             Ok(now) => sent += now,
             Err(Errno::AGAIN) => return Attempt::Blocked(sent),
@@ -169,24 +180,55 @@ pub(super) fn send(socket: &Socket, segments: &[Segment], skip: usize) -> Attemp
     }
 }
 
-/// Fills `slices` with what follows the first `skip` bytes of the segments: slices used, bytes in them.
-fn gather<'a>(segments: &'a [Segment], mut skip: usize, slices: &mut [IoSlice<'a>; SEGMENTS_MAX]) -> (usize, usize) {
-    let (mut count, mut bytes) = (0, 0);
+/// Whether what follows the first `skip` bytes of the segments is in a file.
+pub(super) fn is_in_file(segments: &[Segment], skip: usize) -> bool {
+    file_at(segments, skip).is_some()
+}
+
+/// The rest of the range of a file that follows the first `skip` bytes of the segments, if it is one that does.
+fn file_at(segments: &[Segment], mut skip: usize) -> Option<FileRange> {
     for segment in segments {
-        let slice = segment.as_slice();
-        if skip >= slice.len() {
-            skip -= slice.len();
+        if skip >= segment.len() {
+            skip -= segment.len();
             continue;
         }
-        if count == SEGMENTS_MAX {
-            break;
+        let Segment::File(range) = segment else { return None };
+        return Some(FileRange {
+            file: range.file.clone(),
+            offset: range.offset + skip as u64,
+            length: range.length - skip,
+        });
+    }
+    None
+}
+
+/// Sends what the socket takes of a range. The pages themselves are what is sent.
+fn send_file(socket: &Socket, range: FileRange) -> Result<usize, Errno> {
+    let mut offset = range.offset;
+    match rustix::fs::sendfile(socket, &range.file, Some(&mut offset), range.length) {
+        // The file ends before: what was promised cannot be sent.
+        Ok(0) => Err(Errno::IO),
+        result => result,
+    }
+}
+
+/// Fills `slices` with what follows the first `skip` bytes of the segments, up to what is in a file: slices used, and
+/// whether more follows.
+fn gather<'a>(segments: &'a [Segment], mut skip: usize, slices: &mut [IoSlice<'a>; SEGMENTS_MAX]) -> (usize, bool) {
+    let mut count = 0;
+    for segment in segments {
+        if skip >= segment.len() {
+            skip -= segment.len();
+            continue;
         }
+        let Some(slice) = segment.as_slice().filter(|_| count < SEGMENTS_MAX) else {
+            return (count, true);
+        };
         slices[count] = IoSlice::new(&slice[skip..]);
-        bytes += slice.len() - skip;
         skip = 0;
         count += 1;
     }
-    (count, bytes)
+    (count, false)
 }
 
 /// Executes an operation on a file to its end, blocking as long as it takes: the worker's part.

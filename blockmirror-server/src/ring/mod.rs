@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 mod buffer;
+mod cached;
 mod driver;
 mod guard;
 mod handle;
@@ -31,7 +32,7 @@ pub use buffer::{ALIGNMENT, Buffer, BufferPool, Payload};
 pub use driver::{Driver, EngineChoice, EngineReport, InlinePolicy, Waker, open_driver, open_driver_with};
 pub use handle::{FileHandle, Socket};
 pub use inline::receive_now;
-pub use op::{AllocateMode, Completion, InlineBytes, Op, OpKind, Segment};
+pub use op::{AllocateMode, Completion, FileRange, InlineBytes, Op, OpKind, Segment};
 pub(crate) use secure::Next;
 
 #[cfg(test)]

@@ -128,6 +128,20 @@ pub enum Segment {
     Payload(Payload),
     /// A whole buffer.
     Buffer(Buffer),
+    /// Bytes of a file, sent out of its page cache without a copy. Only for a [`Driver`](super::Driver) that
+    /// [sends files](super::Driver::sends_files), and not on a socket with TLS.
+    File(FileRange),
+}
+
+/// Bytes of a file. They are what the file holds when the receiver takes them, not before.
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    /// The file.
+    pub file: FileHandle,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: usize,
 }
 
 /// Up to [`InlineBytes::CAPACITY`] bytes without an allocation.
@@ -171,19 +185,23 @@ impl Segment {
         }
     }
 
-    /// The bytes to send.
-    pub fn as_slice(&self) -> &[u8] {
+    /// The bytes to send. `None`: they are in a file.
+    pub fn as_slice(&self) -> Option<&[u8]> {
         match self {
-            Segment::Inline(inline) => inline.as_slice(),
-            Segment::Bytes(bytes) => bytes,
-            Segment::Payload(payload) => payload.as_slice(),
-            Segment::Buffer(buffer) => buffer.as_slice(),
+            Segment::Inline(inline) => Some(inline.as_slice()),
+            Segment::Bytes(bytes) => Some(bytes),
+            Segment::Payload(payload) => Some(payload.as_slice()),
+            Segment::Buffer(buffer) => Some(buffer.as_slice()),
+            Segment::File(_) => None,
         }
     }
 
     /// Bytes to send.
     pub fn len(&self) -> usize {
-        self.as_slice().len()
+        match self {
+            Segment::File(range) => range.length,
+            _ => self.as_slice().map_or(0, <[u8]>::len),
+        }
     }
 
     /// Whether there is nothing to send.

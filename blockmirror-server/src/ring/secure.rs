@@ -224,6 +224,9 @@ impl State {
 
     /// Seal what comes behind the first `skip` bytes; how much of it.
     fn seal(&mut self, segments: &[Segment], skip: usize, pool: &BufferPool) -> Result<usize, TlsFault> {
+        if segments.iter().any(|segment| segment.as_slice().is_none()) {
+            return Err(io::Error::from(io::ErrorKind::Unsupported).into());
+        }
         let pieces = pieces(segments, skip);
         let data: usize = pieces.iter().map(|piece| piece.len()).sum();
         if data == 0 {
@@ -293,7 +296,7 @@ fn pieces(segments: &[Segment], mut skip: usize) -> Vec<IoSlice<'_>> {
     let mut left = SEAL_MAX;
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
-        let bytes = segment.as_slice();
+        let bytes = segment.as_slice().unwrap_or_default();
         let behind = &bytes[skip.min(bytes.len())..];
         skip -= bytes.len() - behind.len();
         let piece = &behind[..behind.len().min(left)];

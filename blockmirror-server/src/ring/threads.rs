@@ -183,6 +183,10 @@ impl Driver for ThreadsDriver {
         self.waiting_count + self.workers.in_flight()
     }
 
+    fn sends_files(&self) -> bool {
+        self.turn.sends_files()
+    }
+
     fn describe(&self) -> EngineReport {
         EngineReport {
             name: "threads",

@@ -21,7 +21,7 @@ use nix::libc;
 
 use self::wait::LookOut;
 use super::driver::IN_FLIGHT_MAX;
-use super::inline::{Attempt, InlineTurn};
+use super::inline::{self, Attempt, InlineTurn};
 use super::slab::Slab;
 use super::{BufferPool, Completion, Driver, EngineReport, InlinePolicy, Op, Segment, Waker};
 
@@ -66,6 +66,9 @@ struct Entry {
     /// Bytes of a send done inline before the rest came here.
     progress: usize,
     message: Option<Box<Message>>,
+    /// A send whose next bytes are in a file: the kernel only says when the socket takes more, and whoever sends tries
+    /// again.
+    waits: bool,
 }
 
 /// Boxed even here: moving a box in and out costs nothing, making one does.
@@ -145,6 +148,7 @@ impl UringDriver {
             op,
             progress,
             message,
+            waits: false,
         });
         let entry = self
             .entries
@@ -237,6 +241,10 @@ impl Driver for UringDriver {
         self.entries.len() + self.early.len()
     }
 
+    fn sends_files(&self) -> bool {
+        self.turn.sends_files()
+    }
+
     fn describe(&self) -> EngineReport {
         EngineReport {
             name: "io_uring",
@@ -260,6 +268,10 @@ impl Entry {
             Op::Receive { socket, buffer, filled } => {
                 let room = buffer.len() - *filled;
                 opcode::Recv::new(Fd(socket.as_raw_fd()), buffer.pointer_at(*filled), length(room)).build()
+            }
+            Op::Send { socket, segments, skip } if inline::is_in_file(segments, *skip + self.progress) => {
+                self.waits = true;
+                opcode::PollAdd::new(Fd(socket.as_raw_fd()), libc::POLLOUT as u32).build()
             }
             Op::Send { socket, segments, skip } => {
                 let message = self.message.get_or_insert_default();
@@ -322,11 +334,13 @@ impl Entry {
             op,
             progress,
             message,
+            waits,
         } = self;
         if let Some(message) = message {
             messages.push(message);
         }
         let result = match usize::try_from(result) {
+            Ok(_) if waits => Ok(progress),
             Ok(count) => Ok(progress + count),
             Err(_) if progress > 0 => Ok(progress),
             Err(_) => Err(io::Error::from_raw_os_error(-result)),
@@ -340,14 +354,14 @@ impl Message {
     fn point_at(&mut self, segments: &[Segment], mut skip: usize) {
         self.vectors.clear();
         for segment in segments {
-            let bytes = segment.as_slice();
-            if skip >= bytes.len() {
-                skip -= bytes.len();
+            if skip >= segment.len() {
+                skip -= segment.len();
                 continue;
             }
-            if self.vectors.len() == IOVECS_MAX {
+            // What is in a file is not sent by the kernel on its own.
+            let Some(bytes) = segment.as_slice().filter(|_| self.vectors.len() < IOVECS_MAX) else {
                 break;
-            }
+            };
             let rest = &bytes[skip..];
             self.vectors.push(libc::iovec {
                 iov_base: rest.as_ptr().cast_mut().cast(),

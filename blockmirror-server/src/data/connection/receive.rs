@@ -312,14 +312,18 @@ impl Connection {
         (offset, length): (u64, u64),
         body: Option<Body>,
     ) {
-        self.in_flight += 1;
         self.window.requests += 1;
         if let Command::Read { .. } = command {
             self.window.bytes += length;
             volume.hold_reply(length);
             self.burst += length;
             turn.read_bytes += length;
+            if let Some(range) = self.find_cached(volume, turn, offset, length) {
+                volume.unreserve(length);
+                return self.push_cached(self.reply_to(cookie, offset), range);
+            }
         }
+        self.in_flight += 1;
         let origin = Origin::Host {
             connection: self.slot,
             cookie,

@@ -10,12 +10,15 @@ use crate::data::outbox::Sent;
 use crate::data::token::Kind;
 use crate::data::turn::Turn;
 use crate::data::volume::{Volume, is_zero};
-use crate::ring::{Buffer, Op, Segment};
+use crate::ring::{Buffer, FileRange, Op, Segment};
 
 /// Zeroes that are sent as a hole, from such a place of the READ on. They are looked for in what was read: that costs
 /// nothing where the first bytes of a piece are not zero, asks no file system, and finds what is zero without being a
 /// hole. A shorter piece is sent as fast as it is described.
 const HOLE_BYTES: usize = 64 << 10;
+
+/// READs from so many bytes on are sent out of the page cache where they lie there.
+const SEND_RANGE_BYTES: u64 = 32 << 10;
 
 /// The end of a host request.
 #[derive(Debug)]
@@ -84,6 +87,28 @@ impl Connection {
             cookie,
             offset,
         }
+    }
+
+    /// What a READ asks for, if it can be sent out of the page cache.
+    pub(super) fn find_cached(&self, volume: &Volume, turn: &Turn, offset: u64, length: u64) -> Option<FileRange> {
+        if length < SEND_RANGE_BYTES || self.socket.is_secure() || !turn.driver.sends_files() {
+            return None;
+        }
+        let holes = self.negotiated.replies.has_chunks();
+        volume.cached_range(offset, length, holes.then_some(HOLE_BYTES as u64))
+    }
+
+    /// Queue the reply to a READ that is in the page cache.
+    pub(super) fn push_cached(&mut self, to: ReplyTo, range: FileRange) {
+        self.queued.requests += 1;
+        self.queued.bytes += range.length as u64;
+        if to.style.has_chunks() {
+            self.outbox
+                .push_header(&to.offset_data(ReplyFlags::DONE, range.offset, range.length as u32));
+        } else {
+            self.outbox.push_header(&to.success());
+        }
+        self.outbox.push(Segment::File(range));
     }
 
     fn push_reply(&mut self, reply: HostReply) {

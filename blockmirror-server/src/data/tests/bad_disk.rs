@@ -121,6 +121,10 @@ impl Driver for BadDisk {
         self.inner.in_flight()
     }
 
+    fn sends_files(&self) -> bool {
+        self.inner.sends_files()
+    }
+
     fn describe(&self) -> EngineReport {
         self.inner.describe()
     }

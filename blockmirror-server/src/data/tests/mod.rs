@@ -4,6 +4,7 @@
 mod attach;
 mod bad_disk;
 mod branches;
+mod cached;
 mod cluster;
 mod failover;
 mod hangup;

@@ -1,6 +1,7 @@
 //! READs of hosts: from the image, or from a peer where the image is gone, fails, or is not yet what it should be (I6).
 
 use mirror_core::ByteRange;
+use mirror_core::config::PeerKind;
 use mirror_core::event::{ConnectionId, Input, PeerIndex, ReadFrom};
 use mirror_core::stream::Request;
 
@@ -10,6 +11,7 @@ use crate::data::peer::{Action, LinkWork, PeerError};
 use crate::data::stream::{StreamOutcome, StreamWork};
 use crate::data::turn::Turn;
 use crate::image::{ImageError, ImageRequest};
+use crate::ring::FileRange;
 
 /// READs that a peer is answering.
 #[derive(Debug, Default)]
@@ -44,6 +46,23 @@ impl Volume {
             ReadFrom::Peer(peer, connection) => self.read_remote(turn, id, (peer, connection), range),
             ReadFrom::Nowhere => self.end(id, Err(LOCAL_IO)),
         }
+    }
+
+    /// What a READ is answered with where it lies in the page cache. The bytes are those of the moment in which the host
+    /// takes them: newer than its request, never older. So only where nobody but hosts writes: on a volume with partners
+    /// the image could become the target of a resync meanwhile.
+    pub(crate) fn cached_range(&self, offset: u64, length: u64, but_zeroes: Option<u64>) -> Option<FileRange> {
+        let is_hosts_alone = match &self.machinery {
+            Machinery::Plain(_) => self.view.is_none(),
+            Machinery::Mirror(mirror) => {
+                mirror.kinds.iter().all(|kind| *kind == PeerKind::Plain)
+                    && mirror.core.read_from(ByteRange::new(offset, length)) == ReadFrom::Local
+            }
+        };
+        if !is_hosts_alone {
+            return None;
+        }
+        self.image.send_range(offset, length, but_zeroes)
     }
 
     /// The image failed a READ: the mirror is told, and a peer is asked if there is one that can answer.

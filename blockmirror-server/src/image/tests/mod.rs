@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cached;
 mod edges;
 mod faults;
 mod grow;

@@ -3,6 +3,7 @@
 mod buffers;
 mod files;
 mod lifetime;
+mod sent_files;
 mod sockets;
 
 use std::fs::File;

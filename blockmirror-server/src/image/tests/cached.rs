@@ -1,0 +1,46 @@
+use super::*;
+
+const PIECE: u64 = 64 * KIB;
+
+#[test]
+fn data_in_memory_is_sent_where_it_lies_and_zeroes_are_not() {
+    let image = Image::open(&ImageOptions {
+        place: ImagePlace::Memory,
+        ..options(Path::new("unused"), 16 * PIECE, IoMode::Buffered)
+    })
+    .unwrap();
+    let write = |at: u64, bytes: &[u8]| rustix::io::pwrite(&image.leg.file, bytes, at).unwrap();
+    write(0, &vec![7; 4 * PIECE as usize]);
+    let range = image.send_range(PIECE, 2 * PIECE, Some(PIECE)).unwrap();
+    assert_eq!((range.offset, range.length as u64), (PIECE, 2 * PIECE));
+    assert!(
+        image.send_range(3 * PIECE, 2 * PIECE, Some(PIECE)).is_none(),
+        "a hole in it"
+    );
+    assert!(
+        image.send_range(3 * PIECE, 2 * PIECE, None).is_some(),
+        "nobody asked for holes"
+    );
+    write(PIECE, &[0; 64]);
+    assert!(
+        image.send_range(0, 2 * PIECE, Some(PIECE)).is_none(),
+        "it may be a hole"
+    );
+    assert!(
+        image.send_range(PIECE + 64, PIECE, Some(PIECE)).is_some(),
+        "pieces count from the first byte"
+    );
+    assert!(
+        image.send_range(15 * PIECE, 2 * PIECE, None).is_none(),
+        "beyond the end"
+    );
+    assert!(image.send_range(u64::MAX, 2, None).is_none());
+}
+
+#[test]
+fn past_the_page_cache_nothing_is_sent_from_it() {
+    let directory = directory();
+    let path = directory.path().join("image");
+    let image = Image::open(&options(&path, 1 << 20, IoMode::Direct)).unwrap();
+    assert!(image.send_range(0, 1 << 16, None).is_none());
+}
