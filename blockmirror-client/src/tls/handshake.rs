@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::fault::TlsFault;
+use super::machine::Machine;
 use super::session::Session;
 
-/// Bytes received at once: rustls can take them all, also when data comes behind the end of the handshake.
+/// Bytes received at once: also of data, when it comes behind the end of the handshake.
 const READ_BYTES: usize = 4 << 10;
 /// Bytes of one side's part of a handshake, at most: chains of certificates are a few KiB.
 const HANDSHAKE_MAX: usize = 256 << 10;
@@ -31,7 +32,7 @@ pub async fn accept<S>(stream: &mut S, config: Arc<ServerConfig>) -> Result<Secu
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    run(stream, ServerConnection::new(config)?.into()).await
+    run(stream, Machine::server(config)?).await
 }
 
 /// Be the client on `stream`, of a server that has to be `name`.
@@ -46,34 +47,33 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    run(stream, ClientConnection::new(config, name)?.into()).await
+    run(stream, Machine::client(config, name)?).await
 }
 
-async fn run<S>(stream: &mut S, mut tls: Connection) -> Result<Secured, TlsFault>
+async fn run<S>(stream: &mut S, tls: Machine) -> Result<Secured, TlsFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Err(fault) = converse(stream, &mut tls).await {
+    let mut session = Session::new(tls);
+    if let Err(fault) = converse(stream, &mut session).await {
         // The alert that says why. Nothing depends on its arrival.
-        let _ = send(stream, &mut tls).await;
+        let _ = send(stream, &mut session).await;
         return Err(fault);
     }
-    let certificate = tls.peer_certificates().and_then(|chain| chain.first()).cloned();
-    Ok(Secured {
-        session: Session::new(tls),
-        certificate,
-    })
+    let certificate = session.certificate().cloned();
+    Ok(Secured { session, certificate })
 }
 
-async fn converse<S>(stream: &mut S, tls: &mut Connection) -> Result<(), TlsFault>
+async fn converse<S>(stream: &mut S, session: &mut Session) -> Result<(), TlsFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut received_in_all = 0;
     let mut piece = vec![0; READ_BYTES];
+    session.shake_hands(&mut [])?;
     loop {
-        send(stream, tls).await?;
-        if !tls.is_handshaking() {
+        send(stream, session).await?;
+        if !session.is_handshaking() {
             return Ok(());
         }
         let received = stream.read(&mut piece).await?;
@@ -84,23 +84,15 @@ where
         if received_in_all > HANDSHAKE_MAX {
             return Err(TlsFault::LongHandshake);
         }
-        let mut rest = &piece[..received];
-        // Behind a close_notify rustls takes nothing.
-        while !rest.is_empty() && tls.read_tls(&mut rest)? > 0 {
-            tls.process_new_packets()?;
-        }
+        session.shake_hands(&mut piece[..received])?;
     }
 }
 
 /// Send what rustls has to say.
-async fn send<S>(stream: &mut S, tls: &mut Connection) -> Result<(), TlsFault>
+async fn send<S>(stream: &mut S, session: &mut Session) -> Result<(), TlsFault>
 where
     S: AsyncWrite + Unpin,
 {
-    let mut outgoing = Vec::new();
-    while tls.wants_write() {
-        tls.write_tls(&mut outgoing)?;
-    }
-    stream.write_all(&outgoing).await?;
+    stream.write_all(&session.outgoing()).await?;
     Ok(stream.flush().await?)
 }

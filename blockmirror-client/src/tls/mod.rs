@@ -1,12 +1,14 @@
 //! TLS 1.2 and 1.3: certificates, the handshake, and a connection after it, as bytes ([`Session`]) and as a tokio stream
-//! ([`TlsStream`]). rustls decides whom to trust, makes the keys and
-//! seals and opens the records.
+//! ([`TlsStream`]). rustls decides whom to trust, makes the keys and seals and opens the records.
 
+mod begun;
 mod certificate;
 mod client;
 mod fault;
 mod files;
 mod handshake;
+mod machine;
+mod pieces;
 mod reason;
 mod server;
 mod session;
@@ -28,7 +30,7 @@ pub use fault::TlsFault;
 pub use files::{FileProblem, Identity, check_ca};
 pub use handshake::{Secured, accept, connect};
 pub use server::{Asked, ServerTls};
-pub use session::{Read, SEAL_MAX, Session};
+pub use session::{Read, SEAL_MAX, Sealed, Session};
 pub use stream::{Parts, TlsStream};
 
 /// Nothing older.

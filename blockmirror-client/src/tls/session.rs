@@ -1,12 +1,17 @@
-//! A TLS connection whose handshake is over, as bytes in and bytes out: [`Session`].
+//! A TLS connection as bytes in and bytes out: [`Session`].
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSlice, Read as _, Write};
+use std::io::{self, IoSlice, Read as _};
 use std::ops::Range;
 
-use rustls::Connection;
+use rustls::pki_types::CertificateDer;
+use rustls::{Error, InvalidMessage};
 
+use super::begun::{self, Begun};
 use super::fault::TlsFault;
+use super::machine::{Look, Machine, Words};
+use super::pieces::Pieces;
 
 /// Bytes of data sealed at once, at most.
 pub const SEAL_MAX: usize = 256 << 10;
@@ -17,19 +22,26 @@ const OVERHEAD_MAX: usize = 32;
 /// Bytes of what rustls may send before data: alerts and changes of keys.
 const ASIDE_MAX: usize = 4 << 10;
 
-/// Both directions of a TLS connection after its handshake, without I/O.
+/// Both directions of a TLS connection, without I/O.
 ///
-/// Records, keys, their changes and alerts are rustls'. It copies what is received to memory of its own, a record at
-/// most, and keeps there what a caller has not read of it; for every record it allocates a vector, in either direction,
-/// and copies out of it. At one time it holds [`SEAL_MAX`] bytes that are sealed.
+/// Records, keys, their changes and alerts are rustls'. It opens a record where it was received and hands it over as a
+/// vector, which is copied to the reader; it seals one into a vector, which is copied to the sender: one at a time.
 ///
-/// Received bytes lie in memory of the caller until rustls takes them; the session knows which are left.
+/// What was received lies in memory of the caller. Kept here are a record whose end has not come, and what a reader had
+/// no room for of another.
 pub struct Session {
-    tls: Connection,
-    /// What rustls has not taken yet of the caller's memory.
+    tls: Machine,
+    /// What has not been opened of the caller's memory.
     sealed: Range<usize>,
+    begun: Begun,
+    /// Data that nobody has read.
+    opened: VecDeque<u8>,
+    /// Messages of rustls, sealed, that nobody has sent.
+    outgoing: Vec<u8>,
     /// The other side has said that nothing more comes.
     closed: bool,
+    /// What is wrong: nothing is opened or sealed any more.
+    fault: Option<Error>,
 }
 
 /// What reading came to.
@@ -43,21 +55,55 @@ pub enum Read {
     Closed,
 }
 
+/// What sealing came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Bytes of data that were sealed.
+    pub data: usize,
+    /// Bytes they became.
+    pub bytes: usize,
+}
+
 impl Session {
-    /// A connection whose handshake is over.
-    pub(super) fn new(mut tls: Connection) -> Self {
-        tls.set_buffer_limit(Some(SEAL_MAX));
+    /// A connection whose handshake is to begin.
+    pub(super) fn new(tls: Machine) -> Self {
         Self {
             tls,
             sealed: 0..0,
+            begun: Begun::default(),
+            opened: VecDeque::new(),
+            outgoing: Vec::new(),
             closed: false,
+            fault: None,
         }
+    }
+
+    /// Go on with the handshake. All that was received is taken, also data behind its end.
+    pub(super) fn shake_hands(&mut self, received: &mut [u8]) -> Result<(), TlsFault> {
+        self.received(received.len());
+        while let Look::Again | Look::Data(_) = self.open(received, &mut [])? {}
+        Ok(())
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.state().is_handshaking()
+    }
+
+    /// What rustls wants to be sent.
+    pub(super) fn outgoing(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// What the other side has shown.
+    pub(super) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.tls.state().peer_certificates()?.first()
     }
 
     /// The version and the cipher, in words.
     pub fn describe(&self) -> String {
-        let suite = self.tls.negotiated_cipher_suite().map(|suite| suite.suite());
-        match (self.tls.protocol_version(), suite) {
+        let state = self.tls.state();
+        let suite = state.negotiated_cipher_suite().map(|suite| suite.suite());
+        match (state.protocol_version(), suite) {
             (Some(version), Some(suite)) => format!("{version:?}, {suite:?}"),
             _ => "TLS".to_owned(),
         }
@@ -69,58 +115,91 @@ impl Session {
         self.sealed = 0..count;
     }
 
-    /// Move plaintext to `into`, opening records out of the caller's `memory` as they are needed. With an empty `into`
+    /// Move plaintext to `into`, opening records in the caller's `memory` as they are needed. With an empty `into`
     /// nothing is read.
     ///
     /// # Errors
     /// What is wrong with what was received; what came before it is read first.
-    pub fn read(&mut self, memory: &[u8], into: &mut [u8]) -> Result<Read, TlsFault> {
-        let mut count = 0;
-        loop {
-            count += self.take_opened(&mut into[count..])?;
-            if count == into.len() {
-                return Ok(Read::Bytes(count));
+    pub fn read(&mut self, memory: &mut [u8], into: &mut [u8]) -> Result<Read, TlsFault> {
+        let mut count = self.take_opened(into);
+        while count < into.len() {
+            match self.open(memory, &mut into[count..]) {
+                Ok(Look::Again) => {}
+                Ok(Look::Data(more)) => count += more,
+                Ok(Look::Wanting | Look::Closed) => break,
+                Err(fault) if count == 0 => return Err(fault),
+                Err(_) => break,
             }
-            match self.tls.process_new_packets() {
-                Ok(state) if state.plaintext_bytes_to_read() > 0 => continue,
-                Ok(state) => self.closed |= state.peer_has_closed(),
-                // What came before the fault is good; rustls tells the fault again.
-                Err(fault) => {
-                    count += self.take_opened(&mut into[count..])?;
-                    if count == 0 {
-                        return Err(fault.into());
-                    }
-                    break;
-                }
-            }
-            if self.closed || self.sealed.is_empty() {
-                break;
-            }
-            self.take_sealed(memory)?;
         }
         Ok(match count {
             0 if self.closed => Read::Closed,
-            0 => Read::Starved,
+            0 if !into.is_empty() => Read::Starved,
             count => Read::Bytes(count),
         })
     }
 
-    /// Plaintext that was opened before.
-    fn take_opened(&mut self, into: &mut [u8]) -> Result<usize, TlsFault> {
-        match self.tls.reader().read(into) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            read => Ok(read?),
+    fn take_opened(&mut self, into: &mut [u8]) -> usize {
+        let mut count = 0;
+        while let Ok(more @ 1..) = self.opened.read(&mut into[count..]) {
+            count += more;
+        }
+        count
+    }
+
+    /// Show rustls the next record, or as much of it as has come. Data that `into` has no room for is kept.
+    fn open(&mut self, memory: &mut [u8], into: &mut [u8]) -> Result<Look, TlsFault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone().into());
+        }
+        if self.closed {
+            return Ok(Look::Closed);
+        }
+        if self.sealed.is_empty() {
+            // The memory may be another one now.
+            self.sealed = 0..0;
+        }
+        let looked = if self.begun.is_empty() {
+            self.open_there(&mut memory[self.sealed.clone()], into)
+        } else {
+            self.open_begun(&memory[self.sealed.clone()], into)
+        };
+        match looked {
+            Ok(Look::Wanting) if !self.sealed.is_empty() => Ok(Look::Again),
+            Ok(Look::Closed) => {
+                self.closed = true;
+                // Behind the end there is nothing.
+                self.sealed = 0..0;
+                Ok(Look::Closed)
+            }
+            Ok(look) => Ok(look),
+            Err(fault) => Err(self.fault.insert(fault).clone().into()),
         }
     }
 
-    /// Give rustls some of what was received: as much as it wants at once, less than a record.
-    fn take_sealed(&mut self, memory: &[u8]) -> Result<(), TlsFault> {
-        let taken = self.tls.read_tls(&mut &memory[self.sealed.clone()])?;
-        if taken == 0 {
-            return Err(TlsFault::NotTls);
+    /// In the memory it was received to.
+    fn open_there(&mut self, fresh: &mut [u8], into: &mut [u8]) -> Result<Look, Error> {
+        let whole = begun::length(fresh).filter(|&length| length <= fresh.len());
+        let end = whole.unwrap_or(fresh.len());
+        let record = &mut fresh[..end];
+        let (done, look) = self.tls.look(record, into, &mut self.opened, &mut self.outgoing);
+        self.sealed.start += done;
+        let look = look?;
+        if look == Look::Wanting {
+            self.sealed.start += end - done;
+            self.begun.keep(&record[done..], whole.is_some());
         }
+        Ok(look)
+    }
+
+    /// In memory of our own.
+    fn open_begun(&mut self, fresh: &[u8], into: &mut [u8]) -> Result<Look, Error> {
+        let taken = self.begun.take(fresh).ok_or(InvalidMessage::HandshakePayloadTooLarge)?;
         self.sealed.start += taken;
-        Ok(())
+        let (done, look) = self
+            .tls
+            .look(self.begun.bytes(), into, &mut self.opened, &mut self.outgoing);
+        self.begun.forget(done);
+        look
     }
 
     /// The connection has ended below: an orderly end if the other side has said so before.
@@ -131,44 +210,66 @@ impl Session {
         if self.closed { Ok(()) } else { Err(TlsFault::Cut) }
     }
 
-    /// Bytes that `length` bytes of data become, at most, with what goes before them.
-    pub fn sealed_bytes(length: usize) -> usize {
-        length + (length.div_ceil(FRAGMENT_MAX) + 1) * OVERHEAD_MAX + ASIDE_MAX
+    /// Bytes of memory to seal `length` bytes of data in: what they become, what goes before them, and room to put
+    /// pieces together.
+    pub fn room(length: usize) -> usize {
+        length + (length.div_ceil(FRAGMENT_MAX) + 1) * OVERHEAD_MAX + ASIDE_MAX + length.min(FRAGMENT_MAX)
     }
 
-    /// Seal `data` into `out`, which has room for [`sealed_bytes`](Self::sealed_bytes); how many bytes of it: up to
-    /// [`SEAL_MAX`], with a change of keys before them a few less.
+    /// Seal `data`, up to [`SEAL_MAX`] bytes of it, to the beginning of `out`, which has [`room`](Self::room) for it.
     ///
     /// # Errors
     /// The connection is broken, or its keys have sealed all they may.
-    pub fn seal(&mut self, data: &[IoSlice<'_>], out: &mut dyn Write) -> Result<usize, TlsFault> {
-        let length = self.tls.writer().write_vectored(data)?;
-        // rustls says goodbye instead of sealing more with worn keys.
-        if self.take_outgoing(out)? < length {
-            return Err(TlsFault::Worn);
+    pub fn seal(&mut self, data: &[IoSlice<'_>], out: &mut [u8]) -> Result<Sealed, TlsFault> {
+        let mut pieces = Pieces::new(data, SEAL_MAX);
+        let length = pieces.left;
+        let middle = out.len().checked_sub(length.min(FRAGMENT_MAX)).ok_or_else(no_room)?;
+        let (out, room) = out.split_at_mut(middle);
+        let mut bytes = 0;
+        while pieces.left > 0 {
+            bytes += self.say(Words::Data(pieces.take(room)), &mut out[bytes..])?;
         }
-        Ok(length)
+        Ok(Sealed { data: length, bytes })
     }
 
-    /// Say that nothing more comes. Once only: nothing is written the second time.
+    /// Say that nothing more comes; how many bytes of `out` that takes, none the second time. After a fault the other side
+    /// is told what it was instead.
     ///
     /// # Errors
-    /// `out` has not enough room: it needs [`sealed_bytes`](Self::sealed_bytes) of nothing.
-    pub fn seal_close(&mut self, out: &mut dyn Write) -> Result<(), TlsFault> {
-        self.tls.send_close_notify();
-        self.take_outgoing(out).map(|_| ())
+    /// `out` has not enough [`room`](Self::room) for nothing.
+    pub fn seal_close(&mut self, out: &mut [u8]) -> Result<usize, TlsFault> {
+        if self.fault.is_some() {
+            return self.take_outgoing(out);
+        }
+        self.say(Words::Goodbye, out)
     }
 
-    fn take_outgoing(&mut self, out: &mut dyn Write) -> Result<usize, TlsFault> {
-        let mut written = 0;
-        while self.tls.wants_write() {
-            match self.tls.write_tls(out)? {
-                0 => return Err(TlsFault::Io(io::ErrorKind::WriteZero.into())),
-                count => written += count,
+    fn say(&mut self, words: Words<'_>, out: &mut [u8]) -> Result<usize, TlsFault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone().into());
+        }
+        let mut bytes = 0;
+        loop {
+            bytes += self.take_outgoing(&mut out[bytes..])?;
+            let begun = self.begun.bytes();
+            if let Some(count) = self.tls.seal(words, begun, &mut out[bytes..], &mut self.outgoing)? {
+                return Ok(bytes + count);
             }
         }
-        Ok(written)
     }
+
+    fn take_outgoing(&mut self, out: &mut [u8]) -> Result<usize, TlsFault> {
+        let count = self.outgoing.len();
+        out.get_mut(..count)
+            .ok_or_else(no_room)?
+            .copy_from_slice(&self.outgoing);
+        self.outgoing.clear();
+        Ok(count)
+    }
+}
+
+fn no_room() -> TlsFault {
+    TlsFault::Io(io::ErrorKind::WriteZero.into())
 }
 
 impl fmt::Debug for Session {
@@ -184,9 +285,11 @@ impl fmt::Debug for Session {
 impl Session {
     /// A change of keys of ours that asks for one of theirs.
     pub(super) fn ask_for_keys(&mut self) -> Result<Vec<u8>, TlsFault> {
-        self.tls.refresh_traffic_keys()?;
-        let mut wire = Vec::new();
-        self.take_outgoing(&mut wire)?;
+        self.tls
+            .seal(Words::AskForKeys, self.begun.bytes(), &mut [], &mut self.outgoing)?;
+        let mut wire = vec![0; Self::room(0)];
+        let length = self.say(Words::Data(&[]), &mut wire)?;
+        wire.truncate(length);
         Ok(wire)
     }
 }

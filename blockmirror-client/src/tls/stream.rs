@@ -1,12 +1,13 @@
 //! TLS over a tokio stream: [`TlsStream`].
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::session::{Read, Session};
+use super::session::{Read, Sealed, Session};
 
 /// Bytes of memory for what was received.
 const INTAKE_BYTES: usize = 64 << 10;
@@ -20,9 +21,10 @@ pub struct TlsStream<S> {
     session: Session,
     /// What was received, until the session has taken it.
     intake: Vec<u8>,
-    /// Sealed bytes to be sent, from `sent`.
+    /// Memory to seal in.
     outgoing: Vec<u8>,
-    sent: usize,
+    /// What of it has not been sent.
+    unsent: Range<usize>,
 }
 
 /// A TLS stream taken apart.
@@ -44,7 +46,7 @@ impl<S> TlsStream<S> {
             session,
             intake: vec![0; INTAKE_BYTES],
             outgoing: Vec::new(),
-            sent: 0,
+            unsent: 0..0,
         }
     }
 
@@ -55,7 +57,7 @@ impl<S> TlsStream<S> {
     pub fn into_parts(mut self) -> io::Result<Parts<S>> {
         let mut unread = Vec::new();
         let mut piece = [0; 4096];
-        while let Read::Bytes(count) = self.session.read(&self.intake, &mut piece)? {
+        while let Read::Bytes(count) = self.session.read(&mut self.intake, &mut piece)? {
             unread.extend_from_slice(&piece[..count]);
         }
         Ok(Parts {
@@ -73,24 +75,32 @@ impl<S> TlsStream<S> {
 
 impl<S: AsyncWrite + Unpin> TlsStream<S> {
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.outgoing.len() {
-            let count = ready!(Pin::new(&mut self.inner).poll_write(context, &self.outgoing[self.sent..]))?;
+        while !self.unsent.is_empty() {
+            let unsent = &self.outgoing[self.unsent.clone()];
+            let count = ready!(Pin::new(&mut self.inner).poll_write(context, unsent))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.sent += count;
+            self.unsent.start += count;
         }
-        self.outgoing.clear();
-        self.sent = 0;
         Poll::Ready(Ok(()))
     }
+}
+
+/// Memory to seal `length` bytes in.
+fn room(memory: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    let room = Session::room(length);
+    if memory.len() < room {
+        memory.resize(room, 0);
+    }
+    memory
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for TlsStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            match this.session.read(&this.intake, into.initialize_unfilled())? {
+            match this.session.read(&mut this.intake, into.initialize_unfilled())? {
                 Read::Bytes(count) => {
                     into.advance(count);
                     return Poll::Ready(Ok(()));
@@ -113,12 +123,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         let this = self.get_mut();
         ready!(this.poll_drain(context))?;
         let piece = &bytes[..bytes.len().min(SEAL_BYTES)];
-        let length = this.session.seal(&[IoSlice::new(piece)], &mut this.outgoing)?;
+        let Sealed { data, bytes } = this
+            .session
+            .seal(&[IoSlice::new(piece)], room(&mut this.outgoing, piece.len()))?;
+        this.unsent = 0..bytes;
         // What cannot be sent now is sent before the next bytes, or by a flush.
         if let Poll::Ready(Err(error)) = this.poll_drain(context) {
             return Poll::Ready(Err(error));
         }
-        Poll::Ready(Ok(length))
+        Poll::Ready(Ok(data))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,7 +143,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(context))?;
-        this.session.seal_close(&mut this.outgoing)?;
+        let length = this.session.seal_close(room(&mut this.outgoing, 0))?;
+        this.unsent = 0..length;
         ready!(this.poll_drain(context))?;
         Pin::new(&mut this.inner).poll_shutdown(context)
     }

@@ -133,13 +133,13 @@ async fn the_fastest_safe_cipher_is_chosen() {
 
 /// What one side seals, as it goes over the wire.
 fn sealed(session: &mut Session, bytes: &[u8]) -> Vec<u8> {
-    let mut wire = vec![0; Session::sealed_bytes(bytes.len())];
+    let mut wire = vec![0; Session::room(bytes.len())];
     let (early, late) = bytes.split_at(bytes.len() / 3);
-    let mut room = &mut wire[..];
-    let sealed = session.seal(&[IoSlice::new(early), IoSlice::new(late)], &mut room);
-    let unused = room.len();
-    assert_eq!(sealed.unwrap(), bytes.len());
-    wire.truncate(wire.len() - unused);
+    let sealed = session
+        .seal(&[IoSlice::new(early), IoSlice::new(late)], &mut wire)
+        .unwrap();
+    assert_eq!(sealed.data, bytes.len());
+    wire.truncate(sealed.bytes);
     wire
 }
 
@@ -149,7 +149,7 @@ fn drip(session: &mut Session, wire: &[u8]) -> Result<Vec<u8>, TlsFault> {
     for byte in wire {
         session.received(1);
         let mut room = [0; 100];
-        while let Read::Bytes(count) = session.read(&[*byte], &mut room)? {
+        while let Read::Bytes(count) = session.read(&mut [*byte], &mut room)? {
             received.extend_from_slice(&room[..count]);
         }
     }
@@ -183,22 +183,23 @@ async fn keys_change_when_the_other_side_asks() {
 async fn as_much_as_is_sealed_at_once_fits_where_it_is_said_to() {
     let dir = pki();
     let (mut server, mut client) = sessions(dir.path()).await;
-    // The memory of `sealed` is as long as `sealed_bytes` says; the change of keys goes before.
+    // The memory of `sealed` is as long as `room` says; the change of keys goes before.
     let request = server.ask_for_keys().unwrap();
     assert!(drip(&mut client, &request).unwrap().is_empty());
-    let most = pattern(SEAL_MAX - request.len());
-    let wire = sealed(&mut client, &most);
+    let most = pattern(SEAL_MAX);
+    let mut wire = sealed(&mut client, &most);
     server.received(wire.len());
     let mut read = vec![0; most.len()];
     // A read ends where the data does, also within a record.
     let (first, second) = read.split_at_mut(FRAGMENT_MAX + 5);
-    assert_eq!(server.read(&wire, first).unwrap(), Read::Bytes(first.len()));
-    assert_eq!(server.read(&wire, second).unwrap(), Read::Bytes(second.len()));
-    assert_eq!(server.read(&wire, &mut [0; 9]).unwrap(), Read::Starved);
+    assert_eq!(server.read(&mut wire, first).unwrap(), Read::Bytes(first.len()));
+    assert_eq!(server.read(&mut wire, second).unwrap(), Read::Bytes(second.len()));
+    assert_eq!(server.read(&mut wire, &mut [0; 9]).unwrap(), Read::Starved);
     assert!(read == most);
     // What is more has to be asked for again.
     let more = vec![0; SEAL_MAX + 1];
-    assert_eq!(client.seal(&[IoSlice::new(&more)], &mut Vec::new()).unwrap(), SEAL_MAX);
+    let mut wire = vec![0; Session::room(more.len())];
+    assert_eq!(client.seal(&[IoSlice::new(&more)], &mut wire).unwrap().data, SEAL_MAX);
 }
 
 #[tokio::test]
@@ -211,15 +212,15 @@ async fn what_came_before_a_fault_is_read_and_then_the_fault_again_and_again() {
     wire[good + 8] ^= 1;
     server.received(wire.len());
     let mut room = [0; 9];
-    assert_eq!(server.read(&wire, &mut room).unwrap(), Read::Bytes(4));
+    assert_eq!(server.read(&mut wire, &mut room).unwrap(), Read::Bytes(4));
     for _ in 0..3 {
-        let error = server.read(&wire, &mut room).unwrap_err();
+        let error = server.read(&mut wire, &mut room).unwrap_err();
         assert!(error.to_string().contains("damaged on its way"), "{error}");
     }
     // The other side is told why.
-    let mut goodbye = Vec::new();
-    server.seal_close(&mut goodbye).unwrap();
-    let error = drip(&mut client, &goodbye).unwrap_err();
+    let mut goodbye = [0; 100];
+    let length = server.seal_close(&mut goodbye).unwrap();
+    let error = drip(&mut client, &goodbye[..length]).unwrap_err();
     assert!(error.to_string().contains("BadRecordMac"), "{error}");
 }
 

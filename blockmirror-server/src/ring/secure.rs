@@ -2,8 +2,8 @@
 //!
 //! A receive for plaintext is answered from what was received and opened before, or becomes a receive into memory of
 //! our own. A send of plaintext becomes a send of sealed bytes, of which only one is under way: a record that was begun
-//! has to be finished. What is copied: data to the record that is sealed and that to the memory it is sent from; what was
-//! received to rustls, what it opened to a vector of its own and from there to who has asked.
+//! has to be finished. What is copied: data to a record of rustls' and that, sealed, to the memory it is sent from; what was
+//! opened where it was received, to a vector of rustls' and from there to who has asked.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -114,7 +114,7 @@ impl Secure {
             return None;
         };
         loop {
-            match session.read(intake.as_slice(), into) {
+            match session.read(intake.as_mut_slice(), into) {
                 Ok(Read::Bytes(count)) => return Some(Ok(count)),
                 Ok(Read::Closed) => return Some(Ok(0)),
                 Ok(Read::Starved) => {}
@@ -141,9 +141,7 @@ impl Secure {
             return;
         }
         let mut record = [0; CLOSE_BYTES];
-        let mut room = &mut record[..];
-        if state.session.seal_close(&mut room).is_ok() {
-            let length = CLOSE_BYTES - room.len();
+        if let Ok(length) = state.session.seal_close(&mut record) {
             let _ = send(socket, &record[..length], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
     }
@@ -156,7 +154,7 @@ impl Secure {
 
 impl State {
     fn receive(&mut self, socket: Socket, mut buffer: Buffer, filled: usize, pool: &BufferPool) -> Next {
-        let received = self.intake.as_ref().map_or(&[][..], Buffer::as_slice);
+        let received = self.intake.as_mut().map_or(&mut [][..], Buffer::as_mut_slice);
         let read = self.session.read(received, &mut buffer.as_mut_slice()[filled..]);
         let result = match read {
             Ok(Read::Starved) => {
@@ -232,21 +230,18 @@ impl State {
         if data == 0 {
             return Ok(0);
         }
-        let mut buffer = pool.take(Session::sealed_bytes(data.min(SEAL_MAX)));
-        let mut room = buffer.as_mut_slice();
-        let data = self.session.seal(&pieces, &mut room)?;
-        let unused = room.len();
-        let length = buffer.len() - unused;
-        buffer.set_len(length);
+        let mut buffer = pool.take(Session::room(data.min(SEAL_MAX)));
+        let sealed = self.session.seal(&pieces, buffer.as_mut_slice())?;
+        buffer.set_len(sealed.bytes);
         let mut segments = std::mem::take(&mut self.spare);
         segments.push(Segment::Buffer(buffer));
         self.sealed = Some(Sealed {
             segments,
-            length,
+            length: sealed.bytes,
             sent: 0,
-            data,
+            data: sealed.data,
         });
-        Ok(data)
+        Ok(sealed.data)
     }
 
     fn send_sealed(&mut self, socket: Socket) -> Next {
@@ -291,19 +286,14 @@ impl State {
     }
 }
 
-/// What is behind the first `skip` bytes of the segments, as far as it is sealed at once.
+/// What is behind the first `skip` bytes of the segments.
 fn pieces(segments: &[Segment], mut skip: usize) -> Vec<IoSlice<'_>> {
-    let mut left = SEAL_MAX;
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
         let bytes = segment.as_slice().unwrap_or_default();
         let behind = &bytes[skip.min(bytes.len())..];
         skip -= bytes.len() - behind.len();
-        let piece = &behind[..behind.len().min(left)];
-        left -= piece.len();
-        if !piece.is_empty() {
-            pieces.push(IoSlice::new(piece));
-        }
+        pieces.push(IoSlice::new(behind));
     }
     pieces
 }
