@@ -15,6 +15,10 @@ pub struct StatusReport {
     pub version: String,
     /// What drives its I/O, in words: "io_uring" or "thread pool", and why.
     pub engine: String,
+    /// Where the records of TLS are sealed and opened, in words: "in the kernel", or "in user space" and why; `None`:
+    /// nothing has TLS.
+    #[serde(default)]
+    pub tls: Option<String>,
     /// Seconds since the daemon started.
     pub uptime_seconds: f64,
     /// In the order of the configuration.

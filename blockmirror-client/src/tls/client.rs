@@ -97,6 +97,14 @@ impl ClientTls {
 }
 
 impl TlsClient {
+    /// The same, for connections that go to the kernel when they are for it
+    /// ([`Session::is_for_kernel`](super::Session::is_for_kernel)).
+    #[must_use]
+    pub fn for_kernel(mut self) -> Self {
+        Arc::make_mut(&mut self.config).enable_secret_extraction = true;
+        self
+    }
+
     /// The handshake on `stream`, on which STARTTLS was agreed.
     ///
     /// # Errors

@@ -30,6 +30,13 @@ pub enum TlsFault {
     Io(#[from] io::Error),
 }
 
+impl TlsFault {
+    /// A record that does not open.
+    pub fn damaged() -> Self {
+        Self::Tls(rustls::Error::DecryptError)
+    }
+}
+
 impl From<rustls::Error> for TlsFault {
     fn from(error: rustls::Error) -> Self {
         Self::Tls(error)

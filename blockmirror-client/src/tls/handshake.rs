@@ -32,7 +32,8 @@ pub async fn accept<S>(stream: &mut S, config: Arc<ServerConfig>) -> Result<Secu
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    run(stream, Machine::server(config)?).await
+    let may_leave = config.enable_secret_extraction;
+    run(stream, Session::new(Machine::server(config)?, may_leave)).await
 }
 
 /// Be the client on `stream`, of a server that has to be `name`.
@@ -47,14 +48,14 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    run(stream, Machine::client(config, name)?).await
+    let may_leave = config.enable_secret_extraction;
+    run(stream, Session::new(Machine::client(config, name)?, may_leave)).await
 }
 
-async fn run<S>(stream: &mut S, tls: Machine) -> Result<Secured, TlsFault>
+async fn run<S>(stream: &mut S, mut session: Session) -> Result<Secured, TlsFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut session = Session::new(tls);
     if let Err(fault) = converse(stream, &mut session).await {
         // The alert that says why. Nothing depends on its arrival.
         let _ = send(stream, &mut session).await;

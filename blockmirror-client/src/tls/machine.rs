@@ -11,6 +11,7 @@ use rustls::unbuffered::{AppDataRecord, ConnectionState, EncodeError, EncodeTlsD
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use super::fault::TlsFault;
+use super::kernel::Handover;
 
 /// What rustls has. Both sides are alike but for their types.
 pub(super) enum Machine {
@@ -104,6 +105,19 @@ impl Machine {
         outgoing: &mut Vec<u8>,
     ) -> Result<Option<usize>, TlsFault> {
         show!(self, received, |status| sealed(status, words, out, outgoing))
+    }
+
+    /// What the kernel needs to go on, with `outgoing` to be sent before.
+    pub(super) fn into_kernel(mut self, mut outgoing: Vec<u8>) -> Result<Handover, Error> {
+        // rustls keeps a change of our keys until data follows. Where that has no room, the change comes out alone: it
+        // is ready after the first time, and here after the second.
+        for _ in 0..2 {
+            while let Ok(None) = self.seal(Words::Data(&[0]), &mut [], &mut [], &mut outgoing) {}
+        }
+        Ok(match self {
+            Self::Client(tls) => Handover::of_client(tls.dangerous_into_kernel_connection()?, outgoing),
+            Self::Server(tls) => Handover::of_server(tls.dangerous_into_kernel_connection()?, outgoing),
+        })
     }
 }
 

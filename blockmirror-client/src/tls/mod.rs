@@ -7,6 +7,7 @@ mod client;
 mod fault;
 mod files;
 mod handshake;
+pub mod kernel;
 mod machine;
 mod pieces;
 mod reason;
@@ -18,10 +19,10 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::version::{TLS12, TLS13};
+pub use rustls::{ConnectionTrafficSecrets, ServerConfig};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
 pub use certificate::names;
@@ -29,6 +30,7 @@ pub use client::{ClientTls, TlsClient};
 pub use fault::TlsFault;
 pub use files::{FileProblem, Identity, check_ca};
 pub use handshake::{Secured, accept, connect};
+pub use kernel::{Keys, for_kernel};
 pub use server::{Asked, ServerTls};
 pub use session::{Read, SEAL_MAX, Sealed, Session};
 pub use stream::{Parts, TlsStream};

@@ -6,10 +6,11 @@ use std::io::{self, IoSlice, Read as _};
 use std::ops::Range;
 
 use rustls::pki_types::CertificateDer;
-use rustls::{Error, InvalidMessage};
+use rustls::{CipherSuite, Error, InvalidMessage};
 
 use super::begun::{self, Begun};
 use super::fault::TlsFault;
+use super::kernel::Handover;
 use super::machine::{Look, Machine, Words};
 use super::pieces::Pieces;
 
@@ -42,6 +43,8 @@ pub struct Session {
     closed: bool,
     /// What is wrong: nothing is opened or sealed any more.
     fault: Option<Error>,
+    /// The secrets may leave rustls.
+    may_leave: bool,
 }
 
 /// What reading came to.
@@ -65,8 +68,8 @@ pub struct Sealed {
 }
 
 impl Session {
-    /// A connection whose handshake is to begin.
-    pub(super) fn new(tls: Machine) -> Self {
+    /// A connection whose handshake is to begin. `may_leave`: its secrets may leave rustls.
+    pub(super) fn new(tls: Machine, may_leave: bool) -> Self {
         Self {
             tls,
             sealed: 0..0,
@@ -75,6 +78,7 @@ impl Session {
             outgoing: Vec::new(),
             closed: false,
             fault: None,
+            may_leave,
         }
     }
 
@@ -107,6 +111,26 @@ impl Session {
             (Some(version), Some(suite)) => format!("{version:?}, {suite:?}"),
             _ => "TLS".to_owned(),
         }
+    }
+
+    /// Whether the kernel can go on with it: if that was wanted at the handshake ([`for_kernel`](super::for_kernel)), in
+    /// TLS 1.3 (1.2 cannot change keys), with AES, and with nothing half done.
+    pub fn is_for_kernel(&self) -> bool {
+        let suite = self.tls.state().negotiated_cipher_suite().map(|suite| suite.suite());
+        let has_aes = matches!(
+            suite,
+            Some(CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_AES_256_GCM_SHA384)
+        );
+        let is_between = self.begun.is_empty() && self.sealed.is_empty() && self.opened.is_empty();
+        self.may_leave && has_aes && is_between && !self.closed && self.fault.is_none()
+    }
+
+    /// Leave it to the kernel, when it [is for it](Self::is_for_kernel).
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn into_kernel(self) -> Result<Handover, TlsFault> {
+        Ok(self.tls.into_kernel(self.outgoing)?)
     }
 
     /// `count` bytes were received to the beginning of the caller's memory, after a read that was starved.

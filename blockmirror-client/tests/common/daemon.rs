@@ -85,6 +85,7 @@ pub fn report(peer: PeerStatus) -> StatusReport {
         name: "alpha".to_owned(),
         version: "0.1.0".to_owned(),
         engine: "io_uring".to_owned(),
+        tls: None,
         uptime_seconds: 1.0,
         resources: vec![ResourceStatus {
             name: "db".to_owned(),

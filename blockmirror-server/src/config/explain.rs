@@ -5,8 +5,9 @@ use std::fmt::{self, Write as _};
 use super::access::show_who;
 use super::value::{show_duration, show_size};
 use super::{
-    AccessRule, BranchKeep, ClientCertificates, Config, Engine, ImageSource, Io, Listener, Mode, OnDisconnect,
-    OnIoError, Peer, Permit, Protocol, Resource, RoleAfterRestart, SplitBrain, Tls, TlsMode, VerifySchedule, Volume,
+    AccessRule, BranchKeep, ClientCertificates, Config, Engine, ImageSource, Io, KernelTls, Listener, Mode,
+    OnDisconnect, OnIoError, Peer, Permit, Protocol, Resource, RoleAfterRestart, SplitBrain, Tls, TlsMode,
+    VerifySchedule, Volume,
 };
 
 /// The whole text, ending with a newline.
@@ -73,7 +74,11 @@ fn write_tls(out: &mut String, tls: &Tls) -> fmt::Result {
     if let Some(ca) = &tls.client_ca {
         writeln!(out, "Clients are verified by {}.", ca.display())?;
     }
-    Ok(())
+    match tls.kernel {
+        KernelTls::Off => writeln!(out, "TLS records: in user space."),
+        KernelTls::Auto if *tls == Tls::default() => Ok(()),
+        KernelTls::Auto => writeln!(out, "TLS records: in the kernel where it can, in user space where not."),
+    }
 }
 
 fn write_resource(out: &mut String, resource: &Resource) -> fmt::Result {

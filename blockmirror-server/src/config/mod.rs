@@ -100,6 +100,18 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// Who signs the certificates of the servers we dial.
     pub ca: Option<PathBuf>,
+    /// Who seals and opens records.
+    pub kernel: KernelTls,
+}
+
+/// Whether the kernel does TLS after the handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelTls {
+    /// Where it can.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// How the data threads drive their files and sockets.

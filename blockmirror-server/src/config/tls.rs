@@ -7,18 +7,20 @@ use blockmirror_client::uri::NbdUri;
 use super::files::Files;
 use super::problem::Span;
 use super::section::{Located, Section};
-use super::{ClientTls, Identity, Tls};
+use super::{ClientTls, Identity, KernelTls, Tls};
 
 /// Keys of `[tls]`.
-pub(super) const KEYS: [&str; 4] = ["certificate", "key", "client_ca", "ca"];
+pub(super) const KEYS: [&str; 5] = ["certificate", "key", "client_ca", "ca", "kernel"];
 
 /// Read the table.
 pub(super) fn read(section: &Section<'_>) -> Tls {
     let path = |key| section.path(key).map(|path| path.value);
+    let kernel = section.choice("kernel", &[("auto", KernelTls::Auto), ("off", KernelTls::Off)]);
     Tls {
         identity: identity(section, ("certificate", "key")),
         client_ca: path("client_ca"),
         ca: path("ca"),
+        kernel: kernel.map_or(KernelTls::Auto, |kernel| kernel.value),
     }
 }
 

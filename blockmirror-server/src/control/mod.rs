@@ -113,7 +113,7 @@ pub enum RunError {
 pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result<(), RunError> {
     let started = Instant::now();
     // Addresses first: a taken port must not cost the reading of metadata.
-    let keyring = Arc::new(Keyring::default());
+    let keyring = Arc::new(Keyring::new(config.tls.kernel));
     let entry = options.entry.open(&config, &keyring)?;
     let ready = entry.ready();
     let admin_socket = config.admin.as_deref().map(bind_admin).transpose()?;
@@ -131,7 +131,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
         limits.handshake_timeout,
     );
     let acceptor = Acceptor::new(roster.clone(), senders.clone(), &limits, options.mask);
-    let reloader = Reloader::new(roster.clone(), senders.clone(), keyring, options.file);
+    let reloader = Reloader::new(roster.clone(), senders.clone(), Arc::clone(&keyring), options.file);
     let deadline = limits.shutdown_timeout;
     let mut tasks = JoinSet::new();
     start_accepting(&mut tasks, Arc::new(acceptor), entry, &shutdown);
@@ -141,6 +141,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
             reloader: reloader.clone(),
             threads: senders.clone(),
             engine: engine(&threads),
+            keyring,
             started,
         };
         start_admin(&mut tasks, admin, socket);

@@ -1,17 +1,31 @@
 //! Certificates in use: read at the start, and again when an operator asks, without a pause for anybody.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use blockmirror_client::tls::{Asked, ClientTls, FileProblem, ServerConfig, ServerTls, TlsClient};
+use blockmirror_client::tls::{Asked, ClientTls, FileProblem, ServerConfig, ServerTls, TlsClient, for_kernel};
 use nbd_proto::server::TlsMode;
 
-use crate::config::{self, ClientCertificates, Tls};
+use crate::config::{self, ClientCertificates, KernelTls, Listen, Tls};
+use crate::ring::kernel_tls;
+
+/// Who seals and opens the records of a connection over TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Records {
+    /// The kernel, those that are for it.
+    Kernel,
+    /// The daemon, and why.
+    UserSpace(String),
+}
 
 /// The certificates of the daemon, by what uses them: as many as the configuration has listeners and peers, at most.
 #[derive(Debug, Default)]
 pub(super) struct Keyring {
+    kernel: KernelTls,
+    /// Known as soon as there is a certificate.
+    records: OnceLock<Records>,
     servers: Mutex<HashMap<ServerTls, Arc<ServerConfig>>>,
     clients: Mutex<HashMap<ClientTls, TlsClient>>,
 }
@@ -22,22 +36,64 @@ pub(super) struct Security {
     mode: TlsMode,
     /// What TLS is made of; `None` without.
     tls: Option<(ServerTls, Arc<Keyring>)>,
+    /// Clients come by a Unix socket, which the kernel has no TLS for.
+    is_unix: bool,
 }
 
 impl Keyring {
+    pub(super) fn new(kernel: KernelTls) -> Self {
+        Self {
+            kernel,
+            ..Self::default()
+        }
+    }
+
     fn server(&self, settings: &ServerTls) -> Result<Arc<ServerConfig>, FileProblem> {
-        known(&self.servers, settings, ServerTls::load)
+        known(&self.servers, settings, |settings| self.load_server(settings))
     }
 
     /// For a peer.
     pub(super) fn client(&self, settings: &ClientTls) -> Result<TlsClient, FileProblem> {
-        known(&self.clients, settings, ClientTls::load)
+        known(&self.clients, settings, |settings| self.load_client(settings))
+    }
+
+    fn load_server(&self, settings: &ServerTls) -> Result<Arc<ServerConfig>, FileProblem> {
+        let config = settings.load()?;
+        Ok(match self.records() {
+            Records::Kernel => for_kernel(config),
+            Records::UserSpace(_) => config,
+        })
+    }
+
+    fn load_client(&self, settings: &ClientTls) -> Result<TlsClient, FileProblem> {
+        let client = settings.load()?;
+        Ok(match self.records() {
+            Records::Kernel => client.for_kernel(),
+            Records::UserSpace(_) => client,
+        })
+    }
+
+    /// The kernel is asked once.
+    fn records(&self) -> &Records {
+        self.records.get_or_init(|| {
+            let records = match self.kernel {
+                KernelTls::Off => Records::UserSpace("the configuration says so".to_owned()),
+                KernelTls::Auto => kernel_tls().map_or_else(Records::UserSpace, |()| Records::Kernel),
+            };
+            tracing::info!(records = %records, "TLS");
+            records
+        })
+    }
+
+    /// Where records are sealed and opened, in words; `None`: nothing has TLS.
+    pub(super) fn describe(&self) -> Option<String> {
+        self.records.get().map(Records::to_string)
     }
 
     /// Read all files again. What cannot be used leaves in place what was read before; the problems, each once.
     pub(super) fn reload(&self) -> Vec<String> {
-        let mut problems = again(&self.servers, ServerTls::load);
-        problems.extend(again(&self.clients, ClientTls::load));
+        let mut problems = again(&self.servers, |settings| self.load_server(settings));
+        problems.extend(again(&self.clients, |settings| self.load_client(settings)));
         problems.sort();
         problems.dedup();
         problems
@@ -52,7 +108,7 @@ impl Keyring {
 type Loaded<K, V> = Mutex<HashMap<K, V>>;
 
 /// What was read before, or is read now.
-fn known<K, V>(loaded: &Loaded<K, V>, key: &K, load: fn(&K) -> Result<V, FileProblem>) -> Result<V, FileProblem>
+fn known<K, V>(loaded: &Loaded<K, V>, key: &K, load: impl Fn(&K) -> Result<V, FileProblem>) -> Result<V, FileProblem>
 where
     K: Clone + Eq + Hash,
     V: Clone,
@@ -65,7 +121,7 @@ where
     Ok(value)
 }
 
-fn again<K, V>(loaded: &Loaded<K, V>, load: fn(&K) -> Result<V, FileProblem>) -> Vec<String>
+fn again<K, V>(loaded: &Loaded<K, V>, load: impl Fn(&K) -> Result<V, FileProblem>) -> Vec<String>
 where
     K: Clone + Eq + Hash,
 {
@@ -91,6 +147,7 @@ impl Security {
         Self {
             mode: TlsMode::Off,
             tls: None,
+            is_unix: false,
         }
     }
 
@@ -120,6 +177,7 @@ impl Security {
         Ok(Self {
             mode,
             tls: Some((settings, Arc::clone(keyring))),
+            is_unix: matches!(listener.address, Listen::Unix(_)),
         })
     }
 
@@ -130,10 +188,14 @@ impl Security {
 
     /// In words, for the log.
     pub(super) fn describe(&self) -> &'static str {
-        match self.mode {
-            TlsMode::Off => "off",
-            TlsMode::Allow => "allowed, in user space",
-            TlsMode::Require => "required, in user space",
+        let records = self.tls.as_ref().map(|(_, keyring)| keyring.records());
+        let in_kernel = !self.is_unix && records == Some(&Records::Kernel);
+        match (self.mode, in_kernel) {
+            (TlsMode::Off, _) => "off",
+            (TlsMode::Allow, false) => "allowed, in user space",
+            (TlsMode::Allow, true) => "allowed, in the kernel",
+            (TlsMode::Require, false) => "required, in user space",
+            (TlsMode::Require, true) => "required, in the kernel",
         }
     }
 
@@ -146,5 +208,14 @@ impl Security {
     pub(super) fn present(&self) -> Option<Result<Arc<ServerConfig>, FileProblem>> {
         let (settings, keyring) = self.tls.as_ref()?;
         Some(keyring.server(settings))
+    }
+}
+
+impl fmt::Display for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel => f.write_str("in the kernel"),
+            Self::UserSpace(why) => write!(f, "in user space: {why}"),
+        }
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn report(
         name: present.config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: engine.to_owned(),
+        tls: None,
         uptime_seconds,
         resources: present
             .resources

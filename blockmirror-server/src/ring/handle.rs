@@ -14,7 +14,9 @@ use rustix::net::Shutdown;
 
 use super::cached;
 use super::guard::WriteGuard;
-use super::secure::Secure;
+#[cfg(test)]
+use super::kernel_tls::KernelTls;
+use super::socket_tls::SocketTls;
 
 /// `f_type` of tmpfs and of memfd, as in linux/magic.h: files in memory, never waiting for a disk.
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
@@ -24,7 +26,7 @@ const TMPFS_MAGIC: FsWord = 0x0102_1994;
 pub struct Socket {
     fd: Arc<OwnedFd>,
     /// What lies on it; its operations go through the TLS layer.
-    secure: Option<Arc<Secure>>,
+    secure: Option<Arc<SocketTls>>,
 }
 
 /// A regular file or block device, with what has been learned about it.
@@ -52,21 +54,28 @@ impl Socket {
         })
     }
 
-    /// As [`new`](Self::new), with a TLS connection on it.
+    /// As [`new`](Self::new), with a TLS connection on it, which goes to the kernel if it is for it and the kernel takes it.
     pub fn secured(fd: OwnedFd, session: Session) -> io::Result<Self> {
+        let plain = Self::new(fd)?;
+        let tls = SocketTls::new(&plain.fd, session)?;
         Ok(Self {
-            secure: Some(Arc::new(Secure::new(session))),
-            ..Self::new(fd)?
+            secure: Some(Arc::new(tls)),
+            ..plain
         })
     }
 
-    pub(crate) fn secure(&self) -> Option<&Arc<Secure>> {
+    pub(crate) fn secure(&self) -> Option<&Arc<SocketTls>> {
         self.secure.as_ref()
     }
 
     /// Whether TLS lies on it.
     pub fn is_secure(&self) -> bool {
         self.secure.is_some()
+    }
+
+    /// The kernel seals what is sent and opens what is received.
+    pub(crate) fn has_kernel_tls(&self) -> bool {
+        self.secure.as_ref().is_some_and(|tls| tls.is_in_kernel())
     }
 
     /// The other side is to see an end that was meant.
@@ -115,6 +124,17 @@ impl Socket {
     pub fn request_buffers(&self, bytes: usize) -> io::Result<()> {
         rustix::net::sockopt::set_socket_send_buffer_size(&self.fd, bytes)?;
         Ok(rustix::net::sockopt::set_socket_recv_buffer_size(&self.fd, bytes)?)
+    }
+}
+
+#[cfg(test)]
+impl Socket {
+    /// TLS on it, if it is in the kernel.
+    pub(crate) fn kernel_tls(&self) -> Option<&KernelTls> {
+        match self.secure.as_deref() {
+            Some(SocketTls::Kernel(kernel)) => Some(kernel),
+            _ => None,
+        }
     }
 }
 

@@ -22,9 +22,11 @@ mod driver;
 mod guard;
 mod handle;
 mod inline;
+mod kernel_tls;
 mod op;
 mod secure;
 pub(crate) mod slab;
+mod socket_tls;
 mod threads;
 mod uring;
 
@@ -32,6 +34,7 @@ pub use buffer::{ALIGNMENT, Buffer, BufferPool, Payload};
 pub use driver::{Driver, EngineChoice, EngineReport, InlinePolicy, Waker, open_driver, open_driver_with};
 pub use handle::{FileHandle, Socket};
 pub use inline::receive_now;
+pub use kernel_tls::kernel_tls;
 pub use op::{AllocateMode, Completion, FileRange, InlineBytes, Op, OpKind, Segment};
 pub(crate) use secure::Next;
 

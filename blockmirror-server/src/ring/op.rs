@@ -4,7 +4,7 @@ use std::io;
 
 use std::sync::Arc;
 
-use super::secure::Secure;
+use super::socket_tls::SocketTls;
 use super::{Buffer, FileHandle, Payload, Socket};
 
 /// One operation, owner of everything the kernel looks at while it is in flight.
@@ -168,7 +168,7 @@ impl Op {
 
 impl Op {
     /// The TLS connection of the socket it is on, if there is one.
-    pub(crate) fn secure(&self) -> Option<Arc<Secure>> {
+    pub(crate) fn secure(&self) -> Option<Arc<SocketTls>> {
         match self {
             Op::Receive { socket, .. } | Op::Send { socket, .. } => socket.secure().cloned(),
             _ => None,

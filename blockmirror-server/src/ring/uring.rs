@@ -23,7 +23,7 @@ use self::wait::LookOut;
 use super::driver::IN_FLIGHT_MAX;
 use super::inline::{self, Attempt, InlineTurn};
 use super::slab::Slab;
-use super::{BufferPool, Completion, Driver, EngineReport, InlinePolicy, Op, Segment, Waker};
+use super::{BufferPool, Completion, Driver, EngineReport, InlinePolicy, Op, Segment, Socket, Waker};
 
 /// `user_data` of the poll on the waker's event.
 const WAKER: u64 = u64::MAX;
@@ -277,7 +277,7 @@ impl Entry {
                 let message = self.message.get_or_insert_default();
                 message.point_at(segments, *skip + self.progress);
                 opcode::SendMsg::new(Fd(socket.as_raw_fd()), &raw const message.header)
-                    .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
+                    .flags(send_flags(socket) as u32)
                     .build()
             }
             Op::Read {
@@ -382,6 +382,15 @@ impl Default for Message {
             header,
             vectors: Vec::new(),
         }
+    }
+}
+
+/// All at once, if it can be asked for: the kernel's TLS does not know it.
+fn send_flags(socket: &Socket) -> i32 {
+    if socket.has_kernel_tls() {
+        libc::MSG_NOSIGNAL
+    } else {
+        libc::MSG_NOSIGNAL | libc::MSG_WAITALL
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod clients;
 mod legs;
+mod records;
 mod refused;
 
 use std::io::Read;

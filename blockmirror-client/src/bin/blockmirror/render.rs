@@ -30,11 +30,13 @@ const INDENT: &str = "  ";
 
 /// The whole report, ending in a newline.
 pub fn status(report: &StatusReport, style: Style) -> String {
+    let tls = report.tls.as_ref().map(|tls| format!(", TLS {}", clean(tls)));
     let mut text = format!(
-        "{}  blockmirror {}, {}, up {}\n",
+        "{}  blockmirror {}, {}{}, up {}\n",
         style.paint(Tone::Strong, &clean(&report.name)),
         clean(&report.version),
         clean(&report.engine),
+        tls.unwrap_or_default(),
         duration(report.uptime_seconds)
     );
     for resource in &report.resources {

@@ -98,7 +98,7 @@ fn every_key_is_read() {
 #[test]
 fn every_key_of_a_listener_is_read() {
     let text = format!(
-        "name = \"a\"\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/x\"\nca = \"/y\"\n[[listener]]\naddress = \
+        "name = \"a\"\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/x\"\nca = \"/y\"\nkernel = \"off\"\n[[listener]]\naddress = \
          \"tcp:h:1\"\ntls = \"require\"\nclient_certificates = \"require\"\n[[listener]]\naddress = \"unix:/s\"\n{GOOD}"
     );
     let config = Config::parse(&text, "tls.toml").unwrap();
@@ -118,6 +118,7 @@ fn every_key_of_a_listener_is_read() {
         identity: Some(identity),
         client_ca: Some(PathBuf::from("/x")),
         ca: Some(PathBuf::from("/y")),
+        kernel: KernelTls::Off,
     };
     assert_eq!(config.tls, tls);
     let words = config.explain();
@@ -126,6 +127,7 @@ fn every_key_of_a_listener_is_read() {
         "{words}"
     );
     assert!(words.contains("unix:/s without TLS.\n"), "{words}");
+    assert!(words.contains("TLS records: in user space.\n"), "{words}");
 }
 
 #[test]

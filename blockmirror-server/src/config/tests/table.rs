@@ -58,6 +58,7 @@ access | permit = "read-only";;from = ["192.0.2.1/24"] | "192.0.2.1/24" | did yo
 access | from = ["anyone"];;permit = "write" | "write"   | `permit`                       | "read-write"
 tls    | ca = "ca.pem"                    | "ca.pem"    | not an absolute path           | from /
 tls    | cert = "/c.pem"                  | cert        | unknown key                    | known keys here: certificate
+tls    | kernel = "on"                    | "on"        | `kernel`                       | "auto", "off"
 tls    | certificate = "/c.pem"           | "/c.pem"    | `certificate` has no `key`     | key = "/PATH
 tls    | key = "/k.pem"                   | "/k.pem"    | `key` has no `certificate`     | certificate = "/PATH
 tls    | client_ca = "/ca.pem"            | client_ca   | never used                     | client_certificates = "require"

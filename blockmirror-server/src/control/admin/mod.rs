@@ -22,6 +22,7 @@ use blockmirror_client::admin::{
 use self::query::Query;
 use super::reload::Reloader;
 use super::roster::Roster;
+use super::security::Keyring;
 use super::{status, why};
 use crate::data::DataSender;
 
@@ -30,6 +31,7 @@ pub(super) struct Admin {
     pub(super) roster: Roster,
     pub(super) threads: Vec<DataSender>,
     pub(super) engine: String,
+    pub(super) keyring: Arc<Keyring>,
     pub(super) started: Instant,
     pub(super) reloader: Reloader,
 }
@@ -95,7 +97,9 @@ async fn read_status(
     let found = branches::all(&admin).await?;
     let uptime = admin.started.elapsed().as_secs_f64();
     let present = admin.roster.look();
-    Ok(Json(status::report(&present, &known, &found, &admin.engine, uptime)))
+    let mut report = status::report(&present, &known, &found, &admin.engine, uptime);
+    report.tls = admin.keyring.describe();
+    Ok(Json(report))
 }
 
 async fn read_why(

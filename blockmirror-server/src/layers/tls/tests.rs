@@ -4,22 +4,44 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use blockmirror_client::stream::{PlainStream, Stream};
 use blockmirror_client::tls::{self, Asked, ClientTls, Identity, ServerTls, TlsStream};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::layers::{Fault, FaultLayer, FaultPlan};
-use crate::ring::{EngineChoice, InlinePolicy, OpKind, Segment, Socket, open_driver_with, receive_now};
+use crate::ring::{EngineChoice, InlinePolicy, OpKind, Segment, Socket, kernel_tls, open_driver_with, receive_now};
 
 const ROUNDS_MAX: usize = 100_000;
 
-/// Both ends, as the data threads have them.
-fn ends() -> (Socket, Socket) {
-    let dir = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/pki");
-    assert!(Command::new(script).arg(dir.path()).status().unwrap().success());
-    let file = |name: &str| dir.path().join(name);
+/// What lies between two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    Unix,
+    /// TCP, with TLS in the kernel of either end, where it has it.
+    Kernels,
+    /// TCP, with TLS in the kernel of the server's end and in user space of the client's.
+    KernelAndUser,
+}
+
+/// Certificates, once for all tests.
+fn pki() -> &'static Path {
+    static PKI: OnceLock<TempDir> = OnceLock::new();
+    PKI.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/pki");
+        assert!(Command::new(script).arg(dir.path()).status().unwrap().success());
+        dir
+    })
+    .path()
+}
+
+/// Both ends, as the data threads have them: the server's first.
+fn ends(between: Between) -> (Socket, Socket) {
+    let file = |name: &str| pki().join(name);
     let identity = Identity {
         certificate: file("server-cert.pem"),
         key: file("server-key.pem"),
@@ -33,18 +55,39 @@ fn ends() -> (Socket, Socket) {
         name: "localhost".to_owned(),
         ..ClientTls::default()
     };
-    let (server, client) = (server.load().unwrap(), client.load().unwrap());
+    let (mut server, mut client) = (server.load().unwrap(), client.load().unwrap());
+    // As the daemon decides it.
+    let has_it = kernel_tls().is_ok();
+    if has_it {
+        server = tls::for_kernel(server);
+    }
+    if has_it && between != Between::KernelAndUser {
+        client = client.for_kernel();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let (near, far) = tokio::net::UnixStream::pair().unwrap();
-        let (near, mut far) = (PlainStream::Unix(near), PlainStream::Unix(far));
+    let (server, client) = runtime.block_on(async {
+        let (near, mut far) = wire(between).await;
         let (secured, stream) = tokio::join!(tls::accept(&mut far, server), client.secure(near));
         let far = TlsStream::new(far, secured.unwrap().session);
         (socket(far), socket(stream.unwrap()))
-    })
+    });
+    assert_eq!(server.has_kernel_tls(), has_it && between != Between::Unix);
+    assert_eq!(client.has_kernel_tls(), has_it && between == Between::Kernels);
+    (server, client)
+}
+
+async fn wire(between: Between) -> (PlainStream, PlainStream) {
+    if between == Between::Unix {
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        return (PlainStream::Unix(near), PlainStream::Unix(far));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (far, _) = listener.accept().await.unwrap();
+    (PlainStream::Tcp(near), PlainStream::Tcp(far))
 }
 
 fn socket(stream: TlsStream<PlainStream>) -> Socket {
@@ -53,10 +96,13 @@ fn socket(stream: TlsStream<PlainStream>) -> Socket {
     Socket::secured(wire.socket, *wire.tls.unwrap()).unwrap()
 }
 
-fn drivers(test: impl Fn(Box<dyn Driver>)) {
+/// Every engine, and everything between two ends under it.
+fn everywhere(test: impl Fn(Box<dyn Driver>, (Socket, Socket))) {
     for choice in [EngineChoice::Uring, EngineChoice::Threads] {
         for policy in [InlinePolicy::Adaptive, InlinePolicy::Never] {
-            test(open_driver_with(choice, policy).unwrap());
+            for between in [Between::Unix, Between::Kernels, Between::KernelAndUser] {
+                test(open_driver_with(choice, policy).unwrap(), ends(between));
+            }
         }
     }
 }
@@ -135,28 +181,26 @@ fn receive_once(driver: &mut TlsLayer, socket: &Socket) -> io::Result<usize> {
 
 #[test]
 fn bytes_come_through_whole_and_in_order_both_ways() {
-    drivers(|driver| {
+    everywhere(|driver, (one, other)| {
         let mut driver = TlsLayer::new(driver);
-        let (one, other) = ends();
         for (length, room) in [(1, 1), (5_000, 7), (3 << 20, 64 << 10), (1 << 20, 100_001)] {
             let bytes = pattern(length);
             carry(&mut driver, (&one, &other), &bytes, room, false);
             carry(&mut driver, (&other, &one), &bytes, room, true);
         }
         one.shutdown_both().unwrap();
-        assert!(other.has_hung_up());
         for _ in 0..3 {
             assert_eq!(receive_once(&mut driver, &other).unwrap(), 0, "an end that was meant");
         }
+        assert!(other.has_hung_up());
     });
 }
 
 #[test]
 fn short_and_interrupted_operations_below_are_not_seen_above() {
-    drivers(|driver| {
+    everywhere(|driver, (one, other)| {
         let plan = FaultPlan::new();
         let mut driver = TlsLayer::new(Box::new(FaultLayer::new(driver, plan.clone())));
-        let (one, other) = ends();
         plan.add(OpKind::Receive, (0..400).map(|at| Fault::Short(1 + at % 3)));
         plan.add(OpKind::Send, [Fault::EINTR, Fault::EINTR]);
         let bytes = pattern(300_000);
@@ -167,14 +211,47 @@ fn short_and_interrupted_operations_below_are_not_seen_above() {
 
 #[test]
 fn an_end_that_was_not_meant_is_a_reset_and_not_an_end() {
-    drivers(|driver| {
+    everywhere(|driver, (one, other)| {
         let mut driver = TlsLayer::new(driver);
-        let (one, other) = ends();
         let raw = UnixStream::from(std::os::fd::AsFd::as_fd(&one).try_clone_to_owned().unwrap());
         raw.shutdown(std::net::Shutdown::Both).unwrap();
         for _ in 0..2 {
             let error = receive_once(&mut driver, &other).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         }
+    });
+}
+
+/// Keys change because they are worn, and because the other side asks for it, with data on its way in both directions.
+/// Where the kernel has no TLS this is of data alone: rustls' changes are tried in its own session's tests.
+#[test]
+fn keys_change_on_the_way_and_nothing_is_lost() {
+    everywhere(|driver, (one, other)| {
+        let mut driver = TlsLayer::new(driver);
+        let bytes = pattern(700_000);
+        for round in 0..3 {
+            for socket in [&one, &other] {
+                if let Some(kernel) = socket.kernel_tls() {
+                    kernel.wear_keys();
+                }
+            }
+            carry(&mut driver, (&one, &other), &bytes, 50_000, round == 1);
+            carry(&mut driver, (&other, &one), &bytes, 50_000, round == 2);
+            if let Some(kernel) = one.kernel_tls() {
+                assert!(kernel.records() < 1000, "new keys");
+                kernel.ask_for_keys(&one);
+            }
+            carry(&mut driver, (&one, &other), &bytes, 4_096, false);
+            // A count that only a change of keys takes back.
+            if let Some(kernel) = other.kernel_tls() {
+                kernel.count_up();
+            }
+            carry(&mut driver, (&other, &one), &bytes, 4_096, true);
+            if let Some(kernel) = other.kernel_tls() {
+                assert!(kernel.records() < 1000, "the other side's, because it was asked");
+            }
+        }
+        other.shutdown_both().unwrap();
+        assert_eq!(receive_once(&mut driver, &one).unwrap(), 0);
     });
 }

@@ -100,6 +100,7 @@ fn sample() -> StatusReport {
         name: "alpha".to_owned(),
         version: "0.1.0".to_owned(),
         engine: "io_uring".to_owned(),
+        tls: Some("in the kernel".to_owned()),
         uptime_seconds: 11_520.0,
         resources: vec![
             resource("db", vec![volume("db", vec![syncing, lost]), failed]),
@@ -109,7 +110,7 @@ fn sample() -> StatusReport {
 }
 
 const GOLDEN: &str = "\
-alpha  blockmirror 0.1.0, io_uring, up 3 h 12 min
+alpha  blockmirror 0.1.0, io_uring, TLS in the kernel, up 3 h 12 min
 
 db  10 GiB, /var/lib/blockmirror/db.img (buffered, io_uring)
   1 connection, 32 requests in flight (128 KiB), 12 hot extents, generation 8f3a52c1d0e4b796
