@@ -1,4 +1,4 @@
-//! Who seals and opens records.
+//! Who seals and opens records. What becomes of them in the kernel is tried by scripts/kernel-test.
 
 use anyhow::{Result, ensure};
 use blockmirror_tests::config::{NodeConfig, Resource};
