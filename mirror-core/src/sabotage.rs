@@ -69,6 +69,8 @@ rules! {
     GenerationAlone,
     /// No other generation for a partner that was lost after it had been told of the last one.
     LostAfterTold,
+    /// A name that was withdrawn is forgotten: who was told of it just before it was lost is taken to have newer data.
+    WithdrawnRemembered,
     /// A partner that comes back while another is away is taken to have given its data to nobody meanwhile.
     PassedOn,
     /// Whom the Primary does not speak of is taken to be in step with it, because it was in step here.

@@ -177,8 +177,8 @@ pub enum VolumeMessage {
     Generation {
         /// The new name.
         current: u64,
-        /// The name before.
-        previous: u64,
+        /// The names before, the latest first: [`EARLIER_MAX`](crate::identity::EARLIER_MAX) at most.
+        earlier: Vec<u64>,
         /// Nodes that do not stay behind.
         in_step: Vec<String>,
     },

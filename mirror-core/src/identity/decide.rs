@@ -181,6 +181,8 @@ pub enum Rule {
     Restored,
     /// One was put back to an earlier state, and then moved on.
     RestoredAndMovedOn,
+    /// A Primary that lacks its data has withdrawn the other's generation, under which nothing was answered.
+    WithdrawnName,
     /// Equal generations; one image is in a worse state.
     DiskState,
     /// Equal generations; neither image is complete.
@@ -232,7 +234,7 @@ impl fmt::Display for Rule {
 
 impl Rule {
     /// Every rule, in the order in which they are tried.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::SizeMismatch,
         Self::TwoPrimaries,
         Self::ResyncResumed,
@@ -240,6 +242,7 @@ impl Rule {
         Self::FreshOne,
         Self::Restored,
         Self::RestoredAndMovedOn,
+        Self::WithdrawnName,
         Self::DiskState,
         Self::BothIncomplete,
         Self::PrimaryDecides,
@@ -272,6 +275,7 @@ impl Rule {
             Self::FreshOne => "fresh-one",
             Self::Restored => "restored",
             Self::RestoredAndMovedOn => "restored-and-moved-on",
+            Self::WithdrawnName => "withdrawn-name",
             Self::DiskState => "disk-state",
             Self::BothIncomplete => "both-incomplete",
             Self::PrimaryDecides => "primary-decides",

@@ -30,6 +30,7 @@ impl Node {
                 for_peer: 0,
                 for_others: Vec::new(),
                 history: Vec::new(),
+                withdrawn: Vec::new(),
                 disk: LocalDisk::UpToDate,
                 crashed_primary: false,
                 dirty_bytes: 0,
@@ -62,6 +63,11 @@ impl Node {
 
     pub(super) fn history(mut self, history: &[Generation]) -> Self {
         self.volume.history = history.to_vec();
+        self
+    }
+
+    pub(super) fn withdrew(mut self, generation: Generation) -> Self {
+        self.volume.withdrawn.push(generation);
         self
     }
 
@@ -149,6 +155,10 @@ pub(super) fn flags(name: &'static str) -> Vec<Node> {
                     if node.volume.crashed_primary && flag(0) || !acks_wait {
                         if !node.discard && matches!(disk, LocalDisk::Inconsistent | LocalDisk::UpToDate) {
                             all.push(node.clone().sync(7));
+                        }
+                        if node.role == Role::Primary && !node.discard && !acks_wait {
+                            let other = 3 - node.volume.current;
+                            all.push(node.clone().withdrew(other));
                         }
                         all.push(node);
                     }

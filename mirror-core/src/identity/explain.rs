@@ -102,6 +102,10 @@ fn because(decision: &Decision, mine: &Side<'_>, theirs: &Side<'_>) -> String {
              changed its data",
             mine.node, theirs.node
         ),
+        Rule::WithdrawnName => format!(
+            "{one} is Primary without its data, and had given them the name that {other} holds: it withdrew that before it \
+             answered anything under it"
+        ),
         Rule::DiskState => format!(
             "both have the same generation, and the image of {one} ({:?}) is in a worse state than that of {other}",
             if one == mine.node { mine } else { theirs }.volume.disk
@@ -150,6 +154,9 @@ fn input(side: &Side<'_>) -> String {
             ", generation {:016x}, recorded for the other {:016x}, for third nodes {:016x?}, earlier {:016x?}",
             volume.current, volume.for_peer, volume.for_others, volume.history
         );
+    }
+    if !volume.withdrawn.is_empty() {
+        line += &format!(", withdrawn {:016x?}", volume.withdrawn);
     }
     line += &format!(", {} bytes dirty, meeting {}", volume.dirty_bytes, volume.met.count);
     if volume.crashed_primary {

@@ -1,7 +1,8 @@
 //! What one side's identifiers say of the other's generation.
 
 use super::decide::Side;
-use super::{Generation, Meeting};
+use super::sides::{is_complete, is_primary};
+use super::{Generation, Meeting, meeting};
 
 /// How a side knows the other's current generation as one that came before its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,19 @@ pub(super) fn known(side: &Side<'_>, other: &Side<'_>) -> Option<Known> {
             _ => Known::History,
         })
     }
+}
+
+/// The one is a Primary that lacks its data, and the other, which has forgotten no meeting, holds them by a name that
+/// the one gave them and withdrew.
+pub(super) fn withdrew(one: &Side<'_>, other: &Side<'_>) -> bool {
+    let name = other.volume.current;
+    let lacks = is_primary(one) && !is_complete(one) && name != 0;
+    lacks && one.volume.withdrawn.contains(&name) && meeting::common(one, other).is_some()
+}
+
+/// They have one name, or two of which one was withdrawn.
+pub(super) fn is_same_data(mine: &Side<'_>, theirs: &Side<'_>) -> bool {
+    mine.volume.current == theirs.volume.current || withdrew(mine, theirs) || withdrew(theirs, mine)
 }
 
 /// Some generation is, or was once, part of both.

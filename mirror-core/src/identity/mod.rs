@@ -14,6 +14,7 @@ pub mod meeting;
 pub mod oracle;
 mod policy;
 mod rules;
+mod sides;
 #[cfg(test)]
 mod tests;
 mod together;
@@ -36,6 +37,12 @@ pub type Generation = u64;
 
 /// Earlier generations that a node remembers.
 pub const HISTORY_MAX: usize = 32;
+
+/// Withdrawn names that a node remembers.
+pub const WITHDRAWN_MAX: usize = 8;
+
+/// Earlier generations that a Primary tells a partner with a new one: those that it has withdrawn, and the one before them.
+pub const EARLIER_MAX: usize = WITHDRAWN_MAX + 1;
 
 /// Who may serve host writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +71,10 @@ pub struct VolumeIdentity {
     pub for_others: Vec<Generation>,
     /// Earlier generations, the latest first, `HISTORY_MAX` at most.
     pub history: Vec<Generation>,
+    /// Of a Primary that nobody with the data is connected to: names that it gave its data, and withdrew before anything was
+    /// answered under them, the latest first, `WITHDRAWN_MAX` at most. Who holds one of them was told of it, and has just
+    /// what `current` stands for.
+    pub withdrawn: Vec<Generation>,
     /// State of the image here.
     pub disk: LocalDisk,
     /// It was Primary when it last stopped, and did not stop in order.

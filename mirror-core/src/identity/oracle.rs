@@ -81,9 +81,10 @@ fn in_step(a: &Node, b: &Node, found: Decision) -> Option<&'static str> {
 fn connected(a: &Node, b: &Node, found: Decision) -> Option<&'static str> {
     let both_primary = a.role == Role::Primary && b.role == Role::Primary;
     let fits = !both_primary && a.volume.size == b.volume.size;
+    let withdrawn = got_name_of(a, b) || got_name_of(b, a);
     if !found.verdict.connects() {
-        let one_line = is_same(a, b) && is_trusted(a, b);
-        return (fits && one_line).then_some("nodes of one generation part");
+        let one_line = is_same(a, b) || withdrawn;
+        return (fits && one_line && is_trusted(a, b)).then_some("nodes of one generation part");
     }
     if both_primary {
         return Some("I7: two Primaries go on together");
@@ -93,14 +94,15 @@ fn connected(a: &Node, b: &Node, found: Decision) -> Option<&'static str> {
     }
     let by_word = found.rule == Rule::DiscardMyData || resumes(a, b) || resumes(b, a);
     let fresh = a.volume.fresh || b.volume.fresh;
-    let related = is_same(a, b) || knows(a, b) || knows(b, a);
+    let related = is_same(a, b) || withdrawn || knows(a, b) || knows(b, a);
     (!fresh && !by_word && !related).then_some("diverged data is connected")
 }
 
 /// `b` is overwritten from `a`: nothing of it is lost without the operator's word.
 fn copied(a: &Node, b: &Node, full: bool, found: Decision) -> Option<&'static str> {
     let discarded = found.rule == Rule::DiscardMyData;
-    let (same, resumed) = (a.volume.current == b.volume.current, resumes(a, b));
+    let same = a.volume.current == b.volume.current || got_name_of(a, b);
+    let resumed = resumes(a, b);
     if !is_complete(a) {
         return Some("there is nothing whole to copy from");
     }
@@ -144,6 +146,7 @@ fn bits_tell(a: &Node, b: &Node, discarded: bool) -> bool {
     since_record
         || resumes(a, b)
         || a.volume.current == b.volume.current
+        || got_name_of(a, b)
         || a.volume.for_peer == b.volume.current
         || (discarded && [a.volume.current, a.volume.for_peer].contains(&b.volume.for_peer))
 }
@@ -156,6 +159,12 @@ fn resumes(a: &Node, b: &Node) -> bool {
 /// Everybody had every write before `node`, which crashed as Primary, answered it.
 fn has_all(node: &Node) -> bool {
     node.volume.acks_wait && node.volume.for_peer == 0
+}
+
+/// `b` is a Primary that lacks its data, and was about to call them what they are called in `a`.
+fn got_name_of(a: &Node, b: &Node) -> bool {
+    let lacks = b.role == Role::Primary && !is_complete(b);
+    lacks && !a.volume.fresh && !b.volume.fresh && b.volume.withdrawn.contains(&a.volume.current)
 }
 
 fn is_trusted(a: &Node, b: &Node) -> bool {
@@ -198,8 +207,8 @@ fn in_words(a: &Node, b: &Node) -> String {
     let side = |node: &Node| {
         let it = &node.volume;
         format!(
-            "{:?} {:?} generation {} for peer {} others {:?} history {:?} dirty {}",
-            node.role, it.disk, it.current, it.for_peer, it.for_others, it.history, it.dirty_bytes
+            "{:?} {:?} generation {} for peer {} others {:?} history {:?} withdrawn {:?} dirty {}",
+            node.role, it.disk, it.current, it.for_peer, it.for_others, it.history, it.withdrawn, it.dirty_bytes
         )
     };
     format!("{} / {}", side(a), side(b))

@@ -2,10 +2,10 @@
 
 use core::cmp::Ordering;
 
-use super::Role;
 use super::decide::{Decision, Newer, Rule, Side, Verdict};
-use super::lineage::{Known, known, made_since, shares_past};
+use super::lineage::{Known, is_same_data, known, made_since, shares_past, withdrew};
 use super::meeting;
+use super::sides::{disk_rank, is_complete, is_inconsistent, is_marked, is_primary};
 use crate::state::LocalDisk;
 
 /// A rule that is left out, if any.
@@ -64,6 +64,7 @@ pub(super) fn decide(mine: &Side<'_>, theirs: &Side<'_>, skip: Skip) -> Decision
         .or_else(|| pair.resumed())
         .or_else(|| pair.fresh())
         .or_else(|| pair.restored())
+        .or_else(|| pair.withdrawn())
         .or_else(|| pair.same_generation())
         .unwrap_or_else(|| pair.different_generations());
     pair.checked(found)
@@ -132,7 +133,7 @@ impl<'s, 'a> Pair<'s, 'a> {
         let target = self.only(is_inconsistent)?;
         let source = target.other();
         // Of one generation nobody was Primary in between: the target may still be the one that had the role.
-        let newer = if mine.current == theirs.current {
+        let newer = if is_same_data(self.mine, self.theirs) {
             Newer::Same
         } else {
             source.newer()
@@ -179,6 +180,17 @@ impl<'s, 'a> Pair<'s, 'a> {
         shares_past(self.mine, self.theirs)
             .then(|| self.ruling(Rule::RestoredAndMovedOn, split, Newer::Neither))
             .flatten()
+    }
+
+    /// A Primary without the data has withdrawn the name that the other was told of just before it was lost: what it had
+    /// then, it has now, and the Primary's hosts have seen nothing newer.
+    fn withdrawn(&self) -> Option<Decision> {
+        let source = match (withdrew(self.mine, self.theirs), withdrew(self.theirs, self.mine)) {
+            (true, _) => Who::Theirs,
+            (_, true) => Who::Mine,
+            _ => return None,
+        };
+        self.copy_from(source, false, Rule::WithdrawnName, Newer::Same)
     }
 
     fn same_generation(&self) -> Option<Decision> {
@@ -322,8 +334,8 @@ impl<'s, 'a> Pair<'s, 'a> {
             newer: found.newer,
         };
         // Of one generation: a Primary gets back the very data it serves.
-        let same = self.mine.volume.current == self.theirs.volume.current;
-        let gets_back = same && matches!(found.rule, Rule::DiskState | Rule::ResyncResumed);
+        let same = is_same_data(self.mine, self.theirs);
+        let gets_back = same && matches!(found.rule, Rule::DiskState | Rule::ResyncResumed | Rule::WithdrawnName);
         let target = self.side(source.other());
         let replaced = is_primary(target) && !gets_back;
         if replaced && self.skip.keeps(Rule::OlderPrimary) {
@@ -367,31 +379,5 @@ fn verdict_of(source: Who, full: bool) -> Verdict {
     match source {
         Who::Mine => Verdict::Source { full },
         Who::Theirs => Verdict::Target { full },
-    }
-}
-
-fn is_primary(side: &Side<'_>) -> bool {
-    side.role == Role::Primary
-}
-
-fn is_marked(side: &Side<'_>) -> bool {
-    side.volume.dirty_bytes > 0
-}
-
-fn is_inconsistent(side: &Side<'_>) -> bool {
-    side.volume.disk == LocalDisk::Inconsistent
-}
-
-/// All of one time, and a disk to read it from.
-fn is_complete(side: &Side<'_>) -> bool {
-    !side.volume.fresh && disk_rank(side.volume.disk) >= disk_rank(LocalDisk::Outdated)
-}
-
-fn disk_rank(disk: LocalDisk) -> u8 {
-    match disk {
-        LocalDisk::Diskless => 0,
-        LocalDisk::Inconsistent => 1,
-        LocalDisk::Outdated => 2,
-        LocalDisk::UpToDate => 3,
     }
 }

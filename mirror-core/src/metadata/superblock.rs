@@ -19,9 +19,7 @@ pub(crate) const NAME_MAX: usize = 63;
 const CRC_AT: usize = SECTOR_BYTES - 4;
 
 const HISTORY_AT: usize = PEERS_AT + PEERS_MAX * PEER_BYTES;
-
 const SYNC_AT: usize = HISTORY_AT + HISTORY_MAX * 8;
-
 const GIVEN_UP_AT: usize = SYNC_AT + PEERS_MAX * 8;
 
 const _: () = assert!(
@@ -180,6 +178,15 @@ impl Superblock {
         if self.history.first() != Some(&generation) && generation != 0 {
             self.history.insert(0, generation);
             self.history.truncate(HISTORY_MAX);
+        }
+    }
+
+    /// Earlier names of the data, the latest first; those that are remembered stay where they are.
+    pub(crate) fn remember_all(&mut self, generations: &[Generation]) {
+        for &generation in generations.iter().rev() {
+            if !self.history.contains(&generation) {
+                self.remember(generation);
+            }
         }
     }
 

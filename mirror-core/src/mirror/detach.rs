@@ -228,7 +228,7 @@ impl Mirror {
         self.set_peer_state(peer, PeerState::SyncTarget);
         self.refresh_modes();
         self.rely_on(bit(peer));
-        self.tell_generation(peer);
+        self.tell_unless_renamed(peer);
         self.start_fetch(peer);
         self.resend_held(peer);
         self.resume_flushes(peer);

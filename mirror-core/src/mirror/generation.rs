@@ -11,7 +11,7 @@ use super::peer::{Gate, Peer, Told};
 use super::request::PeerMask;
 use crate::config::AckMode;
 use crate::event::{Event, LinkKind, Output, PeerIndex, VolumeMessage};
-use crate::identity::{Generation, Role};
+use crate::identity::{EARLIER_MAX, Generation, Role};
 use crate::range::BLOCK_BYTES;
 use crate::sabotage::Sabotage;
 use crate::state::{LocalDisk, PeerState};
@@ -62,7 +62,7 @@ impl Mirror {
     /// The data here is called `generation` from now on; partners that are in step are told once it is durable.
     pub(super) fn name_data(&mut self, generation: Generation) {
         let previous = self.superblock.generation;
-        self.superblock.rename(generation);
+        self.rename(generation);
         if self.is_primary() && !self.leg_is_complete() && !self.is_promoting() {
             // Those that have everything may all be lost before one of them has it.
             self.leg.confirmed.get_or_insert(previous);
@@ -83,7 +83,7 @@ impl Mirror {
     /// them their name: what that one misses from here on needs another name.
     pub(super) fn partner_is_back(&mut self, peer: usize) {
         if !self.may_have_passed_on(peer) {
-            return self.tell_generation(peer);
+            return self.tell_unless_renamed(peer);
         }
         let next = self.rng.identifier_after(self.superblock.generation);
         self.name_data(next);
@@ -173,7 +173,7 @@ impl Mirror {
         self.peers[peer].told = Told::Sent(current);
         let message = VolumeMessage::Generation {
             current,
-            previous: self.superblock.history.first().copied().unwrap_or(0),
+            earlier: self.superblock.history.iter().take(EARLIER_MAX).copied().collect(),
             in_step: self.in_step_by_name(peer),
         };
         self.emit(Output::ToPeer {

@@ -57,6 +57,7 @@ impl Mirror {
             for_peer: link.record.generation,
             for_others: held.filter(|&generation| generation != 0).collect(),
             history: self.superblock.history.clone(),
+            withdrawn: self.unused_names(),
             disk: self.superblock.disk,
             crashed_primary: self.superblock.primary && self.role == Role::Secondary,
             dirty_bytes: link.dirty_bytes(self.config.size),
@@ -64,6 +65,15 @@ impl Mirror {
             sync: link.record.sync,
             met: link.met[0],
             met_before: link.met[1],
+        }
+    }
+
+    /// What a peer that has the data may call them, beside what they are called here: while none is there.
+    fn unused_names(&self) -> Vec<Generation> {
+        if self.nobody_has_data() {
+            self.withdrawn_names().to_vec()
+        } else {
+            Vec::new()
         }
     }
 

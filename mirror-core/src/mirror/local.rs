@@ -12,9 +12,10 @@ use core::time::Duration;
 
 use super::background::CopyKind;
 use super::detach::Leaving;
-use super::peer::{Peer, Told};
+use super::peer::Peer;
 use super::request::{PeerMask, Phase};
 use super::status::NoData;
+use super::withdrawn::WithdrawnNames;
 use super::{Admission, Mirror};
 use crate::config::{COPY_BYTES_MIN, OnDisconnect, OnIoError};
 use crate::event::{Failure, Mutation, Output, PeerIndex, Refusal, RequestId, Ticket};
@@ -50,6 +51,8 @@ pub(super) struct Leg {
     pub(super) confirmed: Option<Generation>,
     /// It was: the data needs another one when somebody has it again.
     pub(super) withdrawn: bool,
+    /// Names that were.
+    pub(super) withdrawn_names: WithdrawnNames,
     /// What the image is left behind with once a peer has everything by the name of now.
     pub(super) left: Option<Generation>,
     /// An operator's detach that waits for a peer.
@@ -229,33 +232,6 @@ impl Mirror {
             return false;
         }
         *self.leg.awaited.get_or_insert(peer) == peer
-    }
-
-    /// The last peer that had everything is lost, and none had the new name durably, so that nothing was answered under it:
-    /// the data here is called as before. Whichever name it has, it has the newer data.
-    ///
-    /// Not so when one that would count by the old name may have lost what it had answered and not flushed: only the new
-    /// name tells that it has everything.
-    pub(super) fn withdraw_name(&mut self, peer: usize) {
-        let unused = self.leg.confirmed.filter(|_| self.peers[peer].told != Told::Known);
-        let place = |name| self.superblock.history.iter().position(|&earlier| earlier == name);
-        let Some((name, place)) = unused.and_then(|name| Some((name, place(name)?))) else {
-            return;
-        };
-        (self.leg.confirmed, self.leg.withdrawn) = (None, true);
-        self.peers[peer].told = Told::Known;
-        self.persisting.superblock_wanted = true;
-        let lacks = |link: &Peer| link.may_forget && !link.removed && [0, name].contains(&link.record.generation);
-        if self.leg.left.is_some() || self.peers.iter().any(|link| link.connection.is_none() && lacks(link)) {
-            return;
-        }
-        self.superblock.history.drain(..=place);
-        self.superblock.generation = name;
-        let link = &mut self.peers[peer];
-        if link.record.generation == name {
-            link.record.generation = 0;
-        }
-        self.forget_other_lines();
     }
 
     /// A peer that has everything is there (again): what waited for another one goes to it.

@@ -45,9 +45,9 @@ impl Mirror {
         match message {
             VolumeMessage::Generation {
                 current,
-                previous,
+                earlier,
                 in_step,
-            } => self.hear_generation(at, connection, [current, previous], &in_step),
+            } => self.hear_generation(at, connection, current, &earlier, &in_step),
             VolumeMessage::GenerationDone { current } => self.generation_done(at, current),
             VolumeMessage::SyncBegin => self.hear_sync_begin(at, connection),
             VolumeMessage::SyncBeginDone => self.sync_begun(at),
@@ -98,7 +98,8 @@ impl Mirror {
         &mut self,
         peer: usize,
         connection: ConnectionId,
-        [current, previous]: [Generation; 2],
+        current: Generation,
+        earlier: &[Generation],
         in_step: &[String],
     ) {
         let listens = matches!(self.peers[peer].state, PeerState::Established | PeerState::SyncSource);
@@ -113,8 +114,8 @@ impl Mirror {
         self.cover_data();
         if self.superblock.generation != current || self.superblock.fresh {
             self.superblock.rename(current);
-            if !self.superblock.fresh && previous != 0 && !self.superblock.history.contains(&previous) {
-                self.superblock.remember(previous);
+            if !self.superblock.fresh {
+                self.superblock.remember_all(earlier);
             }
             self.superblock.fresh = false;
             self.persisting.superblock_wanted = true;

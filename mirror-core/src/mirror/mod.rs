@@ -24,6 +24,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod withdrawn;
 mod writes;
 
 use alloc::collections::VecDeque;

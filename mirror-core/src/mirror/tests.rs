@@ -14,6 +14,7 @@ mod roles;
 mod suspend;
 mod thirds;
 mod verify;
+mod withdrawn;
 mod world;
 
 use super::*;

@@ -352,6 +352,7 @@ fn is_same(a: &NodeIdentity, b: &NodeIdentity) -> bool {
             && a.current == b.current
             && a.for_peer == b.for_peer
             && a.for_others == b.for_others
+            && a.withdrawn == b.withdrawn
             && a.disk == b.disk
             && a.crashed_primary == b.crashed_primary
             && (a.dirty_bytes == 0) == (b.dirty_bytes == 0)

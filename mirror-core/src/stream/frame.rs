@@ -10,10 +10,10 @@ use crate::range::ByteRange;
 use crate::state::LocalDisk;
 
 /// The newest version of the stream this build speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The oldest version of the stream this build speaks. (In version 1 a Primary names those that stay behind, which cannot
-/// include whom it does not know.)
-pub const VERSION_MIN: u16 = 2;
+/// include whom it does not know; in version 2 it does not tell which names it has withdrawn.)
+pub const VERSION_MIN: u16 = 3;
 /// Bytes one digest of a COMPARE or FETCH stands for.
 pub const DIGEST_BLOCK_BYTES: u64 = 4096;
 

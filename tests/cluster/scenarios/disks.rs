@@ -1,9 +1,13 @@
 //! Images that fail: errors, no space, no image, growing ones.
 
 use mirror_core::event::Failure;
+use mirror_core::resource::status::LinkState;
 
 use crate::faults::{Action, Cut, DiskFault};
 use crate::stage::{LONG_US, Row, Stage, Step};
+
+/// Events until a name that was told is durable, at most.
+const PATIENCE_STEPS: usize = 10_000;
 
 /// Names and scripts.
 pub const ALL: &[Row] = &[
@@ -16,6 +20,8 @@ pub const ALL: &[Row] = &[
     ("protocol-a-io", protocol_a),
     ("detach-asynchronous", detach_asynchronous),
     ("diskless", diskless),
+    ("withdrawn-name", withdrawn_name),
+    ("withdrawn-name-of-one", withdrawn_name_of_one),
     ("resize", resize),
     ("resize-one", resize_refused),
     ("resize-after-new-current", resize_after_new_current),
@@ -194,6 +200,62 @@ fn detach_asynchronous(seed: u64) -> Step {
         world.hosts.unanswered[0] == 0 && !world.operator.waits()
     })?;
     stage.expect("the partner has it", stage.holds(1, 0, 1) != 0)?;
+    stage.attach_all()?;
+    stage.until_whole()
+}
+
+/// The image of the Primary fails at a write. Node 1 makes the new name of the data durable and dies before the Primary, which
+/// hears nothing from it any more, knows that.
+fn dies_with_a_name(stage: &mut Stage) -> Step {
+    let before = stage.generation(0);
+    stage.break_link(1, 0, Cut::OneWay, (LONG_US, LONG_US), LONG_US)?;
+    stage.disk_fails(0, DiskFault::Write(Failure::Io))?;
+    stage.write_only(0, 0, 1, false)?;
+    for _ in 0..PATIENCE_STEPS {
+        if stage.durable(1, 0)? != before {
+            break;
+        }
+        stage.tick()?;
+    }
+    let name = stage.durable(1, 0)?;
+    stage.expect("node 1 has noted another name", name != before)?;
+    stage.cut(0, 1)?;
+    stage.kill(1)?;
+    for other in 2..stage.world.nodes.len() {
+        stage.cut(0, other)?;
+    }
+    stage.expect("nothing is answered", stage.world.hosts.unanswered[0] == 1)?;
+    stage.expect("the name is withdrawn", stage.generation(0) == before)
+}
+
+/// A partner dies in the moment in which it has noted the name that a Primary without its image gives the data: it comes back,
+/// and serves.
+fn withdrawn_name(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 2, 1).ready()?;
+    dies_with_a_name(&mut stage)?;
+    stage.start(1)?;
+    stage.join(0, 1);
+    stage.until("the write is answered", |world| world.hosts.unanswered[0] == 0)?;
+    stage.expect("no error was seen", stage.world.tally.refusals == 0)?;
+    stage.attach_all()?;
+    stage.until_whole()
+}
+
+/// One of two has noted it. The other one comes back first, and takes the one for a node that is behind.
+fn withdrawn_name_of_one(seed: u64) -> Step {
+    let mut stage = Stage::new(seed, 3, 1).ready()?;
+    stage.cut(1, 2)?;
+    stage.break_link(0, 2, Cut::Both, (LONG_US, LONG_US), LONG_US)?;
+    dies_with_a_name(&mut stage)?;
+    stage.join(0, 2);
+    stage.until("the write is answered", |world| world.hosts.unanswered[0] == 0)?;
+    stage.expect("no error was seen", stage.world.tally.refusals == 0)?;
+    stage.start(1)?;
+    stage.join(1, 2);
+    stage.pass(1_000_000)?;
+    let parted = stage.link(1, 2) == Some(LinkState::StandAlone);
+    stage.expect("the two wait for the Primary", !parted)?;
+    stage.join(0, 1);
     stage.attach_all()?;
     stage.until_whole()
 }

@@ -100,6 +100,7 @@ mod tests {
             for_peer: 0,
             for_others: Vec::new(),
             history: Vec::new(),
+            withdrawn: Vec::new(),
             disk: LocalDisk::Inconsistent,
             crashed_primary: false,
             dirty_bytes: 0,

@@ -48,6 +48,7 @@ fn every_pair_of_states_and_flags() {
         Rule::SizeMismatch,
         Rule::TwoPrimaries,
         Rule::ResyncResumed,
+        Rule::WithdrawnName,
         Rule::DiskState,
         Rule::BothIncomplete,
         Rule::PrimaryDecides,
@@ -80,6 +81,7 @@ fn a_pair_misses_what_no_scenario_plays() {
     let missed = oracle::left_out();
     for rule in [
         Rule::TwoPrimaries,
+        Rule::WithdrawnName,
         Rule::BothIncomplete,
         Rule::PrimaryDecides,
         Rule::BitsOneSide,

@@ -6,8 +6,9 @@ mod meetings;
 mod policies;
 mod rows;
 mod together;
+mod withdrawn;
 
-use super::decide::{Decision, Rule, Verdict};
+use super::decide::{Decision, Newer, Rule, Verdict};
 use super::domain::Node;
 use super::policy::SplitBrainPolicy;
 use super::together::{decide_together, decide_together_without};

@@ -1,6 +1,5 @@
 //! The rows of the reference's table, by their names there, and what we do differently.
 
-use super::super::decide::Newer;
 use super::*;
 
 const MIB: u64 = 1 << 20;

@@ -238,7 +238,7 @@ fn nor_who_missed_it_on_a_connection_that_has_no_name_yet() {
     cluster.nodes[B].broken = None;
     let message = VolumeMessage::Generation {
         current: 200,
-        previous: 100,
+        earlier: vec![100],
         in_step: vec![],
     };
     let early = Input::FromPeer {

@@ -84,6 +84,7 @@ impl Volume {
                 .map(|(_, g)| *g)
                 .collect(),
             history: self.history.clone(),
+            withdrawn: Vec::new(),
             disk: self.disk,
             crashed_primary: self.crashed,
             dirty_bytes: self.dirty.get(peer).map_or(0, |bits| bits.len() as u64 * BLOCK_BYTES),

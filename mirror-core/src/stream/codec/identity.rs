@@ -3,7 +3,7 @@
 use super::request::{disk_code, disk_from};
 use super::wire::{Malformed, Reader, Sink};
 use crate::config::PEERS_MAX;
-use crate::identity::{HISTORY_MAX, Meeting, NodeIdentity, Role, VolumeIdentity};
+use crate::identity::{HISTORY_MAX, Meeting, NodeIdentity, Role, VolumeIdentity, WITHDRAWN_MAX};
 use crate::stream::intake::VOLUMES_MAX;
 
 const BITS_TELL: u8 = 1;
@@ -16,7 +16,7 @@ const CRASHED_PRIMARY: u8 = 2;
 const ACKS_WAIT: u8 = 4;
 const VOLUME_FLAGS: u8 = FRESH | CRASHED_PRIMARY | ACKS_WAIT;
 /// Bytes of a volume with an empty name and no list entries.
-const VOLUME_LEAST: usize = 2 + 8 + 2 + 8 + 8 + 4 + 4 + 8 + 8 + 32;
+const VOLUME_LEAST: usize = 2 + 8 + 2 + 8 + 8 + 4 + 4 + 4 + 8 + 8 + 32;
 
 pub(super) fn encode(node: &NodeIdentity, sink: &mut impl Sink) {
     sink.name(&node.node);
@@ -83,6 +83,7 @@ fn encode_volume(volume: &VolumeIdentity, sink: &mut impl Sink) {
     sink.u64(volume.for_peer);
     sink.numbers(&volume.for_others, PEERS_MAX);
     sink.numbers(&volume.history, HISTORY_MAX);
+    sink.numbers(&volume.withdrawn, WITHDRAWN_MAX);
     sink.u64(volume.dirty_bytes);
     sink.u64(volume.sync);
     for meeting in [volume.met, volume.met_before] {
@@ -109,6 +110,7 @@ fn decode_volume(body: &mut Reader<'_>) -> Result<VolumeIdentity, Malformed> {
         for_peer: body.u64()?,
         for_others: body.numbers(PEERS_MAX)?,
         history: body.numbers(HISTORY_MAX)?,
+        withdrawn: body.numbers(WITHDRAWN_MAX)?,
         dirty_bytes: body.u64()?,
         sync: body.u64()?,
         met: meeting(body)?,

@@ -6,7 +6,7 @@ use super::wire::{Malformed, Reader, Sink};
 use super::{DIGESTS_MAX, Header, NAME_BYTES_MAX};
 use crate::config::PEERS_MAX;
 use crate::event::VolumeMessage;
-use crate::identity::HISTORY_MAX;
+use crate::identity::{EARLIER_MAX, HISTORY_MAX};
 use crate::range::{BLOCK_BYTES, ByteRange};
 use crate::state::LocalDisk;
 use crate::stream::frame::Request;
@@ -131,12 +131,12 @@ fn encode_message(message: &VolumeMessage, sink: &mut impl Sink) {
     match message {
         VolumeMessage::Generation {
             current,
-            previous,
+            earlier,
             in_step,
         } => {
             sink.u8(message::GENERATION);
             sink.u64(*current);
-            sink.u64(*previous);
+            sink.numbers(earlier, EARLIER_MAX);
             sink.count(in_step.len(), PEERS_MAX);
             in_step.iter().for_each(|node| sink.name(node));
         }
@@ -175,7 +175,7 @@ fn decode_message(body: &mut Reader<'_>) -> Result<VolumeMessage, Malformed> {
     Ok(match body.u8()? {
         message::GENERATION => VolumeMessage::Generation {
             current: body.u64()?,
-            previous: body.u64()?,
+            earlier: body.numbers(EARLIER_MAX)?,
             in_step: body.list(2, PEERS_MAX, Reader::name)?,
         },
         message::GENERATION_DONE => VolumeMessage::GenerationDone { current: body.u64()? },

@@ -34,10 +34,10 @@ fn with(bytes: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 /// Made by another program than this one.
 #[test]
 fn golden_hello() {
-    let golden = "424d53545245414d 0200 0200 0100 03000000 010061 0200 08000000 c100000000000000 \
+    let golden = "424d53545245414d 0300 0300 0100 03000000 010061 0200 08000000 c100000000000000 \
                   0300 08000000 c300000000000000 0400 03000000 010072 \
                   0500 0c000000 0000100000000000 40000000 0600 08000000 0200000000000000 \
-                  0700 10000000 0200 6462 0000004000000000 00020000 94312572";
+                  0700 10000000 0200 6462 0000004000000000 00020000 341773c8";
     let hex: String = hello("a").encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden.split_whitespace().collect::<String>());
     assert_eq!(Hello::decode(&hello("a").encode()), Ok(hello("a")));

@@ -4,8 +4,12 @@ mod golden;
 mod hostile;
 mod roundtrip;
 
+use alloc::string::String;
+use alloc::vec;
+
 use super::*;
-use crate::identity::{Meeting, NodeIdentity, Role, VolumeIdentity};
+use crate::config::PEERS_MAX;
+use crate::identity::{HISTORY_MAX, Meeting, NodeIdentity, Role, VolumeIdentity, WITHDRAWN_MAX};
 use crate::state::LocalDisk;
 
 /// One frame of the bytes, which must be exactly that.
@@ -54,6 +58,7 @@ fn node() -> NodeIdentity {
             for_peer: 0xa2,
             for_others: [0xa3].into(),
             history: [0xa4, 0xa5].into(),
+            withdrawn: [0xa6].into(),
             disk: LocalDisk::UpToDate,
             crashed_primary: true,
             dirty_bytes: 4096,
@@ -63,5 +68,35 @@ fn node() -> NodeIdentity {
             met_before: Meeting { count: 6, token: 0xb2 },
         }]
         .into(),
+    }
+}
+
+/// As long as an identity can be.
+fn longest_identity() -> NodeIdentity {
+    let name: String = core::iter::repeat_n('n', NAME_BYTES_MAX).collect();
+    let volume = VolumeIdentity {
+        name: name.clone(),
+        size: u64::MAX,
+        fresh: true,
+        current: 1,
+        for_peer: 2,
+        for_others: vec![3; PEERS_MAX],
+        history: vec![4; HISTORY_MAX],
+        withdrawn: vec![11; WITHDRAWN_MAX],
+        disk: LocalDisk::Diskless,
+        crashed_primary: true,
+        dirty_bytes: 5,
+        sync: 10,
+        acks_wait: true,
+        met: Meeting { count: 6, token: 7 },
+        met_before: Meeting { count: 8, token: 9 },
+    };
+    NodeIdentity {
+        node: name,
+        incarnation: u64::MAX,
+        revision: u32::MAX,
+        primary_since: u64::MAX,
+        volumes: vec![volume; crate::stream::intake::VOLUMES_MAX],
+        ..node()
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::PEERS_MAX;
 use crate::event::{Failure, VolumeMessage};
-use crate::identity::{HISTORY_MAX, Meeting, NodeIdentity, Role, VolumeIdentity};
+use crate::identity::{EARLIER_MAX, HISTORY_MAX, Meeting, NodeIdentity, Role, VolumeIdentity, WITHDRAWN_MAX};
 use crate::range::ByteRange;
 use crate::state::LocalDisk;
 use crate::stream::credit::Credit;
@@ -112,7 +112,7 @@ fn the_longest_frames_fit() {
         holes: ranges.clone(),
         ranges,
     };
-    let identity = roundtrip_identity();
+    let identity = longest_identity();
     for frame in [
         Frame::Request {
             sequence: 1,
@@ -136,34 +136,6 @@ fn a_text_that_is_too_long_is_cut_between_characters() {
         panic!("another frame");
     };
     assert_eq!(text.len(), TEXT_BYTES_MAX);
-}
-
-fn roundtrip_identity() -> NodeIdentity {
-    let name: String = core::iter::repeat_n('n', NAME_BYTES_MAX).collect();
-    let volume = VolumeIdentity {
-        name: name.clone(),
-        size: u64::MAX,
-        fresh: true,
-        current: 1,
-        for_peer: 2,
-        for_others: vec![3; PEERS_MAX],
-        history: vec![4; HISTORY_MAX],
-        disk: LocalDisk::Diskless,
-        crashed_primary: true,
-        dirty_bytes: 5,
-        sync: 10,
-        acks_wait: true,
-        met: Meeting { count: 6, token: 7 },
-        met_before: Meeting { count: 8, token: 9 },
-    };
-    NodeIdentity {
-        node: name,
-        incarnation: u64::MAX,
-        revision: u32::MAX,
-        primary_since: u64::MAX,
-        volumes: vec![volume; crate::stream::intake::VOLUMES_MAX],
-        ..node()
-    }
 }
 
 fn any_frame() -> impl Strategy<Value = Frame> {
@@ -211,10 +183,11 @@ fn any_request() -> impl Strategy<Value = Request> {
 fn any_message() -> impl Strategy<Value = VolumeMessage> {
     let number = any::<u64>;
     prop_oneof![
-        (number(), number(), vec(".{0,20}", 0..PEERS_MAX)).prop_map(|(current, previous, in_step)| {
+        (number(), vec(number(), 0..=EARLIER_MAX), vec(".{0,20}", 0..PEERS_MAX)).prop_map(|message| {
+            let (current, earlier, in_step) = message;
             VolumeMessage::Generation {
                 current,
-                previous,
+                earlier,
                 in_step,
             }
         }),
@@ -274,7 +247,12 @@ fn any_answer() -> impl Strategy<Value = Answer> {
 
 fn any_volume() -> impl Strategy<Value = VolumeIdentity> {
     let numbers = any::<[u64; 9]>();
-    let lists = (vec(any::<u64>(), 0..PEERS_MAX), vec(any::<u64>(), 0..HISTORY_MAX));
+    let numbers_to = |max| vec(any::<u64>(), 0..max);
+    let lists = (
+        numbers_to(PEERS_MAX),
+        numbers_to(HISTORY_MAX),
+        numbers_to(WITHDRAWN_MAX),
+    );
     (".{0,30}", numbers, lists, any::<[bool; 3]>(), any_disk()).prop_map(|(name, numbers, lists, flags, disk)| {
         let [
             size,
@@ -295,6 +273,7 @@ fn any_volume() -> impl Strategy<Value = VolumeIdentity> {
             for_peer,
             for_others: lists.0,
             history: lists.1,
+            withdrawn: lists.2,
             disk,
             crashed_primary: flags[1],
             dirty_bytes,
