@@ -49,7 +49,9 @@ fn replies_that_wait_for_their_reader_are_whole_and_in_order() {
             for (cookie, (offset, length)) in asked.iter().enumerate() {
                 let cookie = cookie as u64;
                 host.ask(
-                    Command::Read { df: cookie.is_multiple_of(2) },
+                    Command::Read {
+                        df: cookie.is_multiple_of(2),
+                    },
                     cookie,
                     *offset,
                     u64::from(*length),
