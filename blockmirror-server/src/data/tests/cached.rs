@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mirror_core::AckMode;
-use nbd_proto::{Command, ReplyStyle};
+use nbd_proto::{Command, NbdError, ReplyStyle};
 
 use super::cluster::Cluster;
 use super::host::Host;
@@ -103,5 +103,36 @@ fn with_a_partner_a_reply_holds_what_was_there() {
         let old = bytes(1, LENGTH as usize);
         writer.write(0, &old);
         assert!(overtaken(&mut reader, &mut writer) == old);
+    });
+}
+
+#[test]
+fn a_truncated_image_is_an_error_and_the_connection_goes_on() {
+    on_both_engines(|engine| {
+        for parent in [std::env::temp_dir(), "/dev/shm".into()] {
+            let Ok(directory) = tempfile::tempdir_in(parent) else {
+                continue;
+            };
+            let path = directory.path().join("image");
+            let rig = Build::file(engine, &path, MIB).start();
+            for structured in [false, true] {
+                let mut host = rig.connect(structured);
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_len(MIB)
+                    .unwrap();
+                host.write(0, &bytes(1, MIB as usize));
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_len(MIB - 70_000)
+                    .unwrap();
+                assert_eq!(host.read_error(MIB - 131_072, 131_072), NbdError::Io);
+                assert!(host.read(0, LENGTH) == bytes(1, LENGTH as usize));
+            }
+        }
     });
 }

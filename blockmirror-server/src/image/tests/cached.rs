@@ -35,6 +35,30 @@ fn data_in_memory_is_sent_where_it_lies_and_zeroes_are_not() {
         "beyond the end"
     );
     assert!(image.send_range(u64::MAX, 2, None).is_none());
+    assert!(image.send_range(0, 0, None).is_none());
+    rustix::fs::ftruncate(&image.leg.file, 4 * PIECE - 1).unwrap();
+    assert!(
+        image.send_range(2 * PIECE, 2 * PIECE, None).is_none(),
+        "it has been truncated"
+    );
+    assert!(image.send_range(2 * PIECE, 2 * PIECE - 1, None).is_some());
+}
+
+#[test]
+fn what_a_disk_has_not_brought_yet_is_not_sent() {
+    let path = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    std::fs::write(path.path(), vec![7; 16 * PIECE as usize]).unwrap();
+    let image = Image::open(&options(path.path(), 16 * PIECE, IoMode::Buffered)).unwrap();
+    if image.leg.file.is_memory_backed() {
+        return;
+    }
+    assert!(
+        image.send_range(10, 10 * PIECE, Some(PIECE)).is_some(),
+        "it has just been written"
+    );
+    rustix::fs::fsync(&image.leg.file).unwrap();
+    rustix::fs::fadvise(&image.leg.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    assert!(image.send_range(10, 10 * PIECE, Some(PIECE)).is_none());
 }
 
 #[test]
