@@ -32,7 +32,7 @@ fn nbdcopy_copies_both_ways() -> Result<()> {
 fn qemu_img_and_qemu_io_agree() -> Result<()> {
     both_ways(|served, uri| {
         qemu_img_converts(served, uri)?;
-        qemu_io(uri)
+        qemu_io(served, uri)
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::config::unix_uri;
+use crate::pki;
 use crate::process::Process;
 use crate::wait::PROMPT;
 
@@ -15,6 +16,8 @@ pub struct Foreign {
     arguments: Vec<String>,
     socket: PathBuf,
     export: String,
+    /// Where the certificates are, of one that takes nobody without TLS.
+    certificates: Option<PathBuf>,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -47,17 +50,37 @@ impl Foreign {
 
     /// qemu-storage-daemon serving a raw file.
     pub fn qemu_storage_daemon(folder: &Path, image: &Path) -> Result<Self> {
+        Self::qemu_daemon(folder, image, None)
+    }
+
+    /// The same, inside TLS.
+    pub fn qemu_storage_daemon_tls(folder: &Path, image: &Path) -> Result<Self> {
+        Self::qemu_daemon(folder, image, Some(pki::directory()?))
+    }
+
+    fn qemu_daemon(folder: &Path, image: &Path, certificates: Option<PathBuf>) -> Result<Self> {
         let socket = folder.join("qsd.nbd");
-        let (image, path) = (image.display(), socket.display());
-        let arguments = [
+        let mut server = format!("addr.type=unix,addr.path={},max-connections=16", socket.display());
+        let mut arguments = Vec::new();
+        if let Some(dir) = &certificates {
+            let dir = dir.display();
+            arguments.extend([
+                "--object".to_owned(),
+                format!("tls-creds-x509,id=tls,dir={dir},endpoint=server,verify-peer=off"),
+            ]);
+            server.push_str(",tls-creds=tls");
+        }
+        arguments.extend(owned(&[
             "--blockdev",
-            &format!("driver=file,node-name=leg,filename={image},discard=unmap"),
+            &format!("driver=file,node-name=leg,filename={},discard=unmap", image.display()),
             "--nbd-server",
-            &format!("addr.type=unix,addr.path={path},max-connections=16"),
+            &server,
             "--export",
             "type=nbd,id=leg,node-name=leg,name=leg,writable=on",
-        ];
-        Self::start("qemu-storage-daemon", owned(&arguments), socket.clone(), "leg", folder)
+        ]));
+        let mut server = Self::start("qemu-storage-daemon", arguments, socket, "leg", folder)?;
+        server.certificates = certificates;
+        Ok(server)
     }
 
     /// nbd-server, the reference server.
@@ -104,6 +127,7 @@ impl Foreign {
             arguments,
             socket,
             export: export.to_owned(),
+            certificates: None,
             log,
             process: None,
         };
@@ -113,7 +137,20 @@ impl Foreign {
 
     /// How to reach it.
     pub fn uri(&self) -> String {
-        unix_uri(&self.socket, &self.export)
+        self.uri_through(&self.socket, &self.export)
+    }
+
+    /// How to reach an export of it through another socket.
+    pub fn uri_through(&self, socket: &Path, export: &str) -> String {
+        let uri = unix_uri(socket, export);
+        match &self.certificates {
+            None => uri,
+            Some(dir) => format!(
+                "{}&tls-certificates={}&tls-hostname=localhost",
+                uri.replacen("nbd", "nbds", 1),
+                dir.display()
+            ),
+        }
     }
 
     /// Its socket.

@@ -41,7 +41,7 @@ pub enum Remote {
     /// Another blockmirror, serving plain.
     Node(Box<Node>),
     /// Somebody else.
-    Foreign(Foreign),
+    Foreign(Box<Foreign>),
 }
 
 /// How a pair differs from the usual one.
@@ -90,7 +90,14 @@ impl Pair {
         let image = scratch.sparse_file("remote.img", setup.size())?;
         let foreign = serve(scratch.path(), &image)?;
         let socket = foreign.socket().to_owned();
-        Self::build(scratch, setup, Remote::Foreign(foreign), &socket, export, image)
+        Self::build(
+            scratch,
+            setup,
+            Remote::Foreign(Box::new(foreign)),
+            &socket,
+            export,
+            image,
+        )
     }
 
     fn build(
@@ -104,11 +111,12 @@ impl Pair {
         let relay = Relay::new(scratch.path(), socket)?;
         let image = scratch.sparse_file("local.img", setup.size())?;
         seed(&image, setup.seeded)?;
-        let peer = Peer::new(
-            "bravo",
-            &unix_uri(if setup.direct { socket } else { relay.socket() }, export),
-        )
-        .with(setup.peer);
+        let way = if setup.direct { socket } else { relay.socket() };
+        let uri = match &remote {
+            Remote::Node(_) => unix_uri(way, export),
+            Remote::Foreign(foreign) => foreign.uri_through(way, export),
+        };
+        let peer = Peer::new("bravo", &uri).with(setup.peer);
         let mut resource = Resource::mirrored(EXPORT, &image, setup.size(), vec![peer]);
         resource.settings = setup.resource.to_owned();
         resource.volume_settings = setup.volume.to_owned();

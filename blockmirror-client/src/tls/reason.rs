@@ -16,6 +16,8 @@ pub(super) fn of(error: &Error) -> String {
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::Tls13RequiredForQuic
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            // Before 1.2 nobody said what signatures they take.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => "the other side has only versions of TLS older than 1.2".to_owned(),

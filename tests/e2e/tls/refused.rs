@@ -139,6 +139,48 @@ fn nothing_of_plaintext_is_trusted_behind_starttls() -> Result<()> {
 }
 
 #[test]
+fn a_version_that_is_too_old_is_refused_with_the_reason() -> Result<()> {
+    const ALERT: u8 = 21;
+    let signatures = [0, 13, 0, 4, 0, 2, 4, 3];
+    for (extensions, why) in [(&[][..], 40), (&signatures, 70)] {
+        let served = Served::new(REQUIRE)?;
+        let mut stream = at_tls(&served)?;
+        stream.write_all(&hello_of_tls_1_1(extensions))?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        ensure!(
+            answer.first() == Some(&ALERT) && answer.ends_with(&[2, why]),
+            "{answer:?}"
+        );
+        served.wait_log("the other side has only versions of TLS older than 1.2")?;
+    }
+    Ok(())
+}
+
+/// The first message of a client that knows nothing newer.
+fn hello_of_tls_1_1(extensions: &[u8]) -> Vec<u8> {
+    const VERSION: [u8; 2] = [3, 2];
+    let ciphers = [0xc0, 0x09, 0xc0, 0x13, 0x00, 0x2f];
+    let mut hello = [&VERSION[..], &[7; 32], &[0, 0, 6], &ciphers, &[1, 0]].concat();
+    // Which groups, which form of points; and what else.
+    let groups = [0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0];
+    hello.extend([0, (groups.len() + extensions.len()) as u8]);
+    hello.extend(groups.iter().chain(extensions));
+    let length = hello.len() as u8;
+    [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &hello].concat()
+}
+
+/// A connection on which TLS may begin.
+fn at_tls(served: &Served) -> Result<UnixStream> {
+    let mut stream = UnixStream::connect(served.socket())?;
+    stream.set_read_timeout(Some(PROMPT))?;
+    stream.read_exact(&mut [0; 18])?;
+    stream.write_all(&[&[0, 0, 0, 3][..], b"IHAVEOPT\0\0\0\x05\0\0\0\0"].concat())?;
+    stream.read_exact(&mut [0; 20])?;
+    Ok(stream)
+}
+
+#[test]
 fn garbage_inside_a_connection_ends_it_cleanly() -> Result<()> {
     let served = Served::new(REQUIRE)?;
     for garbage in [
@@ -147,11 +189,7 @@ fn garbage_inside_a_connection_ends_it_cleanly() -> Result<()> {
         b"\x17\x03\x03\x00\x20garbage of thirty-two bytes, all o",
         b"\x16\x03\x01",
     ] {
-        let mut stream = UnixStream::connect(served.socket())?;
-        stream.set_read_timeout(Some(PROMPT))?;
-        stream.read_exact(&mut [0; 18])?;
-        stream.write_all(&[&[0, 0, 0, 3][..], b"IHAVEOPT\0\0\0\x05\0\0\0\0"].concat())?;
-        stream.read_exact(&mut [0; 20])?;
+        let mut stream = at_tls(&served)?;
         // The server may close before it has read all of it.
         let _ = stream.write_all(garbage);
         let _ = stream.shutdown(std::net::Shutdown::Write);

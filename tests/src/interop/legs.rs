@@ -29,10 +29,11 @@ pub type Serve = fn(&Path, &Path) -> Result<Foreign>;
 pub type Trial = (&'static str, fn(Serve) -> Result<()>);
 
 /// The servers that are tried.
-pub const SERVERS: [(&str, Serve); 4] = [
+pub const SERVERS: [(&str, Serve); 5] = [
     ("nbdkit", |folder, image| Foreign::nbdkit_file(folder, image, &[], &[])),
     ("nbd-server", Foreign::nbd_server),
     ("qemu-storage-daemon", Foreign::qemu_storage_daemon),
+    ("qemu-storage-daemon, TLS", Foreign::qemu_storage_daemon_tls),
     ("qemu-nbd", Foreign::qemu_nbd),
 ];
 

@@ -31,6 +31,9 @@ pub struct Served {
     pub port: u16,
     /// How to reach the export inside TLS, as libnbd says it.
     pub tls: String,
+    tls_port: u16,
+    /// The certificates, as QEMU's tools are told of them.
+    credentials: String,
     /// Where things can be put.
     pub scratch: Scratch,
 }
@@ -46,12 +49,12 @@ pub const PROGRAMS: [(&str, Act); 15] = [
     ("nbdcopy, both ways", nbdcopy_both_ways),
     ("nbdcopy, 4 connections, 64 requests each", nbdcopy_wide),
     ("nbddump", nbddump_shows),
-    ("qemu-img info", |_, uri| qemu_img_info(uri)),
+    ("qemu-img info", qemu_img_info),
     ("qemu-img convert, compare", qemu_img_converts),
     ("qemu-img map", qemu_img_maps),
     ("qemu-img bench", |_, uri| qemu_img_bench(uri)),
-    ("qemu-io", |_, uri| qemu_io(uri)),
-    ("qemu-nbd --list", |served, _| qemu_nbd_lists(served)),
+    ("qemu-io", qemu_io),
+    ("qemu-nbd --list", qemu_nbd_lists),
     ("qemu-storage-daemon on top of us", qemu_storage_daemon_on_top),
     ("fio, verifying", |_, uri| fio_verifies(uri, &[])),
     ("nbdkit's nbd plugin", nbdkit_on_top),
@@ -81,6 +84,8 @@ impl Served {
             node,
             port,
             tls,
+            tls_port,
+            credentials: format!("tls-creds-x509,id=tls,dir={},endpoint=client", pki.display()),
             scratch,
         })
     }
@@ -88,6 +93,22 @@ impl Served {
     /// How to reach the export: over the Unix socket, and over TCP.
     pub fn uris(&self) -> [String; 2] {
         [self.node.uri(EXPORT), format!("nbd://127.0.0.1:{}/{EXPORT}", self.port)]
+    }
+
+    /// The export at a URI, as QEMU's tools take it: their URIs name no certificates.
+    fn qemu(&self, uri: &str) -> String {
+        if uri != self.tls {
+            return uri.to_owned();
+        }
+        let server = serde_json::json!({"type": "inet", "host": "localhost", "port": self.tls_port.to_string()});
+        let file = serde_json::json!({"driver": "nbd", "server": server, "export": EXPORT, "tls-creds": "tls"});
+        format!("json:{}", serde_json::json!({ "file": file }))
+    }
+
+    /// One of QEMU's tools, with our certificates.
+    fn run_qemu(&self, program: &str, command: &[&str], arguments: &[&str]) -> Result<String> {
+        let certificates = ["--object", &self.credentials];
+        tool::check(program, &[command, &certificates, arguments].concat(), PATIENT)
     }
 
     /// Its image.
@@ -188,16 +209,16 @@ fn nbdcopy_wide(served: &Served, uri: &str) -> Result<()> {
     Ok(())
 }
 
-fn nbddump_shows(_: &Served, uri: &str) -> Result<()> {
-    let commands = ["-f", "raw", "-c", "write -P 0x41 0 4k", uri];
-    tool::check("qemu-io", &commands, PATIENT)?;
+fn nbddump_shows(served: &Served, uri: &str) -> Result<()> {
+    let commands = ["-f", "raw", "-c", "write -P 0x41 0 4k", &served.qemu(uri)];
+    served.run_qemu("qemu-io", &[], &commands)?;
     let text = tool::check("nbddump", &["--length=16", uri], PATIENT)?;
     ensure!(text.contains("41 41 41 41") && text.contains("|AAAA"), "{text}");
     Ok(())
 }
 
-fn qemu_img_info(uri: &str) -> Result<()> {
-    let text = tool::check("qemu-img", &["info", "--output=json", uri], PATIENT)?;
+fn qemu_img_info(served: &Served, uri: &str) -> Result<()> {
+    let text = served.run_qemu("qemu-img", &["info"], &["--output=json", &served.qemu(uri)])?;
     let info: serde_json::Value = serde_json::from_str(&text)?;
     ensure!(info["virtual-size"] == SIZE && info["format"] == "raw", "{text}");
     Ok(())
@@ -205,21 +226,21 @@ fn qemu_img_info(uri: &str) -> Result<()> {
 
 /// qemu-img writes the export, and finds it equal to what it wrote.
 pub fn qemu_img_converts(served: &Served, uri: &str) -> Result<()> {
-    let (source, name) = served.source(20 * MIB)?;
-    let arguments = ["convert", "-n", "-f", "raw", "-O", "raw", &name, uri];
-    tool::check("qemu-img", &arguments, PATIENT)?;
-    let said = tool::check("qemu-img", &["compare", "-f", "raw", "-F", "raw", &name, uri], PATIENT)?;
+    let ((source, name), uri) = (served.source(20 * MIB)?, &served.qemu(uri));
+    served.run_qemu("qemu-img", &["convert"], &["-n", "-f", "raw", "-O", "raw", &name, uri])?;
+    let said = served.run_qemu("qemu-img", &["compare"], &["-f", "raw", "-F", "raw", &name, uri])?;
     ensure!(said.contains("identical"), "{said}");
     let back = served.scratch.join("converted.img");
-    let arguments = ["convert", "-f", "raw", "-O", "raw", uri, &back.display().to_string()];
-    tool::check("qemu-img", &arguments, PATIENT)?;
+    let arguments = ["-f", "raw", "-O", "raw", uri, &back.display().to_string()];
+    served.run_qemu("qemu-img", &["convert"], &arguments)?;
     compare::assert_identical(&source, &back)
 }
 
 fn qemu_img_maps(served: &Served, uri: &str) -> Result<()> {
     let (_, source) = served.source(MIB)?;
     tool::check("nbdcopy", &["--flush", &source, uri], PATIENT)?;
-    let text = tool::check("qemu-img", &["map", "--output=json", "-f", "raw", uri], PATIENT)?;
+    let arguments = ["--output=json", "-f", "raw", &served.qemu(uri)];
+    let text = served.run_qemu("qemu-img", &["map"], &arguments)?;
     ensure!(first_and_last(&text, "start", "length", "zero")? == (0, 1), "{text}");
     Ok(())
 }
@@ -233,7 +254,7 @@ fn qemu_img_bench(uri: &str) -> Result<()> {
 }
 
 /// Every command that qemu-io has.
-pub fn qemu_io(uri: &str) -> Result<()> {
+pub fn qemu_io(served: &Served, uri: &str) -> Result<()> {
     const COMMANDS: [&str; 11] = [
         "write -P 0x5a 1M 64k",
         "write -f -P 0x5b 3000 512",
@@ -251,8 +272,9 @@ pub fn qemu_io(uri: &str) -> Result<()> {
     for command in COMMANDS {
         arguments.extend(["-c", command]);
     }
-    arguments.push(uri);
-    let said = tool::check("qemu-io", &arguments, PATIENT)?;
+    let uri = served.qemu(uri);
+    arguments.push(&uri);
+    let said = served.run_qemu("qemu-io", &[], &arguments)?;
     // A fast zero may be refused, and nothing else.
     let wrong = said
         .lines()
@@ -261,9 +283,17 @@ pub fn qemu_io(uri: &str) -> Result<()> {
     Ok(())
 }
 
-fn qemu_nbd_lists(served: &Served) -> Result<()> {
-    let socket = served.node.socket().display().to_string();
-    let text = tool::check("qemu-nbd", &["--list", "--socket", &socket], PATIENT)?;
+fn qemu_nbd_lists(served: &Served, uri: &str) -> Result<()> {
+    let (socket, inside) = (served.node.socket().display().to_string(), uri == served.tls);
+    let port = if inside { served.tls_port } else { served.port }.to_string();
+    let mut arguments = match uri.starts_with("nbd+unix") {
+        true => vec!["--list", "--socket", &socket],
+        false => vec!["--list", "--bind", "localhost", "--port", &port],
+    };
+    if inside {
+        arguments.extend(["--tls-creds", "tls"]);
+    }
+    let text = served.run_qemu("qemu-nbd", &[], &arguments)?;
     ensure!(
         text.contains(&format!("'{EXPORT}'")) && text.contains(DESCRIPTION),
         "{text}"
@@ -274,11 +304,19 @@ fn qemu_nbd_lists(served: &Served) -> Result<()> {
 fn qemu_storage_daemon_on_top(served: &Served, uri: &str) -> Result<()> {
     let socket = served.scratch.join("on-top.nbd");
     let _ = std::fs::remove_file(&socket);
-    let server = match uri.strip_prefix("nbd://") {
-        Some(_) => format!("server.type=inet,server.host=127.0.0.1,server.port={}", served.port),
-        None => format!("server.type=unix,server.path={}", served.node.socket().display()),
+    let server = match uri {
+        uri if uri == served.tls => format!(
+            "server.type=inet,server.host=localhost,server.port={},tls-creds=tls",
+            served.tls_port
+        ),
+        uri if uri.starts_with("nbd://") => {
+            format!("server.type=inet,server.host=127.0.0.1,server.port={}", served.port)
+        }
+        _ => format!("server.type=unix,server.path={}", served.node.socket().display()),
     };
     let arguments = [
+        "--object".to_owned(),
+        served.credentials.clone(),
         "--blockdev".to_owned(),
         format!("driver=nbd,node-name=below,{server},export={EXPORT},discard=unmap"),
         "--nbd-server".to_owned(),
