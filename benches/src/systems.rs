@@ -51,7 +51,7 @@ enum Server {
 
 /// A remote leg that has to live as long as its mirror.
 enum Leg {
-    Foreign(#[expect(dead_code, reason = "kept alive")] Foreign),
+    Foreign(#[expect(dead_code, reason = "kept alive")] Box<Foreign>),
     Node(#[expect(dead_code, reason = "kept alive")] Box<Node>),
 }
 
@@ -182,7 +182,12 @@ fn blockmirror_to_nbdkit() -> Result<System> {
     let scratch = Scratch::in_memory()?;
     let leg = leg(&scratch)?;
     let uri = leg.uri();
-    blockmirror_mirror("blockmirror, sync, leg on nbdkit", scratch, &uri, Leg::Foreign(leg))
+    blockmirror_mirror(
+        "blockmirror, sync, leg on nbdkit",
+        scratch,
+        &uri,
+        Leg::Foreign(Box::new(leg)),
+    )
 }
 
 /// The same daemon on both sides of a plain NBD connection: what the partners' stream is compared with.
@@ -245,7 +250,7 @@ fn qemu_active_mirror() -> Result<System> {
         "QEMU blockdev-mirror, write-blocking",
         uri,
         Server::Process(process),
-        Some(Leg::Foreign(leg)),
+        Some(Leg::Foreign(Box::new(leg))),
         scratch,
     ))
 }
@@ -262,7 +267,7 @@ fn qemu_quorum() -> Result<System> {
         "QEMU quorum",
         uri,
         Server::Process(process),
-        Some(Leg::Foreign(leg)),
+        Some(Leg::Foreign(Box::new(leg))),
         scratch,
     ))
 }
