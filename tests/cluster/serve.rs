@@ -293,7 +293,7 @@ impl World {
                 continue;
             };
             while let Some(done) = self.nodes[node].links[peer].intake.take_done(DONE_MAX) {
-                let (answer, payload) = (Answer::Done(done), Payload::Nothing);
+                let (answer, payload) = (Answer::Done(done.into()), Payload::Nothing);
                 self.send(node, conn, Packet::Answer { answer, payload });
             }
             if let Some(Credit { bytes, requests }) = self.nodes[node].links[peer].intake.take_credit() {

@@ -7,6 +7,7 @@
 //! **Drop.** What is in flight is cancelled and waited for, for at most [`DRAIN_MAX`]; an operation the kernel still
 //! holds then is leaked with its buffers, for its memory must not be used again.
 
+mod message;
 mod setup;
 mod wait;
 
@@ -19,11 +20,12 @@ use io_uring::types::{self, Fd};
 use io_uring::{IoUring, opcode, squeue};
 use nix::libc;
 
+use self::message::Message;
 use self::wait::LookOut;
 use super::driver::IN_FLIGHT_MAX;
 use super::inline::{self, Attempt, InlineTurn};
 use super::slab::Slab;
-use super::{BufferPool, Completion, Driver, EngineReport, InlinePolicy, Op, Segment, Socket, Waker};
+use super::{BufferPool, Completion, Driver, EngineReport, InlinePolicy, Op, Socket, Waker};
 
 /// `user_data` of the poll on the waker's event.
 const WAKER: u64 = u64::MAX;
@@ -36,9 +38,6 @@ const DRAIN_STEP: Duration = Duration::from_millis(100);
 
 /// Times a submission is tried again after errors that pass, when the queue is full.
 const SUBMIT_ATTEMPTS_MAX: u32 = 1000;
-
-/// Pieces gathered into one send on the ring.
-const IOVECS_MAX: usize = 1024;
 
 /// A [`Driver`] over one io_uring. Not `Send`: the ring accepts submissions of the thread that made it only.
 pub(super) struct UringDriver {
@@ -73,12 +72,6 @@ struct Entry {
 
 /// Boxed even here: moving a box in and out costs nothing, making one does.
 type Messages = Vec<Box<Message>>;
-
-/// What `sendmsg` points to. Boxed: its address is fixed while the kernel looks at it.
-struct Message {
-    header: libc::msghdr,
-    vectors: Vec<libc::iovec>,
-}
 
 impl UringDriver {
     /// A ring for the calling thread, or why there is none.
@@ -346,42 +339,6 @@ impl Entry {
             Err(_) => Err(io::Error::from_raw_os_error(-result)),
         };
         Completion { token, result, op }
-    }
-}
-
-impl Message {
-    /// Points at what follows the first `skip` bytes of the segments.
-    fn point_at(&mut self, segments: &[Segment], mut skip: usize) {
-        self.vectors.clear();
-        for segment in segments {
-            if skip >= segment.len() {
-                skip -= segment.len();
-                continue;
-            }
-            // What is in a file is not sent by the kernel on its own.
-            let Some(bytes) = segment.as_slice().filter(|_| self.vectors.len() < IOVECS_MAX) else {
-                break;
-            };
-            let rest = &bytes[skip..];
-            self.vectors.push(libc::iovec {
-                iov_base: rest.as_ptr().cast_mut().cast(),
-                iov_len: rest.len(),
-            });
-            skip = 0;
-        }
-        self.header.msg_iov = self.vectors.as_mut_ptr();
-        self.header.msg_iovlen = self.vectors.len();
-    }
-}
-
-impl Default for Message {
-    fn default() -> Self {
-        // SAFETY: `msghdr` is plain data for which all zeroes mean "no address, no vectors, no control data".
-        let header = unsafe { mem::zeroed() };
-        Self {
-            header,
-            vectors: Vec::new(),
-        }
     }
 }
 

@@ -20,6 +20,9 @@ pub const DIGEST_BLOCK_BYTES: u64 = 4096;
 /// The number of a request in its direction of a stream: 1, 2, 3 and so on.
 pub type Sequence = u64;
 
+/// Numbers of requests. As many as mostly end together need no memory of their own.
+pub type Sequences = smallvec::SmallVec<[Sequence; 8]>;
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -148,7 +151,7 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// These are done: mutations applied (durable with FUA), flushes durable. In any order.
-    Done(Vec<Sequence>),
+    Done(Sequences),
     /// This failed.
     Failed {
         /// Which.

@@ -119,7 +119,7 @@ pub(super) fn decode(header: &Header, body: &mut Reader<'_>) -> Result<Request, 
 /// A range and one digest per block of it.
 fn compared(body: &mut Reader<'_>) -> Result<(ByteRange, Vec<u64>), Malformed> {
     let range = body.range()?;
-    let digests = body.numbers(DIGESTS_MAX)?;
+    let digests: Vec<u64> = body.numbers(DIGESTS_MAX)?;
     let blocks = range.length.div_ceil(BLOCK_BYTES);
     if digests.len() as u64 != blocks || !range.offset.is_multiple_of(BLOCK_BYTES) {
         return Err(Malformed("its digests are not one per block of its range"));

@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
         Ok(ranges)
     }
 
-    pub(crate) fn numbers(&mut self, max: usize) -> Result<Vec<u64>, Malformed> {
+    pub(crate) fn numbers<C: FromIterator<u64>>(&mut self, max: usize) -> Result<C, Malformed> {
         let count = self.count(8, max)?;
         (0..count).map(|_| self.u64()).collect()
     }

@@ -125,9 +125,12 @@ fn requests_out_of_order_of_no_volume_or_with_another_payload_than_they_say_end_
             "a volume there is not",
             request_of(2, CHECKSUM, 1, &Request::Flush, &[]),
         ),
-        ("an answer to nothing", answer(&Answer::Done(vec![77]), &[])),
-        ("an answer given twice", answer(&Answer::Done(vec![1, 1]), &[])),
-        ("an answer that does not fit", answer(&Answer::Done(vec![2]), &[])),
+        ("an answer to nothing", answer(&Answer::Done(vec![77].into()), &[])),
+        ("an answer given twice", answer(&Answer::Done(vec![1, 1].into()), &[])),
+        (
+            "an answer that does not fit",
+            answer(&Answer::Done(vec![2].into()), &[]),
+        ),
     ] {
         let lost = lost_by(&setting, &wire);
         assert!(matches!(lost, StreamLost::Protocol(_)), "{what}: {lost:?}");

@@ -208,7 +208,7 @@ fn golden_messages() {
 #[test]
 fn golden_answers() {
     check(
-        &Frame::Answer(Answer::Done([3, 1].into())),
+        &Frame::Answer(Answer::Done([3, 1].into_iter().collect())),
         "1400000020000000000000000000000000000000000000002ac887f9 \
          0200000003000000000000000100000000000000",
     );

@@ -234,7 +234,7 @@ fn any_ranges() -> impl Strategy<Value = (Vec<ByteRange>, Vec<ByteRange>)> {
 fn any_answer() -> impl Strategy<Value = Answer> {
     let failure = prop_oneof![Just(Failure::Io), Just(Failure::NoSpace)];
     prop_oneof![
-        vec(any::<u64>(), 0..40).prop_map(Answer::Done),
+        vec(any::<u64>(), 0..40).prop_map(|done| Answer::Done(done.into())),
         (any::<u64>(), failure).prop_map(|(sequence, failure)| Answer::Failed { sequence, failure }),
         (any::<u64>(), any_ranges()).prop_map(|(sequence, (ranges, _))| Answer::Differs { sequence, ranges }),
         (any::<u64>(), any_ranges()).prop_map(|(sequence, (ranges, holes))| Answer::Contents {
