@@ -77,7 +77,10 @@ pub(crate) struct Connection {
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     requests: u32,
+    /// In memory.
     bytes: u64,
+    /// In files, to be sent from there.
+    file_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

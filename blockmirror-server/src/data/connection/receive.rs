@@ -314,14 +314,14 @@ impl Connection {
     ) {
         self.window.requests += 1;
         if let Command::Read { .. } = command {
-            self.window.bytes += length;
-            volume.hold_reply(length);
             self.burst += length;
             turn.read_bytes += length;
             if let Some(range) = self.find_cached(volume, turn, offset, length) {
                 volume.unreserve(length);
                 return self.push_cached(self.reply_to(cookie, offset), range);
             }
+            self.window.bytes += length;
+            volume.hold_reply(length);
         }
         self.in_flight += 1;
         let origin = Origin::Host {
@@ -347,7 +347,8 @@ impl Connection {
 
     fn has_window(&self, bytes: u64) -> bool {
         let fits = self.window.bytes == 0 || self.window.bytes + bytes <= super::CONNECTION_BYTES;
-        let keeps_up = bytes == 0 || self.queued.bytes + self.sending.bytes < super::READY_BYTES;
+        let ready = |held: &super::Held| held.bytes + held.file_bytes;
+        let keeps_up = bytes == 0 || ready(&self.queued) + ready(&self.sending) < super::READY_BYTES;
         fits && keeps_up && self.window.requests < super::CONNECTION_REQUESTS
     }
 

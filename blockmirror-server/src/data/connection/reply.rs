@@ -52,10 +52,11 @@ impl Connection {
 
     /// A send came back.
     pub(crate) fn on_sent(&mut self, volume: &mut Volume, turn: &mut Turn, result: io::Result<usize>, op: Op) {
-        self.last_active = turn.now;
         match self.outbox.sent(turn, self.token(Kind::Send), result, op) {
+            // Not yet a sign of life: who takes a little now and then holds what others need just as well.
             Sent::Partly => {}
             Sent::Whole => {
+                self.last_active = turn.now;
                 self.window.requests -= self.sending.requests;
                 self.window.bytes -= self.sending.bytes;
                 volume.release_reply(self.sending.bytes);
@@ -101,7 +102,7 @@ impl Connection {
     /// Queue the reply to a READ that is in the page cache.
     pub(super) fn push_cached(&mut self, to: ReplyTo, range: FileRange) {
         self.queued.requests += 1;
-        self.queued.bytes += range.length as u64;
+        self.queued.file_bytes += range.length as u64;
         if to.style.has_chunks() {
             self.outbox
                 .push_header(&to.offset_data(ReplyFlags::DONE, range.offset, range.length as u32));

@@ -136,3 +136,31 @@ fn a_truncated_image_is_an_error_and_the_connection_goes_on() {
         }
     });
 }
+
+/// What they ask for lies in the file and not in memory, so there is no end of it.
+#[test]
+fn who_does_not_read_keeps_nobody_else_from_reading() {
+    on_both_engines(|engine| {
+        let rig = Build::memory(engine, 32 * MIB).start();
+        let mut host = rig.connect(false);
+        host.write(0, &bytes(3, 32 * MIB as usize));
+        let slow: Vec<Host> = (0..16)
+            .map(|_| {
+                let mut slow = rig.connect(false);
+                slow.ask(Command::Read { df: false }, 1, 0, 32 * MIB);
+                slow
+            })
+            .collect();
+        for slow in &slow {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while rustix::io::ioctl_fionread(&slow.stream).unwrap() == 0 {
+                assert!(Instant::now() < deadline, "it waits for the others");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        assert!(host.read(0, MIB as u32) == bytes(3, MIB as usize));
+        drop(slow);
+        rig.wait("they are gone", |volume| volume.connections == 1);
+        assert!(host.read(7, 32 * MIB as u32 - 7) == bytes(3, 32 * MIB as usize)[7..]);
+    });
+}

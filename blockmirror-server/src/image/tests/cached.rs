@@ -59,6 +59,17 @@ fn what_a_disk_has_not_brought_yet_is_not_sent() {
     rustix::fs::fsync(&image.leg.file).unwrap();
     rustix::fs::fadvise(&image.leg.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
     assert!(image.send_range(10, 10 * PIECE, Some(PIECE)).is_none());
+    // What is on its way is in the page cache, too.
+    for at in (0..16).map(|at| at * PIECE) {
+        let length = std::num::NonZeroU64::new(PIECE);
+        rustix::fs::fadvise(&image.leg.file, at, length, rustix::fs::Advice::WillNeed).unwrap();
+        if image.send_range(at, PIECE, Some(PIECE)).is_some() {
+            let mut bytes = vec![0; PIECE as usize];
+            let into = &mut [std::io::IoSliceMut::new(&mut bytes)];
+            let read = rustix::io::preadv2(&image.leg.file, into, at, rustix::io::ReadWriteFlags::NOWAIT);
+            assert_eq!(read, Ok(PIECE as usize), "at {at} the disk would be waited for");
+        }
+    }
 }
 
 #[test]
