@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use blockmirror_server::activation::Passed;
-use blockmirror_server::config::{Config, SERVE, Serve, Sockets};
+use blockmirror_server::config::{Config, SERVE, Serve, Sockets, TlsMode};
 use blockmirror_server::log;
 use clap::{Args, Parser, Subcommand};
 use nbd_proto::server::Mask;
@@ -56,11 +56,22 @@ struct ServeArguments {
     /// Listen on this TCP address: "127.0.0.1:10809", "[::1]:0". Port 0: any free one. May be given more than once.
     #[arg(long, value_name = "HOST:PORT")]
     tcp: Vec<String>,
+    /// Encrypt, with server-cert.pem and server-key.pem of this directory, and ca-cert.pem for --tls-verify-peer. Other
+    /// machines may then connect to --tcp addresses; --tls-verify-peer or --allow says which of them.
+    #[arg(long, value_name = "DIR")]
+    tls_certificates: Option<PathBuf>,
+    /// Which connections are encrypted; all of them when there are certificates.
+    #[arg(long, value_enum, value_name = "MODE")]
+    tls: Option<TlsMode>,
+    /// Clients have to show a certificate that ca-cert.pem has signed. Where TLS is required all that do may open the
+    /// export, unless --allow says who.
+    #[arg(long)]
+    tls_verify_peer: bool,
     /// Let other machines connect to --tcp addresses although nothing is encrypted there.
     #[arg(long)]
     trusted_network: bool,
     /// Who may open the export: "unix", "loopback", "192.0.2.0/24", "anyone". May be given more than once. Without it:
-    /// this machine, and with --trusted-network everybody.
+    /// this machine, with --trusted-network everybody, with --tls-verify-peer whoever has a certificate.
     #[arg(long, value_name = "WHO")]
     allow: Vec<String>,
     /// Serve the one client on standard input and output, and end when it leaves.
@@ -201,6 +212,9 @@ impl ServeArguments {
             minimum_block: self.minimum_block,
             engine: self.engine,
             listen,
+            tls: self.tls,
+            certificates: self.tls_certificates,
+            verify_peer: self.tls_verify_peer,
             trusted_network: self.trusted_network,
             allow: self.allow,
         };

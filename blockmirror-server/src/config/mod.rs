@@ -70,7 +70,7 @@ pub struct Listener {
 }
 
 /// Whether the connections of a listener are encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum TlsMode {
     /// Never.
     Off,

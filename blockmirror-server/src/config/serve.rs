@@ -1,9 +1,13 @@
 //! The configuration that a command line stands for: `blockmirror-server serve IMAGE` is a file with one plain export
 //! that need not be written. Mistakes are found and shown as in a file.
 
-use std::fmt::Write as _;
-use std::path::Path;
+mod tls;
 
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use self::tls::Encryption;
+use super::TlsMode;
 use super::listen::Listen;
 use super::listener::TRUSTED;
 
@@ -36,10 +40,16 @@ pub struct Serve {
     pub engine: Option<String>,
     /// As in a configuration; empty when somebody else makes the sockets.
     pub listen: Vec<String>,
+    /// Whether connections are encrypted; `None`: all of them, when there are certificates.
+    pub tls: Option<TlsMode>,
+    /// The directory with `server-cert.pem`, `server-key.pem` and `ca-cert.pem`.
+    pub certificates: Option<PathBuf>,
+    /// Clients show a certificate that `ca-cert.pem` has signed.
+    pub verify_peer: bool,
     /// Other machines may connect, without TLS.
     pub trusted_network: bool,
-    /// Who may open the export, as in a configuration. Empty: whoever is on this machine, and on a trusted network
-    /// whoever can connect.
+    /// Who may open the export, as in a configuration. Empty: whoever is on this machine; on a trusted network whoever can
+    /// connect, and with TLS and `verify_peer` whoever has a certificate.
     pub allow: Vec<String>,
 }
 
@@ -50,9 +60,10 @@ impl Serve {
     /// What no file could say.
     pub fn text(&self) -> Result<String, String> {
         let (image, size) = self.image_and_size()?;
+        let encryption = Encryption::new(self)?;
         let mut text = format!("name = \"{NAME}\"\n");
         put_text(&mut text, "engine", self.engine.as_deref());
-        self.put_listeners(&mut text);
+        self.put_listeners(encryption.as_ref(), &mut text);
         text.push_str("[[resource]]\nname = \"serve\"\nmirror = false\n[[resource.volume]]\n");
         put_text(&mut text, "export", Some(&self.export_name()));
         put_text(&mut text, "description", self.description.as_deref());
@@ -65,9 +76,10 @@ impl Serve {
             put_text(&mut text, "io", Some("direct"));
         }
         put_text(&mut text, "minimum_block", self.minimum_block.as_deref());
+        let everybody = self.trusted_network || encryption.is_some_and(|tls| tls.knows_clients());
         let anyone = ["anyone".to_owned()];
         let allow = match self.allow.as_slice() {
-            [] if self.trusted_network => &anyone,
+            [] if everybody => &anyone,
             allow => allow,
         };
         if !allow.is_empty() {
@@ -78,18 +90,27 @@ impl Serve {
         Ok(text)
     }
 
-    fn put_listeners(&self, text: &mut String) {
-        let is_local = |address: &&String| address.parse::<Listen>().is_ok_and(|address| address.is_local());
-        let (local, open): (Vec<_>, Vec<_>) = self.listen.iter().partition(is_local);
-        if !self.trusted_network && !self.listen.is_empty() {
-            put(text, "listen", &list(&self.listen));
-        } else if !local.is_empty() {
-            put(text, "listen", &list(&local));
+    /// A list of those of which there is nothing else to say, a table of each of the others.
+    fn put_listeners(&self, encryption: Option<&Encryption>, text: &mut String) {
+        let is_local = |address: &str| address.parse::<Listen>().is_ok_and(|address| address.is_local());
+        let needs_word = |address: &str| self.trusted_network && !is_local(address);
+        let is_bare = |address: &&String| encryption.is_none() && !needs_word(address);
+        let (bare, others): (Vec<_>, Vec<_>) = self.listen.iter().partition(is_bare);
+        if !bare.is_empty() {
+            put(text, "listen", &list(&bare));
         }
-        for address in open.iter().filter(|_| self.trusted_network) {
+        for address in others {
             text.push_str("[[listener]]\n");
             put_text(text, "address", Some(address));
-            put_text(text, "plaintext", Some(TRUSTED));
+            if let Some(encryption) = encryption {
+                encryption.put_listener(text);
+            }
+            if needs_word(address) {
+                put_text(text, "plaintext", Some(TRUSTED));
+            }
+        }
+        if let Some(encryption) = encryption {
+            encryption.put_table(text);
         }
     }
 

@@ -49,22 +49,14 @@ impl Reloader {
     /// Read it, and carry out what can be carried out now. An error: it is not right, and nothing was done.
     pub(super) async fn reload(&self) -> Result<ReloadReport, String> {
         let _turn = self.shared.one_at_a_time.lock().await;
-        let file = self
-            .shared
-            .file
-            .clone()
-            .ok_or("the configuration did not come from a file")?;
-        let sockets = if self.shared.roster.look().config.listeners.is_empty() {
-            Sockets::Given
-        } else {
-            Sockets::Ours
-        };
-        let loading = tokio::task::spawn_blocking(move || Config::load_with(&file, sockets));
-        let wanted = loading.await.map_err(|error| format!("reading broke off: {error}"))?;
-        let wanted = wanted.map_err(|error| error.to_string())?;
         let mut report = ReloadReport::default();
-        for (resource, place, changes) in self.compare(&wanted, &mut report) {
-            self.carry_out(&resource, place, changes, &mut report).await;
+        match self.shared.file.clone() {
+            Some(file) => self.read_configuration(file, &mut report).await?,
+            None if self.shared.keyring.is_empty() => {
+                return Err("the configuration did not come from a file, and there are no certificates".to_owned());
+            }
+            // Certificates are files all the same.
+            None => {}
         }
         self.read_certificates(&mut report).await;
         for line in &report.applied {
@@ -74,6 +66,21 @@ impl Reloader {
             tracing::warn!(problem = %line, "a change of the configuration could not be carried out");
         }
         Ok(report)
+    }
+
+    async fn read_configuration(&self, file: PathBuf, report: &mut ReloadReport) -> Result<(), String> {
+        let sockets = if self.shared.roster.look().config.listeners.is_empty() {
+            Sockets::Given
+        } else {
+            Sockets::Ours
+        };
+        let loading = tokio::task::spawn_blocking(move || Config::load_with(&file, sockets));
+        let wanted = loading.await.map_err(|error| format!("reading broke off: {error}"))?;
+        let wanted = wanted.map_err(|error| error.to_string())?;
+        for (resource, place, changes) in self.compare(&wanted, report) {
+            self.carry_out(&resource, place, changes, report).await;
+        }
+        Ok(())
     }
 
     /// Connections that are there keep what they have agreed on.

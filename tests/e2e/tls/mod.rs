@@ -4,6 +4,7 @@ mod clients;
 mod legs;
 mod records;
 mod refused;
+mod serve;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
