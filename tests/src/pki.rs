@@ -1,27 +1,35 @@
 //! Certificates for tests, made by scripts/pki.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::scratch::Scratch;
 use crate::tool;
 use crate::wait::PROMPT;
 
-/// The directory with all sets, made once per process.
+/// The directory with all sets: made once, beside the program that asks, and kept as long as the script is the same.
 pub fn directory() -> Result<PathBuf> {
-    static MADE: OnceLock<Option<Scratch>> = OnceLock::new();
-    match MADE.get_or_init(|| make().ok()) {
-        Some(scratch) => Ok(scratch.path().to_owned()),
-        None => bail!("scripts/pki makes no certificates here: is openssl installed?"),
+    let program = std::env::current_exe()?;
+    let beside = program.parent().context("a program lies in a directory")?;
+    let script = crc32fast::hash(include_bytes!("../../scripts/pki"));
+    let kept = beside.join(format!("certificates-{script:08x}"));
+    if kept.exists() {
+        return Ok(kept);
     }
+    let making = beside.join(format!("certificates-{}-{}", std::process::id(), unique()));
+    fill(&making).context("scripts/pki makes no certificates here: is openssl installed?")?;
+    // Whoever comes second throws its own away.
+    if std::fs::rename(&making, &kept).is_err() {
+        std::fs::remove_dir_all(&making)?;
+    }
+    Ok(kept)
 }
 
-fn make() -> Result<Scratch> {
-    let scratch = Scratch::new()?;
-    fill(scratch.path())?;
-    Ok(scratch)
+/// A number no other thread of this process gets.
+fn unique() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Another set of sets.

@@ -21,7 +21,7 @@ pub const DIGEST_BLOCK_BYTES: u64 = 4096;
 pub type Sequence = u64;
 
 /// Numbers of requests. As many as mostly end together need no memory of their own.
-pub type Sequences = smallvec::SmallVec<[Sequence; 8]>;
+pub type Sequences = smallvec::SmallVec<[Sequence; 20]>;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
