@@ -33,7 +33,7 @@ mod roles;
 pub use http::{AdminClient, AdminError, MAX_RESPONSE};
 pub use order::{Order, OrderDone};
 pub use report::{
-    ConnectionState, DiskState, ErrorBody, Mode, NeedsAccept, OnDisconnect, PeerStatus, ReplicationState,
+    ClientStatus, ConnectionState, DiskState, ErrorBody, Mode, NeedsAccept, OnDisconnect, PeerStatus, ReplicationState,
     ResourceStatus, ResyncStatus, StatusReport, VolumeStatus,
 };
 pub use roles::{

@@ -82,6 +82,24 @@ pub struct VolumeStatus {
     /// How far its own image can be trusted; `None` for a volume served plain.
     #[serde(default)]
     pub disk_state: Option<DiskState>,
+    /// Who is connected, in the order they came; the first 256.
+    #[serde(default)]
+    pub clients: Vec<ClientStatus>,
+}
+
+/// One connection of an NBD client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// Its address and port; of a client on this machine, where it came in: "unix:/run/nbd.sock".
+    pub address: String,
+    /// Its process, as far as the kernel knows it.
+    pub process: Option<i32>,
+    /// Who runs it, as a user id.
+    pub user: Option<u32>,
+    /// Names of its certificate, which is verified; the first four. Empty: it showed none.
+    pub certificate: Vec<String>,
+    /// Version and cipher of TLS, and who seals its records; `None`: it is not encrypted.
+    pub tls: Option<String>,
 }
 
 /// One peer of one volume.

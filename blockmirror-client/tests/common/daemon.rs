@@ -80,6 +80,7 @@ pub fn report(peer: PeerStatus) -> StatusReport {
         failed: None,
         peers: vec![peer],
         disk_state: Some(DiskState::UpToDate),
+        clients: Vec::new(),
     };
     StatusReport {
         name: "alpha".to_owned(),

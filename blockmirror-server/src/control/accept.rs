@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::admission::{Admission, ClientPlace};
 use super::client::ClientIdentity;
+use super::clients::{self, Clients};
 use super::door::Door;
 use super::handshake::{Agreed, Conversation, Granted, HandshakeEnd, within};
 use super::listener::Listener;
@@ -37,6 +38,7 @@ pub(super) struct Acceptor {
     /// Connections the daemon may still have.
     slots: Arc<Semaphore>,
     admission: Admission,
+    clients: Clients,
     handshake_timeout: Duration,
     /// Features kept from clients.
     mask: Mask,
@@ -93,11 +95,17 @@ impl Acceptor {
             threads,
             slots: Arc::new(Semaphore::new(limits.max_connections)),
             admission: Admission::new(limits),
+            clients: Clients::default(),
             handshake_timeout: limits.handshake_timeout,
             mask,
             refused_told: Mutex::new(None),
             spare: Mutex::new(spare_file()),
         }
+    }
+
+    /// Those that are served.
+    pub(super) fn clients(&self) -> Clients {
+        self.clients.clone()
     }
 
     /// Serve the only client there is.
@@ -274,13 +282,14 @@ impl Acceptor {
             let text = format!("export \"{export}\" has max_connections_per_export clients already");
             return Err(io::Error::other(text));
         };
+        let presence = self.clients.enter(&export, clients::describe(client, &socket));
         let handover = ClientHandover {
             volume: place.volume,
             socket,
             negotiated,
             unread,
             address: client.to_string(),
-            permit: Box::new((slot, export_slot)),
+            permit: Box::new((slot, export_slot, presence)),
         };
         let thread = self.threads.get(place.thread).ok_or_else(gone)?;
         if thread.send(ToData::Client(handover)) {

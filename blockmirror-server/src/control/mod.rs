@@ -9,6 +9,7 @@ mod ask;
 mod backoff;
 mod branches;
 mod client;
+mod clients;
 mod dialer;
 mod door;
 mod entry;
@@ -131,6 +132,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
         limits.handshake_timeout,
     );
     let acceptor = Acceptor::new(roster.clone(), senders.clone(), &limits, options.mask);
+    let clients = acceptor.clients();
     let reloader = Reloader::new(roster.clone(), senders.clone(), Arc::clone(&keyring), options.file);
     let deadline = limits.shutdown_timeout;
     let mut tasks = JoinSet::new();
@@ -142,6 +144,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
             threads: senders.clone(),
             engine: engine(&threads),
             keyring,
+            clients,
             started,
         };
         start_admin(&mut tasks, admin, socket);

@@ -205,6 +205,7 @@ fn volume_status(
         failed: snapshot.failed.clone(),
         peers: served.peer_views().filter_map(peer).collect(),
         disk_state: snapshot.disk.map(why::disk_state),
+        clients: Vec::new(),
     }
 }
 

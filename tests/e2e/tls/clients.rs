@@ -9,7 +9,7 @@ use blockmirror_tests::pki;
 use blockmirror_tests::recorder::Recorder;
 use blockmirror_tests::scratch::Scratch;
 use blockmirror_tests::tool;
-use blockmirror_tests::wait::{PATIENT, PROMPT};
+use blockmirror_tests::wait::{self, PATIENT, PROMPT};
 
 use super::{REQUIRE, SECRET, SIZE, STRICT, Served, random};
 
@@ -172,4 +172,49 @@ fn new_certificates_come_without_dropping_connections() -> Result<()> {
         ensure!(lasting.read(0, 4096).await? == [7; 4096]);
         Ok(())
     })
+}
+
+#[test]
+fn the_status_tells_who_is_connected_and_how() -> Result<()> {
+    let served = Served::new(STRICT)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let connect = |uri: String| -> Result<Client> {
+        runtime.block_on(async { Client::connect(&uri.parse()?).await.map_err(anyhow::Error::from) })
+    };
+    let wait_for = |count: usize| {
+        wait::until(&format!("{count} clients in the status"), PROMPT, || {
+            let clients = served.node.volume("db").ok()?.clients;
+            (clients.len() == count).then_some(clients)
+        })
+    };
+    let remote = connect(served.over_tcp(""))?;
+    let told = wait_for(1)?;
+    let tls = told[0].tls.clone().unwrap_or_default();
+    ensure!(tls.starts_with("TLSv1_3, ") && tls.contains(", in "), "{tls}");
+    ensure!(told[0].address.starts_with("127.0.0.1:"), "{told:?}");
+    ensure!(told[0].certificate.contains(&"client.example".to_owned()), "{told:?}");
+    let _inside = connect(served.over_unix(""))?;
+    let _plain = served.node.open("db")?;
+    let told = wait_for(3)?;
+    let tls = told[1].tls.clone().unwrap_or_default();
+    ensure!(
+        tls.ends_with(", in user space"),
+        "a Unix socket is not for the kernel: {tls}"
+    );
+    let user = nix::unistd::getuid().as_raw();
+    for (local, socket) in told[1..].iter().zip([served.socket(), served.node.socket()]) {
+        ensure!(local.address == format!("unix:{}", socket.display()), "{told:?}");
+        ensure!(local.user == Some(user) && local.process.is_some(), "{told:?}");
+    }
+    ensure!(told[2].tls.is_none() && told[2].certificate.is_empty(), "{told:?}");
+    let blockmirror = tool::binary("blockmirror")?.display().to_string();
+    let admin = served.node.admin_socket().display().to_string();
+    let text = tool::check(&blockmirror, &["--admin", &admin, "status"], PROMPT)?;
+    ensure!(
+        text.contains("  client 127.0.0.1, certificate of client.example, "),
+        "{text}"
+    );
+    runtime.block_on(remote.disconnect())?;
+    ensure!(wait_for(2)? == told[1..], "whoever has left is not told");
+    Ok(())
 }

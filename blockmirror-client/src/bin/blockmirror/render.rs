@@ -1,5 +1,6 @@
 //! The status report for people: one short table per volume.
 
+mod clients;
 mod resource;
 
 use std::fmt::Write;
@@ -11,6 +12,7 @@ use blockmirror_client::admin::{
 
 use crate::human::{bytes, clean, duration, percent, rate};
 use crate::terminal::{Style, Tone};
+use clients::push_clients;
 use resource::{has_partners, push_resource};
 
 const HEADINGS: [&str; 8] = [
@@ -167,6 +169,7 @@ fn push_volume(text: &mut String, resource: &str, volume: &VolumeStatus, style: 
         facts.push_str(&format!(", {}", style.paint(tone_of(disk), &format!("image {disk}"))));
     }
     line(text, &["", &facts]);
+    push_clients(text, volume);
     push_peers(text, &volume.peers, style);
 }
 

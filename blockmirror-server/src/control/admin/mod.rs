@@ -20,6 +20,7 @@ use blockmirror_client::admin::{
 };
 
 use self::query::Query;
+use super::clients::Clients;
 use super::reload::Reloader;
 use super::roster::Roster;
 use super::security::Keyring;
@@ -32,6 +33,7 @@ pub(super) struct Admin {
     pub(super) threads: Vec<DataSender>,
     pub(super) engine: String,
     pub(super) keyring: Arc<Keyring>,
+    pub(super) clients: Clients,
     pub(super) started: Instant,
     pub(super) reloader: Reloader,
 }
@@ -99,6 +101,9 @@ async fn read_status(
     let present = admin.roster.look();
     let mut report = status::report(&present, &known, &found, &admin.engine, uptime);
     report.tls = admin.keyring.describe();
+    for volume in report.resources.iter_mut().flat_map(|resource| &mut resource.volumes) {
+        volume.clients = admin.clients.of(&volume.export);
+    }
     Ok(Json(report))
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use blockmirror_client::admin::{Mode, OnDisconnect, ResourceStatus};
+use blockmirror_client::admin::{ClientStatus, Mode, OnDisconnect, ResourceStatus};
 
 use super::*;
 
@@ -40,6 +40,7 @@ fn volume(export: &str, peers: Vec<PeerStatus>) -> VolumeStatus {
         failed: None,
         peers,
         disk_state: Some(DiskState::UpToDate),
+        clients: Vec::new(),
     }
 }
 
@@ -155,4 +156,43 @@ fn the_report_survives_json() {
     let text = serde_json::to_string(&sample()).unwrap();
     assert!(text.contains("\"connection_state\":\"Connecting\"") && text.contains("\"mode\":\"async\""));
     assert_eq!(serde_json::from_str::<StatusReport>(&text).unwrap(), sample());
+}
+
+#[test]
+fn clients_that_differ_by_their_port_only_have_one_line() {
+    let client = |address: &str, name: &str| ClientStatus {
+        address: address.to_owned(),
+        certificate: vec![name.to_owned()],
+        tls: Some("TLSv1_3, in the kernel".to_owned()),
+        ..ClientStatus::default()
+    };
+    let local = ClientStatus {
+        address: "unix:/s".to_owned(),
+        process: Some(4711),
+        user: Some(1000),
+        ..ClientStatus::default()
+    };
+    let mut report = sample();
+    let volume = &mut report.resources[0].volumes[0];
+    volume.clients = vec![
+        client("192.0.2.1:1000", "backup\u{1b}"),
+        local,
+        client("192.0.2.1:1001", "backup\u{1b}"),
+    ];
+    volume.connections = 3;
+    let text = status(&report, Style::PLAIN);
+    let lines = "
+  client 192.0.2.1, certificate of backup?, TLSv1_3, in the kernel (2 times)
+  client unix:/s, user 1000
+  PEER";
+    assert!(text.contains(lines), "{text}");
+    let volume = &mut report.resources[0].volumes[0];
+    volume.clients = (0..20).map(|n| client(&format!("192.0.2.{n}:1"), "b")).collect();
+    volume.connections = 30;
+    let text = status(&report, Style::PLAIN);
+    assert!(
+        text.contains("client 192.0.2.7") && !text.contains("client 192.0.2.8"),
+        "{text}"
+    );
+    assert!(text.contains("  and 22 connections more\n"), "{text}");
 }
