@@ -3,6 +3,7 @@
 mod announce;
 mod arguments;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
     match run(Arguments::parse(), passed) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("blockmirror-server: {error:#}");
+            // Whoever reads it may have gone; that is no reason to end otherwise.
+            let _ = writeln!(std::io::stderr(), "blockmirror-server: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -44,7 +46,7 @@ fn run(arguments: Arguments, passed: Result<Passed, activation::PassedError>) ->
     let usual_log = arguments.usual_log();
     let mut job = arguments.job(&passed)?;
     if check {
-        print!("{}", job.config.explain());
+        write!(std::io::stdout(), "{}", job.config.explain()).context("the configuration cannot be shown")?;
         return Ok(ExitCode::SUCCESS);
     }
     log::start(log_format, usual_log)?;
