@@ -86,6 +86,9 @@ fn run_round(stage: &Stage, servers: &[Server], round: usize, scope: &Scope, mea
         for turn in 0..servers.len() {
             let index = (turn + round) % servers.len();
             let server = &servers[index];
+            if !server.takes_part() {
+                continue;
+            }
             let sample = work
                 .run(stage, server, scope.seconds)
                 .with_context(|| format!("{name} on {}", server.name))?;

@@ -98,6 +98,9 @@ impl Measured {
             let ours = &of_row[OURS];
             for peer in PEERS {
                 let (name, theirs) = (self.names[peer], &of_row[peer]);
+                if theirs.is_empty() {
+                    continue;
+                }
                 let wanted = if peer == NBDKIT { wanted_of_nbdkit(of_row) } else { 1.0 };
                 goal(&format!("blockmirror / {name}"), ratio(ours, theirs), wanted);
             }
@@ -106,8 +109,11 @@ impl Measured {
                 goal("processor time, nbdkit / blockmirror", theirs / mine, 1.0);
             }
             let p99 = |samples: &[Sample]| median(samples, |sample| sample.p99);
-            let best = PEERS.map(|peer| p99(&of_row[peer])).fold(f64::INFINITY, f64::min);
-            if best > 0.0 {
+            let best = PEERS
+                .filter(|peer| !of_row[*peer].is_empty())
+                .map(|peer| p99(&of_row[peer]))
+                .fold(f64::INFINITY, f64::min);
+            if best > 0.0 && best.is_finite() {
                 goal("p99, best peer / blockmirror", best / p99(ours), 1.0);
             }
         }

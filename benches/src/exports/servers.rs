@@ -35,6 +35,15 @@ enum Running {
     Forks(#[expect(dead_code, reason = "kept alive")] Process),
     /// Threads of this process.
     Null,
+    /// It cannot be measured in this scene.
+    Absent,
+}
+
+impl Server {
+    /// Whether there is something to measure.
+    pub fn takes_part(&self) -> bool {
+        !matches!(self.running, Running::Absent)
+    }
 }
 
 /// Starts one of them.
@@ -61,7 +70,7 @@ impl Target for Server {
         match &self.running {
             Running::Node(node) => node.process().context("it is not running")?.cpu_time(),
             Running::Process(process) => process.cpu_time(),
-            Running::Forks(_) | Running::Null => Ok(Duration::ZERO),
+            Running::Forks(_) | Running::Null | Running::Absent => Ok(Duration::ZERO),
         }
     }
 }
@@ -83,16 +92,13 @@ impl Address {
         })
     }
 
-    fn uri(&self, export: &str) -> Result<String> {
-        Ok(match self {
+    fn uri(&self, export: &str) -> String {
+        match self {
             Self::Unix(path) => unix_uri(Path::new(path), export),
             Self::Port(port) => format!("nbd://127.0.0.1:{port}/{export}"),
-            Self::SecurePort(port) => {
-                let certificates = pki::directory()?;
-                let certificates = certificates.display();
-                format!("nbds://127.0.0.1:{port}/{export}?tls-certificates={certificates}")
-            }
-        })
+            // fio lets no URI name certificates; what is sealed is the same.
+            Self::SecurePort(port) => format!("nbds://127.0.0.1:{port}/{export}?tls-verify-peer=false"),
+        }
     }
 
     fn answers(&self) -> bool {
@@ -126,7 +132,7 @@ fn blockmirror(stage: &Stage) -> Result<Server> {
     let node = Node::start(&folder, &config)?;
     let uri = match address {
         Address::Unix(_) => node.uri(EXPORT),
-        port => port.uri(EXPORT)?,
+        port => port.uri(EXPORT),
     };
     Ok(Server {
         name: "blockmirror",
@@ -210,13 +216,13 @@ fn nbd_server(stage: &Stage) -> Result<Server> {
     let listen = match &address {
         Address::Unix(path) => format!("unixsock = {path}"),
         Address::Port(port) => format!("listenaddr = 127.0.0.1\nport = {port}"),
-        Address::SecurePort(port) => {
-            let directory = pki::directory()?;
-            let directory = directory.display();
-            format!(
-                "listenaddr = 127.0.0.1\nport = {port}\nforce_tls = true\ncertfile = {directory}/server-cert.pem\n\
-                 keyfile = {directory}/server-key.pem\ncacertfile = {directory}/ca-cert.pem"
-            )
+        // It asks every client for a certificate, and fio lets no URI name one.
+        Address::SecurePort(_) => {
+            return Ok(Server {
+                name: "nbd-server",
+                uri: String::new(),
+                running: Running::Absent,
+            });
         }
     };
     let file = folder.join("config");
@@ -251,7 +257,7 @@ fn nothing(stage: &Stage) -> Result<Server> {
     };
     Ok(Server {
         name: "a server that does nothing",
-        uri: address.uri(EXPORT)?,
+        uri: address.uri(EXPORT),
         running: Running::Null,
     })
 }
@@ -269,7 +275,7 @@ fn started(
     process.wait_until("it takes connections", PROMPT, |_| address.answers())?;
     Ok(Server {
         name,
-        uri: address.uri(export)?,
+        uri: address.uri(export),
         running: running(process),
     })
 }
