@@ -32,7 +32,7 @@ pub use files::{FileProblem, Identity, check_ca};
 pub use handshake::{Secured, accept, connect};
 pub use kernel::{Keys, for_kernel};
 pub use server::{Asked, ServerTls};
-pub use session::{Read, SEAL_MAX, Sealed, Session};
+pub use session::{FRAGMENT_MAX, Read, SEAL_MAX, Sealed, Session};
 pub use stream::{Parts, TlsStream};
 
 /// Nothing older.

@@ -17,7 +17,7 @@ use super::pieces::Pieces;
 /// Bytes of data sealed at once, at most.
 pub const SEAL_MAX: usize = 256 << 10;
 /// Bytes of data in one record, at most (RFC 8446 section 5.1).
-pub(super) const FRAGMENT_MAX: usize = 16 << 10;
+pub const FRAGMENT_MAX: usize = 16 << 10;
 /// Bytes a record has beside its data, at most: header, explicit nonce, type and tag of the ciphers we have.
 const OVERHEAD_MAX: usize = 32;
 /// Bytes of what rustls may send before data: alerts and changes of keys.

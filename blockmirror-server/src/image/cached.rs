@@ -9,9 +9,6 @@ use crate::ring::{FileHandle, FileRange};
 
 /// Bytes looked at in one place.
 const PROBE_BYTES: usize = 64;
-/// A page may be in the page cache before the disk has filled it, and whoever sends it waits. It is looked at in steps of
-/// so many bytes: what is read ahead together comes together.
-const STEP_BYTES: u64 = 32 << 10;
 
 impl Image {
     /// What a READ is answered with out of the page cache, if all of it is there. `but_zeroes`: not if a piece of so many
@@ -21,11 +18,6 @@ impl Image {
         let end = offset.checked_add(length).filter(|end| *end <= self.size)?;
         if length == 0 || !file.sends_at_once(offset, length) {
             return None;
-        }
-        if !file.is_memory_backed() {
-            for at in (offset..end).step_by(STEP_BYTES as usize) {
-                look(file, at, 1)?;
-            }
         }
         // The last byte: a file that was truncated is to be an error before anything is sent of it.
         look(file, end - 1, 1)?;

@@ -1,13 +1,19 @@
 //! What of a file is in the page cache.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+use rustix::io::{ReadWriteFlags, preadv2};
 
 /// Number of the system call `cachestat` (Linux 6.5), the same on all architectures since it is new.
 const CACHESTAT: libc::c_long = 451;
+
+/// A page may be in the page cache before the disk has filled it, and whoever sends it waits. It is looked at in steps of
+/// so many bytes: what is read ahead together comes together.
+const STEP_BYTES: usize = 32 << 10;
 
 /// `struct cachestat_range`.
 #[repr(C)]
@@ -27,8 +33,13 @@ struct Pages {
     recently_evicted: u64,
 }
 
-/// Whether all pages of a range are in the page cache, as far as is known: false where the kernel does not say.
+/// Whether a range is in the page cache and filled, as far as is known: false where the kernel does not say.
 pub(super) fn is_cached(file: impl AsFd, offset: u64, length: u64) -> bool {
+    let is_filled = |at| preadv2(&file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT).is_ok();
+    has_pages(&file, offset, length) && (offset..offset + length).step_by(STEP_BYTES).all(is_filled)
+}
+
+fn has_pages(file: impl AsFd, offset: u64, length: u64) -> bool {
     static KNOWN: AtomicBool = AtomicBool::new(true);
     if length == 0 || !KNOWN.load(Ordering::Relaxed) {
         return false;
@@ -46,7 +57,7 @@ pub(super) fn is_cached(file: impl AsFd, offset: u64, length: u64) -> bool {
     };
     match Errno::result(result) {
         Ok(_) => {
-            let page = page_size();
+            let page = rustix::param::page_size() as u64;
             let wanted = (offset + length).div_ceil(page) - offset / page;
             pages.cached >= wanted
         }
@@ -57,8 +68,4 @@ pub(super) fn is_cached(file: impl AsFd, offset: u64, length: u64) -> bool {
             false
         }
     }
-}
-
-fn page_size() -> u64 {
-    rustix::param::page_size() as u64
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
+use super::op::left;
 use super::{AllocateMode, FileHandle, FileRange, InlinePolicy, Op, Segment, Socket};
 
 /// File bytes moved inline between two waits. What comes on top is handed to a worker, so that one large request
@@ -158,7 +159,7 @@ pub(super) fn send(socket: &Socket, segments: &[Segment], skip: usize) -> Attemp
     let mut sent = 0;
     loop {
         let result = match file_at(segments, skip + sent) {
-            Some(range) => send_file(socket, range),
+            Some((range, done)) => send_file(socket, range, done),
             None => {
                 let mut slices = [IoSlice::new(&[]); SEGMENTS_MAX];
                 let (count, more) = gather(segments, skip + sent, &mut slices);
@@ -185,27 +186,19 @@ pub(super) fn is_in_file(segments: &[Segment], skip: usize) -> bool {
     file_at(segments, skip).is_some()
 }
 
-/// The rest of the range of a file that follows the first `skip` bytes of the segments, if it is one that does.
-fn file_at(segments: &[Segment], mut skip: usize) -> Option<FileRange> {
-    for segment in segments {
-        if skip >= segment.len() {
-            skip -= segment.len();
-            continue;
-        }
-        let Segment::File(range) = segment else { return None };
-        return Some(FileRange {
-            file: range.file.clone(),
-            offset: range.offset + skip as u64,
-            length: range.length - skip,
-        });
+/// The range of a file that follows the first `skip` bytes of the segments, if it is one that does, and how many of its bytes
+/// are done.
+fn file_at(segments: &[Segment], skip: usize) -> Option<(&FileRange, usize)> {
+    match left(segments, skip).next()? {
+        (Segment::File(range), done) => Some((range, done)),
+        _ => None,
     }
-    None
 }
 
-/// Sends what the socket takes of a range. The pages themselves are what is sent.
-fn send_file(socket: &Socket, range: FileRange) -> Result<usize, Errno> {
-    let mut offset = range.offset;
-    match rustix::fs::sendfile(socket, &range.file, Some(&mut offset), range.length) {
+/// Sends what the socket takes of a range behind its first `done` bytes. The pages themselves are what is sent.
+fn send_file(socket: &Socket, range: &FileRange, done: usize) -> Result<usize, Errno> {
+    let mut offset = range.offset + done as u64;
+    match rustix::fs::sendfile(socket, &range.file, Some(&mut offset), range.length - done) {
         // The file ends before: what was promised cannot be sent.
         Ok(0) => Err(Errno::IO),
         result => result,
@@ -214,18 +207,13 @@ fn send_file(socket: &Socket, range: FileRange) -> Result<usize, Errno> {
 
 /// Fills `slices` with what follows the first `skip` bytes of the segments, up to what is in a file: slices used, and
 /// whether more follows.
-fn gather<'a>(segments: &'a [Segment], mut skip: usize, slices: &mut [IoSlice<'a>; SEGMENTS_MAX]) -> (usize, bool) {
+fn gather<'a>(segments: &'a [Segment], skip: usize, slices: &mut [IoSlice<'a>; SEGMENTS_MAX]) -> (usize, bool) {
     let mut count = 0;
-    for segment in segments {
-        if skip >= segment.len() {
-            skip -= segment.len();
-            continue;
-        }
+    for (segment, done) in left(segments, skip) {
         let Some(slice) = segment.as_slice().filter(|_| count < SEGMENTS_MAX) else {
             return (count, true);
         };
-        slices[count] = IoSlice::new(&slice[skip..]);
-        skip = 0;
+        slices[count] = IoSlice::new(&slice[done..]);
         count += 1;
     }
     (count, false)

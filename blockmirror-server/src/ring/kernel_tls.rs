@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use blockmirror_client::tls::kernel::{self, Aside, Handover, KernelSession};
-use blockmirror_client::tls::{Session, TlsFault};
+use blockmirror_client::tls::{FRAGMENT_MAX, Session, TlsFault};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
@@ -22,8 +22,6 @@ use super::{Op, Socket};
 
 pub use option::probe as kernel_tls;
 
-/// Bytes of data in one record, at most.
-const RECORD_BYTES: usize = 16 << 10;
 /// Records sealed with one key, as they are counted here: a quarter of what AES-GCM allows (2^24, as rustls has it), for
 /// one that is sent in many pieces counts as less than it is.
 const RECORDS_MAX: u64 = 1 << 22;
@@ -167,7 +165,7 @@ impl State {
 
     /// Fetch a record without data and do what it says.
     fn take_aside(&mut self, socket: &Socket) -> Result<(), TlsFault> {
-        let mut content = vec![0; RECORD_BYTES];
+        let mut content = vec![0; FRAGMENT_MAX];
         let (record_type, length) = option::receive_aside(socket, &mut content)?;
         match self.session.hear(record_type, &content[..length])? {
             Aside::Nothing => {}
@@ -202,7 +200,7 @@ impl State {
     /// Every system call ends a record, and a send is two of them at most.
     fn count(&mut self, sent: &io::Result<usize>) {
         if let Ok(sent) = sent {
-            self.records += (sent / RECORD_BYTES) as u64 + 2;
+            self.records += (sent / FRAGMENT_MAX) as u64 + 2;
         }
     }
 }

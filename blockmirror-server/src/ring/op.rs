@@ -210,6 +210,15 @@ impl Segment {
     }
 }
 
+/// What is behind the first `skip` bytes of the segments: those that are left, each with how many of its bytes are done.
+pub(super) fn left(segments: &[Segment], mut skip: usize) -> impl Iterator<Item = (&Segment, usize)> {
+    segments.iter().filter_map(move |segment| {
+        let done = skip.min(segment.len());
+        skip -= done;
+        (done < segment.len()).then_some((segment, done))
+    })
+}
+
 impl InlineBytes {
     /// Room, in bytes.
     pub const CAPACITY: usize = 64;

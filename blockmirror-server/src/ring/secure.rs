@@ -13,6 +13,7 @@ use blockmirror_client::tls::{Read, SEAL_MAX, Session, TlsFault};
 use rustix::net::{SendFlags, send};
 
 use super::inline::{self, Attempt};
+use super::op::left;
 use super::{Buffer, BufferPool, Op, Segment, Socket};
 
 /// Bytes of memory for what was received and is still sealed.
@@ -222,10 +223,7 @@ impl State {
 
     /// Seal what comes behind the first `skip` bytes; how much of it.
     fn seal(&mut self, segments: &[Segment], skip: usize, pool: &BufferPool) -> Result<usize, TlsFault> {
-        if segments.iter().any(|segment| segment.as_slice().is_none()) {
-            return Err(io::Error::from(io::ErrorKind::Unsupported).into());
-        }
-        let pieces = pieces(segments, skip);
+        let pieces = pieces(segments, skip)?;
         let data: usize = pieces.iter().map(|piece| piece.len()).sum();
         if data == 0 {
             return Ok(0);
@@ -287,15 +285,16 @@ impl State {
 }
 
 /// What is behind the first `skip` bytes of the segments.
-fn pieces(segments: &[Segment], mut skip: usize) -> Vec<IoSlice<'_>> {
+///
+/// # Errors
+/// Some of it is in a file.
+fn pieces(segments: &[Segment], skip: usize) -> io::Result<Vec<IoSlice<'_>>> {
     let mut pieces = Vec::with_capacity(segments.len());
-    for segment in segments {
-        let bytes = segment.as_slice().unwrap_or_default();
-        let behind = &bytes[skip.min(bytes.len())..];
-        skip -= bytes.len() - behind.len();
-        pieces.push(IoSlice::new(behind));
+    for (segment, done) in left(segments, skip) {
+        let bytes = segment.as_slice().ok_or(io::ErrorKind::Unsupported)?;
+        pieces.push(IoSlice::new(&bytes[done..]));
     }
-    pieces
+    Ok(pieces)
 }
 
 fn lost_track() -> io::Error {

@@ -210,6 +210,7 @@ impl Connection {
                 return Step::Ended;
             }
         };
+        self.staging.limit(None);
         if let Err(excess) = check_payload_bound(&request, &self.negotiated) {
             self.lose(volume, turn, &excess.to_string());
             return Step::Ended;
@@ -254,9 +255,6 @@ impl Connection {
             return Step::Stalled;
         }
         self.staging.consume(style.request_length());
-        // After a large payload only a header is received, for what may be the next payload is received in place.
-        let is_large = matches!(command, Command::Write { .. }) && request.length > u64::from(STAGED_BYTES);
-        self.staging.limit(is_large.then(|| style.request_length()));
         match command {
             Command::Write { fua } => self.expect_payload(turn, &request, fua, volume.wants_checks()),
             _ => self.start(
@@ -287,6 +285,8 @@ impl Connection {
         let length = request.length as usize;
         let arriving = Arriving::new(turn.driver.pool(), length, &mut self.staging, check);
         self.incoming = Incoming::Direct(write, arriving);
+        // After a large payload only a header is received, for what may be the next payload is received in place.
+        self.staging.limit(Some(self.negotiated.replies.request_length()));
     }
 
     fn start_write(&mut self, volume: &mut Volume, turn: &mut Turn, write: Write, body: Body) -> Step {
@@ -355,10 +355,7 @@ impl Connection {
     pub(super) fn receive(&mut self, turn: &mut Turn) {
         let lent = match &mut self.incoming {
             Incoming::Direct(_, arriving) => arriving.lend(),
-            incoming => {
-                if !matches!(incoming, Incoming::Header) {
-                    self.staging.limit(None);
-                }
+            _ => {
                 self.staging.adapt(turn.driver.pool());
                 self.staging.lend()
             }

@@ -103,13 +103,18 @@ impl Connection {
     pub(super) fn push_cached(&mut self, to: ReplyTo, range: FileRange) {
         self.queued.requests += 1;
         self.queued.file_bytes += range.length as u64;
+        self.push_whole(to, Segment::File(range));
+    }
+
+    /// All that a READ asks for, as data in one piece.
+    fn push_whole(&mut self, to: ReplyTo, data: Segment) {
         if to.style.has_chunks() {
             self.outbox
-                .push_header(&to.offset_data(ReplyFlags::DONE, range.offset, range.length as u32));
+                .push_header(&to.offset_data(ReplyFlags::DONE, to.offset, data.len() as u32));
         } else {
             self.outbox.push_header(&to.success());
         }
-        self.outbox.push(Segment::File(range));
+        self.outbox.push(data);
     }
 
     fn push_reply(&mut self, reply: HostReply) {
@@ -136,8 +141,7 @@ impl Connection {
     fn push_read(&mut self, to: ReplyTo, df: bool, data: Buffer) {
         let whole = data.len();
         if !to.style.has_chunks() {
-            self.outbox.push_header(&to.success());
-            return self.outbox.push(Segment::Buffer(data));
+            return self.push_whole(to, Segment::Buffer(data));
         }
         let mut first = run_at(data.as_slice(), 0);
         if df && first.end < whole {
@@ -147,15 +151,12 @@ impl Connection {
             };
         }
         if first.end == whole {
-            let offset = to.offset;
             if first.is_hole {
                 return self
                     .outbox
-                    .push_header(&to.hole(ReplyFlags::DONE, offset, whole as u32));
+                    .push_header(&to.hole(ReplyFlags::DONE, to.offset, whole as u32));
             }
-            self.outbox
-                .push_header(&to.offset_data(ReplyFlags::DONE, offset, whole as u32));
-            return self.outbox.push(Segment::Buffer(data));
+            return self.push_whole(to, Segment::Buffer(data));
         }
         let data = data.into_payload();
         let (mut at, mut run) = (0, first);

@@ -5,6 +5,7 @@ use std::mem;
 use nix::libc;
 
 use crate::ring::Segment;
+use crate::ring::op::left;
 
 /// Pieces gathered into one send on the ring.
 const IOVECS_MAX: usize = 1024;
@@ -17,23 +18,18 @@ pub(super) struct Message {
 
 impl Message {
     /// Points at what follows the first `skip` bytes of the segments.
-    pub(super) fn point_at(&mut self, segments: &[Segment], mut skip: usize) {
+    pub(super) fn point_at(&mut self, segments: &[Segment], skip: usize) {
         self.vectors.clear();
-        for segment in segments {
-            if skip >= segment.len() {
-                skip -= segment.len();
-                continue;
-            }
+        for (segment, done) in left(segments, skip) {
             // What is in a file is not sent by the kernel on its own.
             let Some(bytes) = segment.as_slice().filter(|_| self.vectors.len() < IOVECS_MAX) else {
                 break;
             };
-            let rest = &bytes[skip..];
+            let rest = &bytes[done..];
             self.vectors.push(libc::iovec {
                 iov_base: rest.as_ptr().cast_mut().cast(),
                 iov_len: rest.len(),
             });
-            skip = 0;
         }
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len();
