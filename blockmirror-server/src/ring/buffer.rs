@@ -1,14 +1,14 @@
 //! Aligned buffers that are used again: [`BufferPool`] hands out a [`Buffer`] (one owner, writable), which becomes a
 //! [`Payload`] (many owners, read only), whose last owner gives the memory back to the pool.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::{Bound, RangeBounds};
-use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::memory::Memory;
 
 /// Alignment in bytes of every buffer: a page, which satisfies direct I/O on every block size up to 4 KiB.
 pub const ALIGNMENT: usize = 4096;
@@ -33,19 +33,13 @@ struct Shared {
     cached_bytes: AtomicUsize,
 }
 
-/// One allocation. Owned by one `Buffer`, by any number of `Payload`s, or by the cache.
+/// One allocation. Owned by one `Buffer`, by any number of `Payload`s, or by the cache: written only through a `Buffer`,
+/// which is the only owner, and read only through `Payload`s, which give out shared slices.
 struct Storage {
-    memory: NonNull<u8>,
-    capacity: usize,
+    memory: Memory,
     /// Weak, for the cache owns storages.
     home: Weak<Shared>,
 }
-
-// SAFETY: the memory is plain bytes owned by the storage. It is written only through a `Buffer`, which is the only
-// owner, and read only through `Payload`s, which give out shared slices.
-unsafe impl Send for Storage {}
-// SAFETY: as above: while more than one owner exists, nobody writes.
-unsafe impl Sync for Storage {}
 
 /// Memory with one owner: aligned, writable, `len` bytes visible.
 ///
@@ -82,7 +76,12 @@ impl BufferPool {
             self.shared.cached_bytes.fetch_sub(capacity, Ordering::Relaxed);
             Some(storage)
         });
-        let storage = cached.unwrap_or_else(|| Arc::new(Storage::allocate(capacity, Arc::downgrade(&self.shared))));
+        let storage = cached.unwrap_or_else(|| {
+            Arc::new(Storage {
+                memory: Memory::allocate(capacity),
+                home: Arc::downgrade(&self.shared),
+            })
+        });
         Buffer {
             storage: ManuallyDrop::new(storage),
             len,
@@ -126,14 +125,14 @@ impl fmt::Debug for BufferPool {
 impl Buffer {
     /// The visible bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `len <= capacity`, all of it was initialised by `alloc_zeroed`, and this buffer is the only owner.
-        unsafe { slice::from_raw_parts(self.storage.memory.as_ptr(), self.len) }
+        // SAFETY: `len <= capacity`, all of it was zeroes at first, and this buffer is the only owner.
+        unsafe { slice::from_raw_parts(self.storage.memory.pointer(), self.len) }
     }
 
     /// The visible bytes, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`; `&mut self` makes this the only access.
-        unsafe { slice::from_raw_parts_mut(self.storage.memory.as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts_mut(self.storage.memory.pointer(), self.len) }
     }
 
     /// Visible bytes.
@@ -148,15 +147,15 @@ impl Buffer {
 
     /// Bytes there is room for, at least `len`.
     pub fn capacity(&self) -> usize {
-        self.storage.capacity
+        self.storage.memory.capacity()
     }
 
     /// Changes the visible length, at most to the capacity. Bytes that become visible are unspecified.
     pub fn set_len(&mut self, len: usize) {
         assert!(
-            len <= self.storage.capacity,
+            len <= self.storage.memory.capacity(),
             "{len} bytes in a buffer of {}",
-            self.storage.capacity
+            self.storage.memory.capacity()
         );
         self.len = len;
     }
@@ -177,7 +176,7 @@ impl Buffer {
     pub(super) fn pointer_at(&mut self, at: usize) -> *mut u8 {
         debug_assert!(at <= self.len);
         // SAFETY: `at` is within the allocation.
-        unsafe { self.storage.memory.as_ptr().add(at) }
+        unsafe { self.storage.memory.pointer().add(at) }
     }
 }
 
@@ -199,7 +198,7 @@ impl Payload {
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `start + len` is within the buffer this view came from, its bytes are initialised, and no `Buffer`
         // can write to them while a view exists.
-        unsafe { slice::from_raw_parts(self.storage.memory.as_ptr().add(self.start), self.len) }
+        unsafe { slice::from_raw_parts(self.storage.memory.pointer().add(self.start), self.len) }
     }
 
     /// Bytes in this view.
@@ -286,25 +285,6 @@ impl fmt::Debug for Payload {
     }
 }
 
-impl Storage {
-    fn allocate(capacity: usize, home: Weak<Shared>) -> Self {
-        let layout = layout_of(capacity);
-        // SAFETY: the layout has a non-zero size: capacities are at least one page.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else {
-            handle_alloc_error(layout)
-        };
-        Self { memory, capacity, home }
-    }
-}
-
-impl Drop for Storage {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `allocate` with this layout, and freed only here.
-        unsafe { dealloc(self.memory.as_ptr(), layout_of(self.capacity)) };
-    }
-}
-
 /// Back to the cache when this was the last owner. (Two threads letting go of the last two views at one moment may
 /// both see the other's: then the memory is freed instead of kept.)
 fn give_back(mut storage: Arc<Storage>) {
@@ -312,7 +292,7 @@ fn give_back(mut storage: Arc<Storage>) {
         return;
     }
     let Some(shared) = storage.home.upgrade() else { return };
-    let capacity = storage.capacity;
+    let capacity = storage.memory.capacity();
     let Some(class) = class_of(capacity) else { return };
     if shared.cached_bytes.fetch_add(capacity, Ordering::Relaxed) + capacity > CACHED_BYTES_MAX {
         shared.cached_bytes.fetch_sub(capacity, Ordering::Relaxed);
@@ -337,9 +317,4 @@ fn capacity_for(len: usize) -> usize {
 /// The size class of a capacity made by `capacity_for`; `None` when it is not kept.
 fn class_of(capacity: usize) -> Option<usize> {
     (capacity <= 1 << CLASS_MAX_BITS).then(|| (capacity.trailing_zeros() - CLASS_MIN_BITS) as usize)
-}
-
-fn layout_of(capacity: usize) -> Layout {
-    // Cannot fail below `isize::MAX`; the fallback layout would abort in the allocator like any failed allocation.
-    Layout::from_size_align(capacity, ALIGNMENT).unwrap_or(Layout::new::<u8>())
 }

@@ -23,6 +23,7 @@ mod guard;
 mod handle;
 mod inline;
 mod kernel_tls;
+mod memory;
 mod op;
 mod secure;
 pub(crate) mod slab;
