@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
+use super::serve::{AS_ARGUMENTS, SERVE};
+
 /// Bytes of the configuration text.
 pub(super) type Span = Range<usize>;
 
@@ -75,7 +77,11 @@ impl fmt::Display for Listing<'_> {
             writeln!(f, "{problem}")?;
         }
         let plural = if self.0.len() == 1 { "" } else { "s" };
-        write!(f, "{} problem{plural} in the configuration", self.0.len())
+        write!(f, "{} problem{plural} in the configuration", self.0.len())?;
+        if self.0.iter().any(|problem| problem.file == SERVE) {
+            write!(f, "\n{AS_ARGUMENTS}")?;
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,11 @@ use super::listener::TRUSTED;
 /// What its configuration is called in errors.
 pub const SERVE: &str = "serve, written as a configuration";
 
+/// What the remedies of a configuration are on a command line.
+pub(super) const AS_ARGUMENTS: &str = "on the command line `image` is the first argument, `size` is --size, `read_only` --read-only, `minimum_block` \
+     --minimum-block, `listen` --unix and --tcp, `tls = \"require\"` --tls-certificates, `plaintext` --trusted-network, \
+     `from` --allow";
+
 /// The name of the node, and of an export without a better one.
 const NAME: &str = "serve";
 /// An image in memory.
@@ -243,7 +248,11 @@ mod tests {
             ..Serve::default()
         };
         let error = Config::check(&serve.text().unwrap(), SERVE, Sockets::Given).unwrap_err();
-        assert!(error.to_string().contains("use 512 or 1024"), "{error}");
+        let told = error.to_string();
+        assert!(
+            told.contains("use 512 or 1024") && told.ends_with(super::AS_ARGUMENTS),
+            "{told}"
+        );
         let nowhere = Config::check(&serve.text().unwrap(), SERVE, Sockets::Ours).unwrap_err();
         assert!(nowhere.to_string().contains("no `listen`"), "{nowhere}");
     }
