@@ -2,45 +2,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod forgeries;
+#[path = "../../nbd-proto/tests/seeds/mod.rs"]
+mod seeds;
 
 use std::path::Path;
 
 use forgeries::{forgeries, meet};
 use rustls::ContentType;
+use seeds::{play_anything, play_seeds};
 
 #[test]
 fn every_seed_is_played() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/forgeries.hex");
-    let text = std::fs::read_to_string(path).unwrap();
-    assert!(text.lines().count() >= 10, "too few seeds");
-    for line in text.lines() {
-        let played = std::panic::catch_unwind(|| forgeries(&bytes(line)));
-        assert!(played.is_ok(), "fails on {line}");
-    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    play_seeds(&folder.join("forgeries.hex"), forgeries);
 }
 
-/// A seed is a line of hexadecimal digits.
-fn bytes(line: &str) -> Vec<u8> {
-    let digits: Vec<u8> = line.chars().map(|digit| digit.to_digit(16).unwrap() as u8).collect();
-    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-}
-
-/// Random bytes, the same ones in every run.
 #[test]
 fn anything_can_be_played() {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for round in 0..200_usize {
-        let bytes: Vec<u8> = (0..round % 90)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state as u8
-            })
-            .collect();
-        let played = std::panic::catch_unwind(|| forgeries(&bytes));
-        assert!(played.is_ok(), "fails on {bytes:02x?}");
-    }
+    play_anything(200, 90, forgeries);
 }
 
 /// rustls keeps the first part of a message of the handshake, and has to find it again whatever is done in between.

@@ -30,6 +30,12 @@ fn names(raw: &mut Raw, code: u32, export: &str, queries: &[&str]) -> Result<Vec
     Ok(contexts.into_iter().map(|(_, name)| name).collect())
 }
 
+fn refused_either_way(raw: &mut Raw, data: &[u8], error: u32) -> Result<()> {
+    [meta::LIST, meta::SET]
+        .into_iter()
+        .try_for_each(|code| refused(raw, code, data, error))
+}
+
 /// `NBD_OPT_LIST_META_CONTEXT`, "The `base:` metadata namespace".
 const LISTS: [Case; 6] = [
     ("a list without queries names every context", |stage| {
@@ -92,36 +98,17 @@ const LISTS: [Case; 6] = [
                 lie[at] = 0x7f;
                 bad.push(lie);
             }
-            for data in bad {
-                for code in [meta::LIST, meta::SET] {
-                    refused(&mut raw, code, &data, option::ERROR_INVALID)?;
-                }
-            }
-            Ok(())
+            bad.iter()
+                .try_for_each(|data| refused_either_way(&mut raw, data, option::ERROR_INVALID))
         },
     ),
     ("an export that is not there is unknown", |stage| {
         let mut raw = chunked(stage)?;
-        for code in [meta::LIST, meta::SET] {
-            refused(
-                &mut raw,
-                code,
-                &meta_request("nothing", &[ALLOCATION]),
-                option::ERROR_UNKNOWN,
-            )?;
-        }
-        Ok(())
+        refused_either_way(&mut raw, &meta_request("nothing", &[ALLOCATION]), option::ERROR_UNKNOWN)
     }),
     ("without chunks contexts are refused as invalid", |stage| {
         let mut raw = stage.greeted()?;
-        for code in [meta::LIST, meta::SET] {
-            refused(
-                &mut raw,
-                code,
-                &meta_request("db", &[ALLOCATION]),
-                option::ERROR_INVALID,
-            )?;
-        }
+        refused_either_way(&mut raw, &meta_request("db", &[ALLOCATION]), option::ERROR_INVALID)?;
         raw.go("db")
     }),
 ];
