@@ -250,7 +250,7 @@ mod tests {
         let error = Config::check(&serve.text().unwrap(), SERVE, Sockets::Given).unwrap_err();
         let told = error.to_string();
         assert!(
-            told.contains("use 512 or 1024") && told.ends_with(super::AS_ARGUMENTS),
+            told.contains("use 512 or 1024") && told.ends_with(AS_ARGUMENTS),
             "{told}"
         );
         let nowhere = Config::check(&serve.text().unwrap(), SERVE, Sockets::Ours).unwrap_err();
