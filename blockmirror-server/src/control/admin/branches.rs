@@ -1,8 +1,11 @@
 //! Branches: what was saved of a volume before it was overwritten.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
@@ -18,6 +21,11 @@ use crate::config::{ImageSource, Volume};
 use crate::control::branches::{self, Found};
 use crate::control::roster::{Place, ServedBranch, VolumeView};
 use crate::data::ViewPlan;
+
+/// A branch that is served no longer is closed within this time.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at it.
+const CLOSING_LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
@@ -151,7 +159,7 @@ async fn expire(found: Found) -> Result<Json<OrderDone>, Refused> {
     }
     let (name, path) = (status.name, found.info.path);
     let shown = path.display().to_string();
-    let removing = tokio::task::spawn_blocking(move || branch::remove(&path));
+    let removing = tokio::task::spawn_blocking(move || remove_when_closed(&path));
     match removing.await {
         Ok(Ok(())) => {
             tracing::info!(branch = %name, "the operator had the branch removed");
@@ -162,5 +170,42 @@ async fn expire(found: Found) -> Result<Json<OrderDone>, Refused> {
         ))),
         Ok(Err(error)) => Err(Refused::conflict(format!("{shown} cannot be removed: {error}"))),
         Err(error) => Err(Refused::conflict(format!("removing {shown} broke off: {error}"))),
+    }
+}
+
+/// One that was served until just now is closed when the last READ of it has ended.
+fn remove_when_closed(path: &FilePath) -> io::Result<()> {
+    let until = Instant::now() + CLOSING_MAX;
+    loop {
+        match branch::remove(path) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < until => sleep(CLOSING_LOOK),
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rustix::fs::{FlockOperation, flock};
+
+    use super::*;
+
+    #[test]
+    fn a_branch_that_is_being_closed_is_waited_for_and_one_that_is_used_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.branch");
+        let served = File::create(&path).unwrap();
+        flock(&served, FlockOperation::LockShared).unwrap();
+        let refused = remove_when_closed(&path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+        assert!(path.exists());
+        let closing = std::thread::spawn(move || {
+            sleep(CLOSING_LOOK * 3);
+            drop(served);
+        });
+        remove_when_closed(&path).unwrap();
+        closing.join().unwrap();
+        assert!(!path.exists());
     }
 }
