@@ -99,7 +99,10 @@ impl Stream {
     }
 
     /// Back from outside of tokio.
-    pub(crate) fn from_wire(wire: Wire) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn from_wire(wire: Wire) -> io::Result<Self> {
         let inner = PlainStream::from_socket(wire.socket)?;
         Ok(match wire.tls {
             None => Self::Plain(inner),

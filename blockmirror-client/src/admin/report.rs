@@ -19,6 +19,9 @@ pub struct StatusReport {
     /// nothing has TLS.
     #[serde(default)]
     pub tls: Option<String>,
+    /// Where NBD clients connect, as the ready line has it: the best way first.
+    #[serde(default)]
+    pub uris: Vec<String>,
     /// Seconds since the daemon started.
     pub uptime_seconds: f64,
     /// In the order of the configuration.

@@ -1,9 +1,6 @@
 //! An NBD server in memory for the tests, over a Unix socket of its own.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-pub mod daemon;
-pub mod scene;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

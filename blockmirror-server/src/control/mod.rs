@@ -145,6 +145,7 @@ pub async fn run(config: Config, options: Options, shutdown: Shutdown) -> Result
             engine: engine(&threads),
             keyring,
             clients,
+            uris: ready.uris.clone(),
             started,
         };
         start_admin(&mut tasks, admin, socket);

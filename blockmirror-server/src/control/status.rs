@@ -37,6 +37,7 @@ pub(super) fn report(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: engine.to_owned(),
         tls: None,
+        uris: Vec::new(),
         uptime_seconds,
         resources: present
             .resources

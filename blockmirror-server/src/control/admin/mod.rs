@@ -34,6 +34,7 @@ pub(super) struct Admin {
     pub(super) engine: String,
     pub(super) keyring: Arc<Keyring>,
     pub(super) clients: Clients,
+    pub(super) uris: Vec<String>,
     pub(super) started: Instant,
     pub(super) reloader: Reloader,
 }
@@ -100,6 +101,7 @@ async fn read_status(
     let uptime = admin.started.elapsed().as_secs_f64();
     let present = admin.roster.look();
     let mut report = status::report(&present, &known, &found, &admin.engine, uptime);
+    report.uris.clone_from(&admin.uris);
     report.tls = admin.keyring.describe();
     for volume in report.resources.iter_mut().flat_map(|resource| &mut resource.volumes) {
         volume.clients = admin.clients.of(&volume.export);

@@ -8,7 +8,12 @@ use clap::{CommandFactory, Parser};
 use super::Args;
 
 /// Where texts come from that an operator reads.
-const SOURCES: [&str; 3] = ["../mirror-core/src", "../blockmirror-server/src", "src"];
+const SOURCES: [&str; 4] = [
+    "../../mirror-core/src",
+    "../../blockmirror-server/src",
+    "../../raid1-glue/src",
+    "src",
+];
 
 /// A command that is told, and where.
 struct Told {

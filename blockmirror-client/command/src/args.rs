@@ -1,5 +1,7 @@
 //! What can be typed.
 
+pub mod device;
+
 use std::path::PathBuf;
 
 use blockmirror_client::tls::Identity;
@@ -131,21 +133,10 @@ pub enum Command {
         #[arg(long, conflicts_with = "assume_clean")]
         force: bool,
     },
-    /// Take the image of a volume again after `detach` or an I/O error
-    Attach {
-        /// The volume, by its export name
-        volume: String,
-        /// It is a new, empty image: copy everything to it
-        #[arg(long)]
-        replaced: bool,
-        #[command(flatten)]
-        wait: CompleteArgs,
-    },
-    /// Give the image of a volume up; a peer that has everything serves in its place
-    Detach {
-        /// The volume, by its export name
-        volume: String,
-    },
+    /// Make a volume, or any NBD export, a device of the kernel; or take the image of a volume again
+    Attach(device::AttachArgs),
+    /// Let a device of the kernel go; or give the image of a volume up
+    Detach(device::DetachArgs),
     /// What was saved of a volume before it was overwritten
     #[command(subcommand)]
     Branch(BranchCommand),

@@ -8,6 +8,7 @@ mod branches;
 mod commands;
 mod compare;
 mod copy;
+mod device;
 mod failure;
 mod human;
 mod info;

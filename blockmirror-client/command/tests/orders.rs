@@ -1,12 +1,14 @@
 //! The `blockmirror` command: orders to resources and volumes, and copying.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
+mod stage;
 
 use blockmirror_client::admin::{ConnectionState, DiskState, PeerStatus, ReplicationState, ResyncStatus};
-use common::daemon::bravo;
-use common::scene::Scene;
 use common::{Toy, pattern, uri};
+use stage::daemon::bravo;
+use stage::scene::Scene;
 
 const MIB: u64 = 1 << 20;
 

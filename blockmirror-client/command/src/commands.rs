@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use blockmirror_client::admin::{AdminClient, Order, PeerCommand, StatusReport};
 
+use blockmirror_client::uri::{NbdUri, UriError, UriList};
+use raid1_glue::nbd::sysfs::NotNbd;
 use serde_json::json;
 
+use crate::args::device::{AttachArgs, DetachArgs};
 use crate::args::{Args, Command, PeerArgs, WaitArgs};
 use crate::failure::{Failure, print};
 use crate::terminal::{self, Style};
 use crate::wait::Goal;
-use crate::{branches, compare, copy, human, info, map, orders, render, socket, verify, wait, why};
+use crate::{branches, compare, copy, device, human, info, map, orders, render, socket, verify, wait, why};
 
 /// Between two reports of `status --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +41,22 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Copy { from, to, tls } => copy::run(&tls.applied_to(from), &tls.applied_to(to), json).await,
         Command::Info { uri, tls } => info::run(&tls.applied_to_one(uri), json).await,
         Command::Map { uri, context, tls } => map::run(&tls.applied_to_one(uri), context, json).await,
+        Command::Attach(AttachArgs {
+            what,
+            device: Some(index),
+            kernel,
+            tls,
+            ..
+        }) => {
+            let uris = tls.applied_to(&export(what, &args).await?);
+            device::attach(&uris, *index, kernel, json).await
+        }
+        Command::Detach(DetachArgs { what, force }) if what.starts_with("/dev/") => {
+            let index = what
+                .parse()
+                .map_err(|error: NotNbd| Failure::Usage(error.to_string()))?;
+            device::detach(index, *force, json).await
+        }
         _ => ask(&AdminClient::new(socket::find(&args)?), &args.command, json).await,
     };
     if let (true, Err(Failure::Refused { status, message })) = (json, &outcome) {
@@ -45,6 +64,32 @@ async fn run(args: Args) -> Result<(), Failure> {
         print(&format!("{body}\n"))?;
     }
     outcome
+}
+
+/// What is to be attached: URIs, or a volume of the daemon, by a socket of it.
+async fn export(what: &str, args: &Args) -> Result<UriList, Failure> {
+    if what.contains("://") {
+        return what
+            .parse()
+            .map_err(|error: UriError| Failure::Usage(error.to_string()));
+    }
+    let report = AdminClient::new(socket::find(args)?).status().await?;
+    let is_there = report
+        .resources
+        .iter()
+        .any(|resource| resource.volumes.iter().any(|volume| volume.export == what));
+    if !is_there {
+        return Err(Failure::Failed(format!(
+            "the daemon has no volume {}",
+            human::clean(what)
+        )));
+    }
+    let uri = report.uris.iter().find_map(|uri| uri.parse::<NbdUri>().ok());
+    let server = uri.ok_or_else(|| Failure::Failed("the daemon listens nowhere".to_owned()))?;
+    Ok(UriList::from(NbdUri {
+        export: Some(what.to_owned()),
+        ..server
+    }))
 }
 
 /// The commands that a daemon answers.
@@ -77,7 +122,7 @@ async fn order(admin: &AdminClient, command: &Command, json: bool) -> Result<(),
     let (name, goal, wait) = match command {
         Command::Promote { resource, wait, .. } => (resource, Goal::Everywhere, wait),
         Command::Invalidate { resource, wait, .. } => (resource, Goal::Here, wait),
-        Command::Attach { volume, wait, .. } => (volume, Goal::Here, wait),
+        Command::Attach(args) => (&args.what, Goal::Here, &args.wait),
         _ => return orders::give(admin, &order, json, &done).await,
     };
     if !wait.wait {
@@ -141,11 +186,13 @@ fn order_of(command: &Command) -> Option<(Order, String)> {
             };
             (order, done)
         }
-        Command::Attach { volume, replaced, .. } => {
+        Command::Attach(AttachArgs {
+            what: volume, replaced, ..
+        }) => {
             let done = format!("the image of {} is attached", name(&volume));
             (Order::Attach { volume, replaced }, done)
         }
-        Command::Detach { volume } => {
+        Command::Detach(DetachArgs { what: volume, .. }) => {
             let done = format!("the image of {} is detached", name(&volume));
             (Order::Detach { volume }, done)
         }

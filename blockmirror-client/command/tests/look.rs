@@ -1,13 +1,15 @@
 //! `blockmirror info`, `map` and `copy`: what servers say of their exports, shown and used.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
+mod stage;
 
-use common::scene::Scene;
 use common::{EXPORT, Shared, Toy, pattern, uri};
 use nbd_proto::TransmissionFlags;
 use nbd_proto::constants::command;
 use serde_json::{Value, json};
+use stage::scene::Scene;
 
 const ALLOCATION: &str = "base:allocation";
 const KIB: u64 = 1 << 10;

@@ -1,12 +1,14 @@
 //! The `blockmirror` command: what it prints, and its exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
+mod stage;
 
 use blockmirror_client::admin::{ConnectionState, PeerStatus, ReplicationState, ResyncStatus, StatusReport};
-use common::daemon::{bravo, report};
-use common::scene::Scene;
 use common::{Toy, pattern, uri};
+use stage::daemon::{bravo, report};
+use stage::scene::Scene;
 
 const MIB: u64 = 1 << 20;
 

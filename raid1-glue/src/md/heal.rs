@@ -1,0 +1,140 @@
+//! What has to be done about a leg, decided from what is seen of it: one step at a time, until there is none.
+
+use std::fmt;
+
+use super::sysfs::Standing;
+
+/// What is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What the leg is to the array; `None`: no part of it.
+    pub leg: Option<Standing>,
+    /// Whether its nbd device is attached and answers.
+    pub device: DeviceState,
+    /// md has refused to take it back by the bitmap.
+    pub was_refused: bool,
+    /// The operator has said that it may be copied whole.
+    pub may_copy_whole: bool,
+}
+
+/// A device under a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Attached, and it answers.
+    Alive,
+    /// Attached, and it fails what it is asked.
+    Dead,
+    /// Not attached.
+    Absent,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: it is in sync, or on the way.
+    Nothing,
+    /// Take the failed leg out of the array, so that its device can be let go.
+    Remove,
+    /// Let go of a device that only fails.
+    Detach,
+    /// Attach the export.
+    Attach,
+    /// Give the leg back: what has changed is copied.
+    ReAdd,
+    /// Give it back as a new one: everything is copied.
+    Add,
+    /// An operator's word is needed first.
+    AskBeforeCopyingWhole,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing to do",
+            Self::Remove => "take the failed leg out of the array",
+            Self::Detach => "let go of the device that fails",
+            Self::Attach => "attach the export",
+            Self::ReAdd => "give the leg back; what has changed is copied",
+            Self::Add => "give the leg back as a new one; everything is copied",
+            Self::AskBeforeCopyingWhole => "md cannot take the leg back by its bitmap: --full copies everything",
+        })
+    }
+}
+
+/// The next step.
+pub fn next(seen: Seen) -> Step {
+    match (seen.leg, seen.device) {
+        (Some(Standing::InSync | Standing::Syncing), _) => Step::Nothing,
+        (Some(Standing::Faulty), _) => Step::Remove,
+        (None, DeviceState::Dead) => Step::Detach,
+        (None, DeviceState::Absent) => Step::Attach,
+        (None, DeviceState::Alive) if !seen.was_refused => Step::ReAdd,
+        (None, DeviceState::Alive) if seen.may_copy_whole => Step::Add,
+        (None, DeviceState::Alive) => Step::AskBeforeCopyingWhole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a step leads to, when it works.
+    fn after(seen: Seen, step: Step) -> Seen {
+        match step {
+            Step::Remove => Seen { leg: None, ..seen },
+            Step::Detach => Seen {
+                device: DeviceState::Absent,
+                ..seen
+            },
+            Step::Attach => Seen {
+                device: DeviceState::Alive,
+                ..seen
+            },
+            Step::ReAdd | Step::Add => Seen {
+                leg: Some(Standing::Syncing),
+                ..seen
+            },
+            Step::Nothing | Step::AskBeforeCopyingWhole => seen,
+        }
+    }
+
+    #[test]
+    fn every_leg_comes_back_and_only_a_word_copies_it_whole() {
+        let legs = [
+            None,
+            Some(Standing::Faulty),
+            Some(Standing::InSync),
+            Some(Standing::Syncing),
+        ];
+        let devices = [DeviceState::Alive, DeviceState::Dead, DeviceState::Absent];
+        for leg in legs {
+            for device in devices {
+                for (was_refused, may_copy_whole) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let begin = Seen {
+                        leg,
+                        device,
+                        was_refused,
+                        may_copy_whole,
+                    };
+                    let (mut seen, mut steps) = (begin, Vec::new());
+                    loop {
+                        let step = next(seen);
+                        if matches!(step, Step::Nothing | Step::AskBeforeCopyingWhole) {
+                            break;
+                        }
+                        steps.push(step);
+                        assert!(steps.len() <= 4, "{begin:?}: {steps:?}");
+                        seen = after(seen, step);
+                    }
+                    let asks = next(seen) == Step::AskBeforeCopyingWhole;
+                    let was_out = !matches!(begin.leg, Some(Standing::InSync | Standing::Syncing));
+                    assert_eq!(asks, was_out && was_refused && !may_copy_whole, "{begin:?}: {steps:?}");
+                    assert!(
+                        !steps.contains(&Step::Add) || (was_refused && may_copy_whole),
+                        "{begin:?}: {steps:?}"
+                    );
+                }
+            }
+        }
+    }
+}
