@@ -1,0 +1,24 @@
+//! The scenarios, a behaviour each.
+
+mod link;
+mod partners;
+mod tls;
+
+use anyhow::Result;
+
+use crate::stage::Stage;
+
+/// One of them.
+pub struct Scenario {
+    /// What `--only` calls it.
+    pub name: &'static str,
+    /// What is to be seen.
+    pub about: &'static str,
+    /// Whether it is of the few that are played always.
+    pub smoke: bool,
+    /// Fails when it is not seen.
+    pub play: fn(&Stage) -> Result<()>,
+}
+
+/// All, in the order they are played.
+pub const ALL: &[Scenario] = &[link::ALONE, partners::POWER, tls::USER_SPACE, tls::WITHOUT, tls::KERNEL];
