@@ -1,6 +1,7 @@
 //! What can be typed.
 
 pub mod device;
+pub mod raid;
 
 use std::path::PathBuf;
 
@@ -137,6 +138,8 @@ pub enum Command {
     Attach(device::AttachArgs),
     /// Let a device of the kernel go; or give the image of a volume up
     Detach(device::DetachArgs),
+    /// Arrays of md RAID1: a local device, and an export on another node
+    Raid(raid::RaidArgs),
     /// What was saved of a volume before it was overwritten
     #[command(subcommand)]
     Branch(BranchCommand),
@@ -186,13 +189,13 @@ pub enum Command {
 pub struct TlsArgs {
     /// Who signs the certificates of the servers (PEM)
     #[arg(long = "tls-ca", value_name = "FILE")]
-    ca: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
     /// What we show to servers that ask who we are (PEM)
     #[arg(long = "tls-certificate", value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
     /// Its private key (PEM)
     #[arg(long = "tls-key", value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 impl TlsArgs {

@@ -13,7 +13,7 @@ use crate::args::{Args, Command, PeerArgs, WaitArgs};
 use crate::failure::{Failure, print};
 use crate::terminal::{self, Style};
 use crate::wait::Goal;
-use crate::{branches, compare, copy, device, human, info, map, orders, render, socket, verify, wait, why};
+use crate::{branches, compare, copy, device, human, info, map, orders, raid, render, socket, verify, wait, why};
 
 /// Between two reports of `status --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Copy { from, to, tls } => copy::run(&tls.applied_to(from), &tls.applied_to(to), json).await,
         Command::Info { uri, tls } => info::run(&tls.applied_to_one(uri), json).await,
         Command::Map { uri, context, tls } => map::run(&tls.applied_to_one(uri), context, json).await,
+        Command::Raid(raid) => raid::run(raid, &args).await,
         Command::Attach(AttachArgs {
             what,
             device: Some(index),
@@ -67,7 +68,7 @@ async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// What is to be attached: URIs, or a volume of the daemon, by a socket of it.
-async fn export(what: &str, args: &Args) -> Result<UriList, Failure> {
+pub async fn export(what: &str, args: &Args) -> Result<UriList, Failure> {
     if what.contains("://") {
         return what
             .parse()
@@ -109,7 +110,11 @@ async fn ask(admin: &AdminClient, command: &Command, json: bool) -> Result<(), F
         Command::Branch(command) => branches::run(admin, command, json).await,
         Command::Reload => orders::reload(admin, json).await,
         // Have returned above: they need no daemon.
-        Command::Compare { .. } | Command::Copy { .. } | Command::Info { .. } | Command::Map { .. } => Ok(()),
+        Command::Compare { .. }
+        | Command::Copy { .. }
+        | Command::Info { .. }
+        | Command::Map { .. }
+        | Command::Raid(_) => Ok(()),
         _ => order(admin, command, json).await,
     }
 }

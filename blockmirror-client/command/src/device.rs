@@ -4,9 +4,6 @@
 //! stays: this one with `--foreground`, another one in the background else.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use blockmirror_client::uri::UriList;
@@ -16,19 +13,16 @@ use raid1_glue::nbd::{Nbd, NbdError};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::agent;
 use crate::args::device::DeviceArgs;
 use crate::failure::{Failure, print};
 use crate::human::{bytes, duration};
 
-/// What the process in the background says when the device is there.
-const READY: &str = "ready";
-/// Where it writes what happens.
-const LOGS: &str = "/run/blockmirror";
-
 /// Attaches `uris`, and keeps the device, or has it kept.
 pub async fn attach(uris: &UriList, index: NbdIndex, args: &DeviceArgs, json: bool) -> Result<(), Failure> {
     if !args.foreground && !args.once {
-        return in_background(index, json);
+        let size = agent::start(index, std::env::args_os().skip(1))?;
+        return say_attached(index, size, json);
     }
     let wanted = Wanted {
         uris: uris.clone(),
@@ -40,10 +34,9 @@ pub async fn attach(uris: &UriList, index: NbdIndex, args: &DeviceArgs, json: bo
         read_only: args.read_only,
     };
     let kept = attach::attach(&wanted).await?;
+    let _held = (!args.once).then(|| agent::hold(index));
     if args.agent {
-        // No terminal is to end it, and nobody reads what it prints from here on.
-        let _ = rustix::process::setsid();
-        print(&format!("{READY} {}\n", kept.size()))?;
+        agent::ready(kept.size())?;
     } else {
         say_attached(index, kept.size(), json)?;
     }
@@ -86,35 +79,6 @@ pub async fn detach(index: NbdIndex, force: bool, json: bool) -> Result<(), Fail
         return print(&format!("{}\n", json!({ "done": true })));
     }
     print(&format!("{index} is detached\n"))
-}
-
-/// The same command again, as a process of its own that stays; returns when the device is there.
-fn in_background(index: NbdIndex, json: bool) -> Result<(), Failure> {
-    let failed = |what: &str, error: std::io::Error| Failure::Failed(format!("{what}: {error}"));
-    std::fs::create_dir_all(LOGS).map_err(|error| failed(LOGS, error))?;
-    let path = PathBuf::from(LOGS).join(format!("nbd{}.log", index.0));
-    let log = OpenOptions::new().create(true).write(true).truncate(true).open(&path);
-    let log = log.map_err(|error| failed(&path.display().to_string(), error))?;
-    let program = std::env::current_exe().map_err(|error| failed("this program", error))?;
-    let mut child = Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .args(["--foreground", "--agent"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .map_err(|error| failed("the process that keeps the device", error))?;
-    let mut line = String::new();
-    if let Some(output) = child.stdout.take() {
-        let _ = BufReader::new(output).read_line(&mut line);
-    }
-    let Some(size) = line.trim_end().strip_prefix(READY) else {
-        let _ = child.wait();
-        let said = std::fs::read_to_string(&path).unwrap_or_default();
-        let said = said.trim().trim_start_matches("blockmirror: ").to_owned();
-        return Err(Failure::Failed(said));
-    };
-    say_attached(index, size.trim().parse().unwrap_or_default(), json)
 }
 
 fn say_attached(index: NbdIndex, size: u64, json: bool) -> Result<(), Failure> {

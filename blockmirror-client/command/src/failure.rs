@@ -28,6 +28,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// In words.
+    pub fn message(self) -> String {
+        match self {
+            Failure::Failed(message)
+            | Failure::Refused { message, .. }
+            | Failure::Usage(message)
+            | Failure::Unreachable(message) => message,
+            Failure::OutputClosed => "nobody reads the output".to_owned(),
+        }
+    }
+
     /// Says it on stderr; the exit code.
     pub fn report(self) -> ExitCode {
         let (message, code) = match self {

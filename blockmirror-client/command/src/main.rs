@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 refused, failed, or (`compare`) different; 2 wrong usage; 3 the daemon (or, for `copy` and
 //! `compare`, a server) cannot be reached.
 
+mod agent;
 mod args;
 mod branches;
 mod commands;
@@ -15,6 +16,7 @@ mod info;
 mod map;
 mod orders;
 mod progress;
+mod raid;
 mod render;
 mod side;
 mod socket;

@@ -1,6 +1,7 @@
 //! The status report for people: one short table per volume.
 
 mod clients;
+pub mod raid;
 mod resource;
 
 use std::fmt::Write;

@@ -14,6 +14,8 @@ use super::{AttachError, Wanted, relay};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// TCP gives a connection up when what was sent is not acknowledged for so long, where requests have no time limit.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// The kernel counts in whole seconds.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 
 /// Connections to one node.
 #[derive(Debug)]
@@ -75,8 +77,7 @@ async fn one(uri: &NbdUri, wanted: &Wanted) -> Result<Dialled, AttachError> {
         });
     }
     let patience = wanted.timeout.unwrap_or(UNACKNOWLEDGED_MAX);
-    // Not on Unix sockets.
-    let _ = sockopt::set_tcp_user_timeout(&connected.socket.socket, patience.as_millis() as u32);
+    notice_silence(&connected.socket.socket, patience);
     Ok(Dialled {
         sockets: vec![relay::for_kernel(connected.socket)?],
         size: negotiated.size,
@@ -84,6 +85,15 @@ async fn one(uri: &NbdUri, wanted: &Wanted) -> Result<Dialled, AttachError> {
         minimum_block: negotiated.block_sizes.map_or(1, |sizes| sizes.minimum),
         uri: uri.clone(),
     })
+}
+
+/// A link that is cut without a word is noticed within this time on every connection, used or not: a request that was moved from
+/// a dead connection to the next one must not find that dead, too. Unix sockets have none of this, and need none.
+fn notice_silence(socket: &OwnedFd, patience: Duration) {
+    let _ = sockopt::set_tcp_user_timeout(socket, patience.as_millis() as u32);
+    let _ = sockopt::set_tcp_keepidle(socket, (patience / 2).max(KEEPALIVE_MIN));
+    let _ = sockopt::set_tcp_keepintvl(socket, (patience / 4).max(KEEPALIVE_MIN));
+    let _ = sockopt::set_socket_keepalive(socket, true);
 }
 
 /// Bytes of the export now; `None`: the node does not say.

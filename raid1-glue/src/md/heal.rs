@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use super::sysfs::Standing;
 
 /// What is seen.
@@ -18,11 +20,14 @@ pub struct Seen {
 }
 
 /// A device under a leg.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeviceState {
     /// Attached, and it answers.
     Alive,
-    /// Attached, and it fails what it is asked.
+    /// Attached, and it fails what it is asked; the process that keeps it looks for connections.
+    Waiting,
+    /// Attached, and it fails what it is asked; nobody looks for connections.
     Dead,
     /// Not attached.
     Absent,
@@ -33,6 +38,8 @@ pub enum DeviceState {
 pub enum Step {
     /// Nothing: it is in sync, or on the way.
     Nothing,
+    /// Look again: its device may come back by itself.
+    Wait,
     /// Take the failed leg out of the array, so that its device can be let go.
     Remove,
     /// Let go of a device that only fails.
@@ -51,6 +58,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nothing => "nothing to do",
+            Self::Wait => "wait for the device: no node serves it now",
             Self::Remove => "take the failed leg out of the array",
             Self::Detach => "let go of the device that fails",
             Self::Attach => "attach the export",
@@ -66,6 +74,7 @@ pub fn next(seen: Seen) -> Step {
     match (seen.leg, seen.device) {
         (Some(Standing::InSync | Standing::Syncing), _) => Step::Nothing,
         (Some(Standing::Faulty), _) => Step::Remove,
+        (None, DeviceState::Waiting) => Step::Wait,
         (None, DeviceState::Dead) => Step::Detach,
         (None, DeviceState::Absent) => Step::Attach,
         (None, DeviceState::Alive) if !seen.was_refused => Step::ReAdd,
@@ -86,7 +95,7 @@ mod tests {
                 device: DeviceState::Absent,
                 ..seen
             },
-            Step::Attach => Seen {
+            Step::Attach | Step::Wait => Seen {
                 device: DeviceState::Alive,
                 ..seen
             },
@@ -106,7 +115,12 @@ mod tests {
             Some(Standing::InSync),
             Some(Standing::Syncing),
         ];
-        let devices = [DeviceState::Alive, DeviceState::Dead, DeviceState::Absent];
+        let devices = [
+            DeviceState::Alive,
+            DeviceState::Waiting,
+            DeviceState::Dead,
+            DeviceState::Absent,
+        ];
         for leg in legs {
             for device in devices {
                 for (was_refused, may_copy_whole) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -55,6 +55,10 @@ impl Options {
         arguments
     }
 
+    /// What a configuration of mdadm has to say: no list of bad blocks. With one, a leg whose writes fail could stay in the
+    /// array, with holes that no bitmap knows of; without, it fails, and comes back whole.
+    pub const CONFIGURATION: &str = "CREATE bbl=no\n";
+
     /// Arguments that stand before the leg.
     pub fn leg_arguments() -> [&'static str; 2] {
         ["--write-mostly", "--failfast"]
@@ -81,7 +85,7 @@ impl fmt::Display for Options {
         }
         write!(
             f,
-            "  failfast: what its nbd device does not answer within its timeout fails the leg, and the array goes on"
+            "  failfast, no list of bad blocks: a write that the leg fails takes it out, whole; the array goes on"
         )
     }
 }

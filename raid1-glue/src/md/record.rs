@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 /// Where records are, when nothing else is said.
@@ -26,8 +26,28 @@ pub struct Record {
     pub device: String,
     /// Connections of it.
     pub connections: usize,
-    /// Seconds in which the leg has to answer.
-    pub timeout: u64,
+    /// Seconds in which the leg has to answer a request, before it is sent again on another connection.
+    pub answer_timeout: u64,
+    /// Seconds that requests wait for a connection, before they fail and the leg with them.
+    pub dead_timeout: u64,
+    /// An operator has taken the leg out: it is not brought back before it is added.
+    #[serde(default)]
+    pub is_removed: bool,
+    /// Certificates, where the URIs name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Certificates>,
+}
+
+/// What the leg's attachment is told of certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificates {
+    /// Who signs those of the servers.
+    pub ca: Option<PathBuf>,
+    /// What we show.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
 }
 
 /// What is wrong with a record.
@@ -123,19 +143,72 @@ impl Records {
                 path,
             });
         }
+        self.write(&path, record)
+    }
+
+    /// Another one in the place of the one of this name, durable when this returns.
+    ///
+    /// # Errors
+    /// There is none of this name, or the file cannot be written.
+    pub fn replace(&self, name: &str, record: &Record) -> Result<(), RecordError> {
+        self.read(name)?;
+        self.write(&self.path(name)?, record)
+    }
+
+    fn write(&self, path: &Path, record: &Record) -> Result<(), RecordError> {
         let write = || {
             fs::create_dir_all(&self.0)?;
             let text = toml::to_string(record).map_err(io::Error::other)?;
             let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
-            file.persist_noclobber(&path)?;
+            file.persist(path)?;
             fs::File::open(&self.0)?.sync_all()
         };
         write().map_err(|source: io::Error| RecordError::File {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         })
+    }
+
+    /// Nobody else does anything to the array of this name until what is returned is dropped.
+    ///
+    /// # Errors
+    /// The file that is locked cannot be made.
+    pub fn lock(&self, name: &str) -> Result<fs::File, RecordError> {
+        let (file, path) = self.lock_file(name)?;
+        match flock(&file, FlockOperation::LockExclusive) {
+            Ok(()) => Ok(file),
+            Err(error) => Err(RecordError::File {
+                path,
+                source: error.into(),
+            }),
+        }
+    }
+
+    /// As [`lock`](Self::lock); `None`: somebody else has it.
+    ///
+    /// # Errors
+    /// The file that is locked cannot be made.
+    pub fn try_lock(&self, name: &str) -> Result<Option<fs::File>, RecordError> {
+        let (file, _) = self.lock_file(name)?;
+        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        Ok(locked.ok().map(|()| file))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(fs::File, PathBuf), RecordError> {
+        let path = self.path(name)?.with_extension("lock");
+        let opened = fs::create_dir_all(&self.0).and_then(|()| {
+            fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+        });
+        match opened {
+            Ok(file) => Ok((file, path)),
+            Err(source) => Err(RecordError::File { path, source }),
+        }
     }
 
     /// Forget it. The array itself stays.
@@ -145,6 +218,7 @@ impl Records {
     pub fn remove(&self, name: &str) -> Result<(), RecordError> {
         self.read(name)?;
         let path = self.path(name)?;
+        let _ = fs::remove_file(path.with_extension("lock"));
         fs::remove_file(&path).map_err(|source| RecordError::File { path, source })
     }
 
@@ -154,13 +228,6 @@ impl Records {
             return Err(RecordError::Name(name.to_owned()));
         }
         Ok(self.0.join(format!("{name}.toml")))
-    }
-}
-
-impl Record {
-    /// In which the leg has to answer.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
     }
 }
 
@@ -176,33 +243,55 @@ fn listed(names: &[String]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::md::scene::Scene;
 
     #[test]
     fn records_come_back_and_no_other_array_is_ours() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = Records::at(&folder.path().join("raid"));
-        let record = Record {
-            array: "/dev/md0".to_owned(),
-            uuid: "1:2:3:4".to_owned(),
-            local: "/dev/vda".to_owned(),
-            uris: "nbd://a/db,nbd://b/db".to_owned(),
-            device: "/dev/nbd0".to_owned(),
-            connections: 4,
-            timeout: 10,
-        };
+        let scene = Scene::new();
+        let records = Records::at(&scene.path("raid"));
+        let record = scene.record();
         let unknown = records.read("data").unwrap_err().to_string();
         assert!(unknown.contains("create or adopt"), "{unknown}");
+        assert!(matches!(
+            records.replace("data", &record),
+            Err(RecordError::Unknown { .. })
+        ));
         records.add("data", &record).unwrap();
         assert_eq!(records.read("data").unwrap(), record);
         assert!(matches!(records.add("data", &record), Err(RecordError::Taken { .. })));
         let unknown = records.read("date").unwrap_err().to_string();
         assert!(unknown.contains("there are data"), "{unknown}");
-        for name in ["", "../x", "a/b", "-x", "a b"] {
-            assert!(matches!(records.read(name), Err(RecordError::Name(_))), "{name}");
-        }
-        fs::write(folder.path().join("raid/odd.toml"), "array = 3").unwrap();
+        let other = Record {
+            is_removed: true,
+            tls: Some(Certificates::default()),
+            ..record
+        };
+        records.replace("data", &other).unwrap();
+        assert_eq!(records.read("data").unwrap(), other);
+        fs::write(scene.path("raid/odd.toml"), "array = 3").unwrap();
         assert!(matches!(records.read("odd"), Err(RecordError::File { .. })));
         records.remove("data").unwrap();
         assert_eq!(records.names(), ["odd"]);
+    }
+
+    #[test]
+    fn names_are_those_of_files() {
+        let records = Records::at(Path::new("/nonexistent"));
+        for name in ["", "../x", "a/b", "-x", "a b"] {
+            assert!(matches!(records.read(name), Err(RecordError::Name(_))), "{name}");
+        }
+        assert!(records.names().is_empty());
+    }
+
+    #[test]
+    fn one_at_a_time_does_something_to_an_array() {
+        let scene = Scene::new();
+        let records = Records::at(&scene.path("raid"));
+        let held = records.lock("data").unwrap();
+        assert!(records.try_lock("data").unwrap().is_none());
+        assert!(records.try_lock("other").unwrap().is_some());
+        drop(held);
+        assert!(records.try_lock("data").unwrap().is_some());
+        assert!(records.names().is_empty());
     }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 /// An array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Array {
@@ -19,6 +21,10 @@ pub struct Array {
     pub action: String,
     /// Sectors that the present action has done, and of how many.
     pub progress: Option<(u64, u64)>,
+    /// Bytes per second of it, lately.
+    pub speed: u64,
+    /// Writes that legs which are write-mostly may be behind, and the most they have been; `None`: none.
+    pub behind: Option<(u64, u64)>,
     /// Bytes of the array.
     pub size: u64,
     /// Devices that belong to it.
@@ -36,10 +42,17 @@ pub struct Member {
     pub slot: Option<u32>,
     /// Errors that md has seen on it and mended.
     pub errors: u64,
+    /// Stretches of it that md has noted as bad: what was written there is on the other leg alone.
+    pub bad_blocks: usize,
 }
 
+/// Where the kernel shows block devices: `/sys/block`.
+#[derive(Clone, Debug)]
+pub struct Blocks(PathBuf);
+
 /// What a member is to the array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It has everything.
     InSync,
@@ -63,43 +76,105 @@ impl Member {
     }
 }
 
-impl Array {
-    /// Of `/dev/md0`, `md0` or a link in `/dev/md`.
+impl Default for Blocks {
+    fn default() -> Self {
+        Self::at(Path::new("/sys/block"))
+    }
+}
+
+impl Blocks {
+    /// In another folder.
+    pub fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
+    /// The array at `/dev/md0`, `md0` or a link in `/dev/md`.
     ///
     /// # Errors
     /// There is no such array, or it is not running.
-    pub fn read(device: &str) -> io::Result<Self> {
+    pub fn array(&self, device: &str) -> io::Result<Array> {
         let path = if device.contains('/') {
             fs::canonicalize(device)?
         } else {
             PathBuf::from(device)
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self::read_in(Path::new("/sys/block"), &name)
+        self.named(&name)
     }
 
-    fn read_in(block: &Path, name: &str) -> io::Result<Self> {
-        let folder = block.join(name).join("md");
+    /// Names of all arrays that run.
+    pub fn arrays(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.0) else {
+            return Vec::new();
+        };
+        let running = entries.flatten().filter(|entry| entry.path().join("md").is_dir());
+        let mut names: Vec<String> = running
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The array that this device is part of.
+    pub fn holder(&self, device: &str) -> Option<Array> {
+        let arrays = self.arrays();
+        let arrays = arrays.iter().filter_map(|name| self.named(name).ok());
+        arrays.into_iter().find(|array| array.member(device).is_some())
+    }
+
+    /// Bytes that were written to a device since it is there.
+    pub fn written(&self, device: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.folder(device).join("stat")).ok()?;
+        let sectors: u64 = text.split_whitespace().nth(6)?.parse().ok()?;
+        Some(sectors * 512)
+    }
+
+    /// Writes that a device has under way.
+    pub fn writes_in_flight(&self, device: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.folder(device).join("inflight")).ok()?;
+        text.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    fn folder(&self, device: &str) -> PathBuf {
+        self.0.join(device.rsplit('/').next().unwrap_or(device))
+    }
+
+    fn named(&self, name: &str) -> io::Result<Array> {
+        let folder = self.0.join(name).join("md");
         let word = |file: &str| fs::read_to_string(folder.join(file)).map(|text| text.trim_end().to_owned());
-        let sectors: u64 = number(&fs::read_to_string(block.join(name).join("size"))?);
+        let count = |file: &str| number::<u64>(&word(file).unwrap_or_default());
+        let sectors: u64 = number(&fs::read_to_string(self.0.join(name).join("size"))?);
         let mut members = Vec::new();
         for entry in fs::read_dir(&folder)?.flatten() {
             let file = entry.file_name().to_string_lossy().into_owned();
-            if let Some(device) = file.strip_prefix("dev-") {
-                members.push(member(&entry.path(), device)?);
+            // One that goes while we look is not there.
+            if let Some(device) = file.strip_prefix("dev-")
+                && let Ok(member) = member(&entry.path(), device)
+            {
+                members.push(member);
             }
         }
         members.sort_by(|one, other| one.device.cmp(&other.device));
-        Ok(Self {
+        let behind = count("bitmap/backlog");
+        Ok(Array {
             name: name.to_owned(),
             state: word("array_state")?,
             level: word("level")?,
             degraded: number(&word("degraded").unwrap_or_default()),
             action: word("sync_action").unwrap_or_default(),
             progress: word("sync_completed").ok().and_then(|text| fraction(&text)),
+            speed: count("sync_speed") << 10,
+            behind: (behind > 0).then(|| (behind, count("bitmap/max_backlog_used"))),
             size: sectors * 512,
             members,
         })
+    }
+}
+
+impl Array {
+    /// It serves: what is only put together, and waits for its other legs, does not.
+    pub fn is_running(&self) -> bool {
+        !matches!(self.state.as_str(), "inactive" | "clear")
     }
 
     /// The member on this device.
@@ -116,6 +191,7 @@ fn member(folder: &Path, device: &str) -> io::Result<Member> {
         flags: word("state")?.trim_end().split(',').map(str::to_owned).collect(),
         slot: word("slot")?.trim_end().parse().ok(),
         errors: number(&word("errors").unwrap_or_default()),
+        bad_blocks: word("bad_blocks").unwrap_or_default().lines().count(),
     })
 }
 
@@ -133,59 +209,69 @@ fn number<T: std::str::FromStr + Default>(text: &str) -> T {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn put(folder: &Path, files: &[(&str, &str)]) {
-        fs::create_dir_all(folder).unwrap();
-        for (name, text) in files {
-            fs::write(folder.join(name), text).unwrap();
-        }
-    }
+    use crate::md::scene::Scene;
 
     #[test]
     fn an_array_that_recovers() {
-        let block = tempfile::tempdir().unwrap();
-        let md0 = block.path().join("md0");
-        put(&md0, &[("size", "131072\n")]);
-        let md = md0.join("md");
-        put(
-            &md,
+        let scene = Scene::new();
+        scene.array(Some("spare,write_mostly\n"));
+        scene.put(
+            "md0/md",
             &[
-                ("array_state", "active\n"),
-                ("level", "raid1\n"),
-                ("degraded", "1\n"),
                 ("sync_action", "recover\n"),
                 ("sync_completed", "1024 / 131072\n"),
+                ("sync_speed", "2048\n"),
             ],
         );
-        put(
-            &md.join("dev-vda"),
-            &[("state", "in_sync\n"), ("slot", "0\n"), ("errors", "0\n")],
-        );
-        put(
-            &md.join("dev-nbd0"),
-            &[("state", "spare,write_mostly\n"), ("slot", "1\n"), ("errors", "3\n")],
-        );
-        let array = Array::read_in(block.path(), "md0").unwrap();
+        scene.put("md0/md/bitmap", &[("backlog", "256\n"), ("max_backlog_used", "17\n")]);
+        scene.put("md0/md/dev-nbd0", &[("errors", "3\n"), ("bad_blocks", "8 8\n64 16\n")]);
+        let blocks = scene.machine().blocks;
+        let array = blocks.array("md0").unwrap();
         assert_eq!(
-            (array.size, array.degraded, array.progress),
-            (64 << 20, 1, Some((1024, 131_072)))
+            (array.size, array.degraded, array.progress, array.speed),
+            (64 << 20, 1, Some((1024, 131_072)), 2 << 20)
         );
+        assert_eq!(array.behind, Some((256, 17)));
         let leg = array.member("/dev/nbd0").unwrap();
-        assert_eq!((leg.standing(), leg.slot, leg.errors), (Standing::Syncing, Some(1), 3));
+        assert_eq!((leg.standing(), leg.slot), (Standing::Syncing, Some(1)));
+        assert_eq!((leg.errors, leg.bad_blocks), (3, 2));
         assert_eq!(array.member("vda").unwrap().standing(), Standing::InSync);
         assert!(array.member("/dev/nbd1").is_none());
+    }
 
-        put(&md, &[("sync_action", "idle\n"), ("sync_completed", "none\n")]);
-        put(
-            &md.join("dev-nbd0"),
-            &[("state", "faulty,write_mostly\n"), ("slot", "none\n")],
-        );
-        let array = Array::read_in(block.path(), "md0").unwrap();
+    #[test]
+    fn an_array_with_a_failed_leg() {
+        let scene = Scene::new();
+        scene.array(Some("faulty,write_mostly\n"));
+        scene.put("md0/md/dev-nbd0", &[("slot", "none\n")]);
+        let blocks = scene.machine().blocks;
+        let array = blocks.array("md0").unwrap();
         let leg = array.member("nbd0").unwrap();
-        assert_eq!(
-            (leg.standing(), leg.slot, array.progress),
-            (Standing::Faulty, None, None)
+        assert_eq!((leg.standing(), leg.slot), (Standing::Faulty, None));
+        assert_eq!((array.progress, array.behind), (None, None));
+        assert!(array.is_running());
+        scene.put("md0/md", &[("array_state", "inactive\n")]);
+        assert!(!blocks.array("md0").unwrap().is_running());
+        assert!(blocks.array("md1").is_err());
+    }
+
+    #[test]
+    fn devices_and_what_they_belong_to() {
+        let scene = Scene::new();
+        scene.array(Some("in_sync\n"));
+        scene.put(
+            "nbd0",
+            &[
+                ("stat", "1 0 8 0 5 0 4096 3 0 0 0\n"),
+                ("inflight", "       2        7\n"),
+            ],
         );
-        assert!(Array::read_in(block.path(), "md1").is_err());
+        let blocks = scene.machine().blocks;
+        assert_eq!(blocks.arrays(), ["md0"]);
+        assert_eq!(blocks.holder("/dev/vda").unwrap().name, "md0");
+        assert!(blocks.holder("/dev/vdb").is_none());
+        assert_eq!(blocks.written("/dev/nbd0"), Some(2 << 20));
+        assert_eq!(blocks.writes_in_flight("nbd0"), Some(7));
+        assert_eq!(blocks.written("/dev/nbd1"), None);
     }
 }

@@ -74,7 +74,8 @@ pub struct DetachArgs {
     pub force: bool,
 }
 
-fn connections(text: &str) -> Result<usize, String> {
+/// A number of connections.
+pub fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=16) => Ok(count),
         _ => Err("a number from 1 to 16".to_owned()),

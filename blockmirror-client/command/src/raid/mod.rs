@@ -1,0 +1,118 @@
+//! `blockmirror raid`: arrays of md with a local leg and a blockmirror leg.
+
+mod adopt;
+mod change;
+mod create;
+mod heal;
+mod leg;
+mod metrics;
+mod survey;
+mod watch;
+
+use std::fs::File;
+
+use raid1_glue::md::record::RecordError;
+use raid1_glue::md::{Machine, Record, Records};
+use serde_json::json;
+
+use crate::args::Args;
+use crate::args::raid::{RaidArgs, RaidCommand};
+use crate::failure::{Failure, print};
+use crate::render;
+use crate::terminal::Style;
+use leg::Leg;
+
+/// What every command has: where arrays are noted, and what they are changed by.
+struct Care {
+    records: Records,
+    machine: Machine,
+    json: bool,
+}
+
+/// Runs the command to its end.
+pub async fn run(raid: &RaidArgs, args: &Args) -> Result<(), Failure> {
+    let care = Care {
+        records: Records::at(&raid.records),
+        machine: Machine::default(),
+        json: args.json,
+    };
+    match &raid.command {
+        RaidCommand::Create(create) => create::run(&care, create, args).await,
+        RaidCommand::Adopt(adopt) => adopt::run(&care, adopt, args).await,
+        RaidCommand::Add(add) => change::add(&care, add, args).await,
+        RaidCommand::Remove { name, forget } => change::remove(&care, name, *forget),
+        RaidCommand::Status { name } => status(&care, name.as_deref()),
+        RaidCommand::Start { name } => start(&care, name.as_deref()),
+        RaidCommand::Heal(args) => heal::run(&care, args),
+        RaidCommand::Watch { name, metrics } => watch::run(care, name.clone(), *metrics).await,
+    }
+}
+
+impl Care {
+    /// A record, and nobody else does anything to its array meanwhile.
+    fn take(&self, name: &str) -> Result<(File, Record), Failure> {
+        // A name that is none must not leave a file behind.
+        self.records.read(name)?;
+        let held = self.records.lock(name)?;
+        Ok((held, self.records.read(name)?))
+    }
+
+    /// The one that is named, or all.
+    fn names(&self, name: Option<&str>) -> Vec<String> {
+        name.map_or_else(|| self.records.names(), |name| vec![name.to_owned()])
+    }
+
+    fn done(&self, text: &str) -> Result<(), Failure> {
+        if self.json {
+            return print(&format!("{}\n", json!({ "done": true })));
+        }
+        print(&format!("{text}\n"))
+    }
+}
+
+fn status(care: &Care, name: Option<&str>) -> Result<(), Failure> {
+    let mut reports = Vec::new();
+    for name in care.names(name) {
+        let record = care.records.read(&name)?;
+        let leg = Leg::of(&record)?;
+        reports.push(care.machine.report(&name, &record, leg.seen(), leg.agent()));
+    }
+    if care.json {
+        let text = serde_json::to_string_pretty(&json!({ "arrays": reports }));
+        let text = text.map_err(|error| Failure::Failed(format!("cannot write the report as JSON: {error}")))?;
+        return print(&format!("{text}\n"));
+    }
+    print(&render::raid::arrays(&reports, Style::of_stdout()))
+}
+
+/// All of them, whatever becomes of one.
+fn start(care: &Care, name: Option<&str>) -> Result<(), Failure> {
+    let (mut said, mut wrong) = (Vec::new(), Vec::new());
+    for name in care.names(name) {
+        let started = care.take(&name).and_then(|(_held, record)| {
+            let started = care.machine.start(&record);
+            started.map_err(|error| Failure::Failed(error.to_string()))
+        });
+        match started {
+            Ok(true) => said.push(format!(
+                "{name} is started with its local leg; `blockmirror raid heal {name}`"
+            )),
+            Ok(false) => said.push(format!("{name} runs")),
+            Err(failure) => wrong.push(format!("{name}: {}", failure.message())),
+        }
+    }
+    if !wrong.is_empty() {
+        said.extend(wrong);
+        return Err(Failure::Failed(said.join("\n")));
+    }
+    care.done(&said.join("\n"))
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Name(_) => Self::Usage(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
