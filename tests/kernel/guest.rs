@@ -27,6 +27,7 @@ pub struct Machine {
     pub name: &'static str,
     cpus: usize,
     suite: &'static str,
+    is_wired: bool,
     disks: Vec<(&'static str, u64)>,
 }
 
@@ -37,6 +38,7 @@ impl Machine {
             name,
             cpus: 1,
             suite: "bookworm",
+            is_wired: false,
             disks: Vec::new(),
         }
     }
@@ -49,6 +51,16 @@ impl Machine {
     /// The kernel of another suite of Debian.
     pub fn suite(self, suite: &'static str) -> Self {
         Self { suite, ..self }
+    }
+
+    /// Its link goes to the other guest directly, as fast as this machine can, and cannot be cut; `alpha` has to boot first.
+    pub fn wired(self) -> Self {
+        Self { is_wired: true, ..self }
+    }
+
+    /// Whether its link is such a one.
+    pub fn is_wired(&self) -> bool {
+        self.is_wired
     }
 
     /// A disk more, empty at first; `/dev/disk/by-id/virtio-NAME`. What was written to it outlives the guest.
@@ -243,7 +255,7 @@ fn arguments(machine: &Machine, materials: &Materials, folder: &Path, link: &Pat
         other => bail!("{other} has no address"),
     };
     let mut arguments = words(
-        "-accel tcg,thread=multi -cpu max -nodefaults -display none -serial stdio -no-reboot -device virtio-serial",
+        "-accel tcg,thread=multi -cpu max,erms=off,fsrm=off -nodefaults -display none -serial stdio -no-reboot -device virtio-serial",
     );
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
     add("-smp", machine.cpus.to_string());
@@ -257,9 +269,17 @@ fn arguments(machine: &Machine, materials: &Materials, folder: &Path, link: &Pat
             machine.name
         ),
     );
+    let (server, path) = match (machine.is_wired, number) {
+        (true, 1) => ("on", folder.with_file_name("wire")),
+        (true, _) => ("off", folder.with_file_name("wire")),
+        (false, _) => ("off", link.to_owned()),
+    };
     add(
         "-netdev",
-        format!("stream,id=link,server=off,addr.type=unix,addr.path={}", link.display()),
+        format!(
+            "stream,id=link,server={server},addr.type=unix,addr.path={}",
+            path.display()
+        ),
     );
     add(
         "-device",

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
 use blockmirror_tests::scratch::Scratch;
+use blockmirror_tests::wait;
 
 use crate::guest::{Booting, Guest, Machine, Materials, PROMPT};
 use crate::switch::Switch;
@@ -52,7 +53,12 @@ impl Stage {
 
     /// Both guests of a pair, at once.
     pub fn boot_pair(&self, alpha: Machine, bravo: Machine) -> Result<(Arc<Guest>, Arc<Guest>)> {
-        let (alpha, bravo) = (self.begin(&alpha)?, self.begin(&bravo)?);
+        let alpha = self.begin(&alpha)?;
+        if bravo.is_wired() {
+            let wire = self.folder.join("wire");
+            wait::until("the wire of alpha", wait::PROMPT, || wire.exists().then_some(()))?;
+        }
+        let bravo = self.begin(&bravo)?;
         Ok((self.enter(alpha)?, self.enter(bravo)?))
     }
 

@@ -2,6 +2,7 @@
 
 mod link;
 mod partners;
+mod speed;
 mod tls;
 
 use anyhow::Result;
@@ -21,4 +22,11 @@ pub struct Scenario {
 }
 
 /// All, in the order they are played.
-pub const ALL: &[Scenario] = &[link::ALONE, partners::POWER, tls::USER_SPACE, tls::WITHOUT, tls::KERNEL];
+pub const ALL: &[Scenario] = &[
+    link::ALONE,
+    partners::POWER,
+    tls::USER_SPACE,
+    tls::WITHOUT,
+    tls::KERNEL,
+    speed::SPEED,
+];
