@@ -51,6 +51,7 @@ fn run(arguments: Arguments, passed: Result<Passed, activation::PassedError>) ->
     }
     log::start(log_format, usual_log)?;
     raise_file_limit();
+    become_io_flusher();
     tracing::info!(node = %job.config.name, version = env!("CARGO_PKG_VERSION"), "starting");
     let (left, client_left) = oneshot::channel();
     let (entry, relay) = enter(passed, job.stdio, left)?;
@@ -159,6 +160,14 @@ async fn follow_hangups(mut hangup: Signal, asked: mpsc::Sender<()>) {
         if let Err(mpsc::error::TrySendError::Closed(())) = asked.try_send(()) {
             return;
         }
+    }
+}
+
+/// A kernel of this machine that uses an export as a device writes memory out through this process: it must not wait, for
+/// memory of ours, for what it writes through us. All threads to come are as this one.
+fn become_io_flusher() {
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!(%error, "no CAP_SYS_RESOURCE: no kernel of this machine should use buffered volumes as devices");
     }
 }
 

@@ -19,6 +19,9 @@ pub struct StatusReport {
     /// nothing has TLS.
     #[serde(default)]
     pub tls: Option<String>,
+    /// It has told the kernel that memory is written out by it: a device of this machine may be served by it.
+    #[serde(default)]
+    pub io_flusher: bool,
     /// Where NBD clients connect, as the ready line has it: the best way first.
     #[serde(default)]
     pub uris: Vec<String>,

@@ -37,6 +37,8 @@ pub(super) fn report(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: engine.to_owned(),
         tls: None,
+        // Every thread is what the first one was when it made them.
+        io_flusher: rustix::process::is_io_flusher().unwrap_or(false),
         uris: Vec::new(),
         uptime_seconds,
         resources: present

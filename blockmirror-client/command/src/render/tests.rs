@@ -102,6 +102,7 @@ fn sample() -> StatusReport {
         version: "0.1.0".to_owned(),
         engine: "io_uring".to_owned(),
         tls: Some("in the kernel".to_owned()),
+        io_flusher: false,
         uris: Vec::new(),
         uptime_seconds: 11_520.0,
         resources: vec![

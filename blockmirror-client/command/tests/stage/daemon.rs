@@ -87,6 +87,7 @@ pub fn report(peer: PeerStatus) -> StatusReport {
         version: "0.1.0".to_owned(),
         engine: "io_uring".to_owned(),
         tls: None,
+        io_flusher: false,
         uris: Vec::new(),
         uptime_seconds: 1.0,
         resources: vec![ResourceStatus {
