@@ -50,7 +50,7 @@ async fn run(args: Args) -> Result<(), Failure> {
             ..
         }) => {
             let uris = tls.applied_to(&export(what, &args).await?);
-            device::attach(&uris, *index, kernel, json).await
+            device::attach(&uris, *index, kernel, socket::find(&args).ok().as_deref(), json).await
         }
         Command::Detach(DetachArgs { what, force }) if what.starts_with("/dev/") => {
             let index = what

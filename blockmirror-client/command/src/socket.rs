@@ -69,8 +69,12 @@ fn from_config(file: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn the_only_one(directory: &Path) -> Result<PathBuf, Failure> {
-    let shown = directory.display();
+/// The sockets of the daemons of this machine, as far as they are where they usually are.
+pub fn all() -> Vec<PathBuf> {
+    all_in(Path::new(DIRECTORY))
+}
+
+fn all_in(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let is_admin = |name: &str| name.ends_with(SUFFIX) && !name.ends_with(NBD_SUFFIX);
     let mut sockets: Vec<PathBuf> = entries
@@ -78,6 +82,12 @@ fn the_only_one(directory: &Path) -> Result<PathBuf, Failure> {
         .map(|entry| entry.path())
         .collect();
     sockets.sort();
+    sockets
+}
+
+fn the_only_one(directory: &Path) -> Result<PathBuf, Failure> {
+    let shown = directory.display();
+    let mut sockets = all_in(directory);
     match sockets.len() {
         1 => Ok(sockets.remove(0)),
         0 => Err(Failure::Unreachable(format!(

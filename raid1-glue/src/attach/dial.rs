@@ -7,11 +7,19 @@ use blockmirror_client::connect::{self, Server, Wishes};
 use blockmirror_client::uri::NbdUri;
 use nbd_proto::{ReplyStyle, TransmissionFlags};
 use rustix::net::sockopt;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::{AttachError, Wanted, relay};
 
 /// For one connection, from the dialling to the end of the handshake.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Time a node has before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(150);
+/// Nodes that have not answered when others have refused are waited for so long at first,
+pub(super) const STRAGGLERS_FIRST: Duration = Duration::from_millis(250);
+/// and at last, for they may be merely slow: every attempt has come to its own end by then.
+pub(super) const STRAGGLERS_LONGEST: Duration = DEADLINE.saturating_mul(2);
 /// TCP gives a connection up when what was sent is not acknowledged for so long, where requests have no time limit.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// The kernel counts in whole seconds.
@@ -32,19 +40,58 @@ pub(super) struct Dialled {
     pub(super) uri: NbdUri,
 }
 
-/// To the first node that grants what is wanted.
+/// To the first node that grants what is wanted and `fits`. The one at `first` in the list begins; who is slow to answer
+/// does not hold up the next. When all others have refused, those that have not answered are waited for as long as
+/// `stragglers`: who refused may grant it any moment now.
 ///
 /// # Errors
-/// What the last one said.
-pub(super) async fn any(wanted: &Wanted) -> Result<Dialled, AttachError> {
-    let mut last = None;
-    for uri in wanted.uris.as_slice() {
-        match all(uri, wanted).await {
-            Ok(dialled) => return Ok(dialled),
-            Err(error) => last = Some(error),
+/// What the nodes said; one that serves something else is told before one that refuses, and that before one that is away.
+pub(super) async fn any(
+    wanted: &Wanted,
+    first: usize,
+    stragglers: Duration,
+    fits: impl Fn(&Dialled) -> Result<(), AttachError>,
+) -> Result<Dialled, AttachError> {
+    let uris = wanted.uris.as_slice();
+    let mut order = (0..uris.len()).map(|step| (first + step) % uris.len());
+    let mut attempts = JoinSet::new();
+    let mut problems = Vec::new();
+    loop {
+        let next = order.next();
+        if let Some(at) = next {
+            let (uri, wanted) = (uris[at].clone(), wanted.clone());
+            attempts.spawn(async move { all(&uri, &wanted).await });
+        }
+        let patience = match next {
+            Some(_) => HEAD_START,
+            None if problems.is_empty() => STRAGGLERS_LONGEST,
+            None => stragglers,
+        };
+        match timeout_at(Instant::now() + patience, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(dialled)))) => match fits(&dialled) {
+                Ok(()) => return Ok(dialled),
+                Err(problem) => problems.push(problem),
+            },
+            Ok(Some(Ok(Err(problem)))) => problems.push(problem),
+            // An attempt that was cut short says nothing.
+            Ok(Some(Err(_))) => {}
+            Ok(None) | Err(_) if next.is_some() => {}
+            Ok(None) | Err(_) => break,
         }
     }
-    Err(last.unwrap_or_else(|| AttachError::NoPrimary(wanted.uris.to_string())))
+    problems.sort_by_key(rank);
+    let worst = problems.into_iter().next();
+    Err(worst.unwrap_or_else(|| AttachError::NoPrimary(wanted.uris.to_string())))
+}
+
+/// What tells most comes first.
+fn rank(problem: &AttachError) -> u8 {
+    match problem {
+        AttachError::Different { .. } => 0,
+        AttachError::NoPrimary(_) => 1,
+        AttachError::Connect(connect::ConnectError::Handshake { .. }) => 2,
+        _ => 3,
+    }
 }
 
 /// As many as are wanted, to one node.
@@ -103,3 +150,6 @@ pub(super) async fn size_of(uri: &NbdUri) -> Option<u64> {
     let told = connect::info(&server, export, DEADLINE).await.ok()?;
     Some(told.size)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,14 @@
 //! Keeping a device alive.
+//!
+//! What the kernel does (drivers/block/nbd.c of Linux 6.1), and what follows from it:
+//!
+//! | the kernel | here |
+//! |---|---|
+//! | tells of every connection that is lost, unless the device is being detached | each is heard; a few are gathered |
+//! | sends a request again only when its time (`timeout`) is up, though its connection is long gone | the pause of what was under way is that long; everything else goes on with the new connection |
+//! | takes new connections in the places of lost ones, and lets go of those for which there is none, in silence | as many as the device has are brought, whatever is lost |
+//! | fails everything once a request has waited for the dead timeout; a new connection brings the device back to life | it is tried for ever; that requests failed is told |
+//! | says of a device that was detached, and is open, that it is connected | it is asked for a change of nothing, which only an attached one takes |
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -8,12 +18,20 @@ use blockmirror_client::uri::NbdUri;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::dial::{self, Dialled};
+use super::dial::{self, Dialled, STRAGGLERS_FIRST, STRAGGLERS_LONGEST};
+use super::shape::{difference, whole_blocks};
 use super::{AttachError, Wanted, device};
+use crate::nbd::sysfs::{Progress, Shape, System};
 use crate::nbd::{DeadLinks, Nbd, NbdError};
 
-/// Between looks at a device that has lost nothing: whether it is still there, and as large as its export.
-const LOOK: Duration = Duration::from_secs(5);
+/// Between looks at a device that has lost nothing: whether it is still attached, and gets on.
+const LOOK: Duration = Duration::from_secs(1);
+/// So many of them for one look at its export: whether that has grown.
+const LOOKS_PER_SIZE: u32 = 5;
+/// Requests that stand still for so many looks may wait for a connection whose loss was not heard of.
+const LOOKS_STILL: u32 = 4;
+/// When that was in vain it is waited longer, up to this.
+const LOOKS_STILL_MAX: u32 = 60;
 /// Connections of a device die one after the other: so long is waited for the others.
 const GATHER: Duration = Duration::from_millis(20);
 /// Between attempts to connect again: at first,
@@ -25,10 +43,13 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(1);
 pub struct Kept {
     nbd: Nbd,
     wanted: Wanted,
-    size: u64,
-    block_size: u32,
-    /// Where its connections go.
-    uri: NbdUri,
+    /// What the kernel calls the nodes.
+    backend: String,
+    shape: Shape,
+    /// Told of every connection that is lost.
+    lost: Arc<Notify>,
+    /// The node that is tried first, by its place in the list: the one that was used last.
+    at: usize,
 }
 
 /// How keeping a device ends.
@@ -45,160 +66,239 @@ pub enum End {
 pub enum Event<'a> {
     /// Some of its connections, or all, are lost.
     Lost,
+    /// Requests stand still: it is brought new connections, should it lack some.
+    Still,
     /// It could not be connected again: why. It is tried again.
     Waiting(&'a AttachError),
-    /// It has connections again, after so long.
+    /// No node was there for as long as requests wait: those that were asked meanwhile have failed.
+    Failing,
+    /// It has been brought connections, after so long.
     Back(&'a NbdUri, Duration),
     /// Its export has this size now.
     Resized(u64),
+    /// The kernel refuses what it is asked.
+    Kernel(&'a NbdError),
 }
 
 impl Kept {
-    pub(super) fn new(nbd: Nbd, wanted: Wanted, dialled: Dialled, block_size: u32) -> Self {
+    pub(super) fn new(nbd: Nbd, links: DeadLinks, wanted: &Wanted, shape: Shape) -> Self {
+        let lost = Arc::new(Notify::new());
+        listen(links, wanted.index.0, Arc::clone(&lost));
         Self {
             nbd,
-            wanted,
-            size: dialled.size,
-            block_size,
-            uri: dialled.uri,
+            wanted: Wanted {
+                connections: shape.connections,
+                ..wanted.clone()
+            },
+            backend: wanted.uris.to_string(),
+            shape,
+            lost,
+            at: 0,
         }
     }
 
-    /// Where its connections go.
-    pub fn uri(&self) -> &NbdUri {
-        &self.uri
+    /// With the node that its connections go to.
+    pub(super) fn at(mut self, uri: &NbdUri) -> Self {
+        let mut nodes = self.wanted.uris.as_slice().iter();
+        self.at = nodes.position(|node| node == uri).unwrap_or_default();
+        self
+    }
+
+    /// Nobody has listened until now: any of its connections may be lost. Those with TLS are, with the process that sealed
+    /// what went through them.
+    pub(super) fn unheard(self) -> Self {
+        self.lost.notify_one();
+        self
     }
 
     /// Bytes of the device.
     pub fn size(&self) -> u64 {
-        self.size
+        self.shape.size
     }
 
     /// Until somebody detaches it, or `told` comes to an end.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked, or a node serves something else under the export's name.
-    pub async fn keep(
-        &mut self,
-        told: impl Future<Output = ()>,
-        mut tell: impl FnMut(Event<'_>),
-    ) -> Result<End, AttachError> {
-        let lost = self.listen()?;
+    pub async fn keep(&mut self, told: impl Future<Output = ()>, mut tell: impl FnMut(Event<'_>)) -> End {
         let mut told = std::pin::pin!(told);
-        // What died before anybody listened.
-        let mut is_lost = false;
-        loop {
-            if is_lost {
-                tell(Event::Lost);
-                tokio::select! {
-                    () = &mut told => return Ok(End::Told),
-                    back = self.reconnect(&mut tell) => if !back? { return Ok(End::Detached) },
-                }
-            }
+        tokio::select! {
+            () = &mut told => End::Told,
+            () = self.keep_on(&mut tell) => End::Detached,
+        }
+    }
+
+    /// Until somebody detaches it.
+    async fn keep_on(&mut self, tell: &mut impl FnMut(Event<'_>)) {
+        let (lost, system) = (Arc::clone(&self.lost), System::here());
+        let (mut stillness, mut looks) = (Stillness::default(), 0);
+        while self.is_attached(tell) {
             tokio::select! {
-                () = &mut told => return Ok(End::Told),
                 () = lost.notified() => {
                     sleep(GATHER).await;
-                    is_lost = true;
+                    tell(Event::Lost);
+                    self.reconnect(tell).await;
                 }
                 () = sleep(LOOK) => {
-                    is_lost = false;
-                    if !self.is_attached()? {
-                        return Ok(End::Detached);
+                    if stillness.look(system.progress(self.wanted.index)) {
+                        tell(Event::Still);
+                        self.reconnect(tell).await;
                     }
-                    self.follow_size(&mut tell).await?;
+                    looks += 1;
+                    if looks % LOOKS_PER_SIZE == 0 {
+                        self.follow_size(tell).await;
+                    }
                 }
             }
         }
     }
 
-    fn listen(&self) -> Result<Arc<Notify>, AttachError> {
-        let links = DeadLinks::listen().map_err(|source| self.kernel(source))?;
-        let (lost, index) = (Arc::new(Notify::new()), self.wanted.index.0);
-        let notify = Arc::clone(&lost);
-        std::thread::Builder::new()
-            .name("dead-links".to_owned())
-            .spawn(move || {
-                for link in links {
-                    // A listener that has failed lets the periodic look do its work.
-                    match link {
-                        Ok(dead) if dead == index => notify.notify_one(),
-                        Ok(_) => {}
-                        Err(_) => break,
+    /// New connections, as soon as a node gives them; none for a device that is attached no more.
+    async fn reconnect(&mut self, tell: &mut impl FnMut(Event<'_>)) {
+        let (since, mut is_failing) = (Instant::now(), false);
+        let (mut pause, mut stragglers) = (AGAIN_FIRST, STRAGGLERS_FIRST);
+        while self.is_attached(tell) {
+            let fits = |dialled: &Dialled| fits(&self.shape, dialled);
+            match dial::any(&self.wanted, self.at, stragglers, fits).await {
+                Ok(dialled) => match self.hand_over(dialled) {
+                    Ok(()) => {
+                        tell(Event::Back(&self.wanted.uris.as_slice()[self.at], since.elapsed()));
+                        return;
                     }
-                }
-            })?;
-        Ok(lost)
-    }
-
-    /// New connections, as soon as a node gives them. False: the device is not attached any more.
-    async fn reconnect(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<bool, AttachError> {
-        let (since, mut pause) = (Instant::now(), AGAIN_FIRST);
-        loop {
-            if !self.is_attached()? {
-                return Ok(false);
-            }
-            match self.dial_again().await {
-                Ok(dialled) => {
-                    self.hand_over(dialled)?;
-                    tell(Event::Back(&self.uri, since.elapsed()));
-                    return Ok(true);
-                }
-                Err(error @ AttachError::Different { .. }) => return Err(error),
+                    // Attached no more, most likely.
+                    Err(error) => tell(Event::Kernel(&error)),
+                },
                 Err(error) => tell(Event::Waiting(&error)),
+            }
+            if !is_failing && since.elapsed() >= self.wanted.dead_timeout {
+                is_failing = true;
+                tell(Event::Failing);
             }
             sleep(pause).await;
             pause = (pause * 2).min(AGAIN_LONGEST);
+            stragglers = (stragglers * 2).min(STRAGGLERS_LONGEST);
         }
-    }
-
-    async fn dial_again(&self) -> Result<Dialled, AttachError> {
-        let dialled = dial::any(&self.wanted).await?;
-        if dialled.size < self.size {
-            return Err(AttachError::Different {
-                uri: dialled.uri.to_string(),
-                what: format!("it has {} bytes, the device has {}", dialled.size, self.size),
-            });
-        }
-        Ok(dialled)
     }
 
     /// The kernel puts them in the places of dead ones, and lets go those for which there is none.
-    fn hand_over(&mut self, dialled: Dialled) -> Result<(), AttachError> {
-        let backend = self.wanted.uris.to_string();
-        let device = device(&self.wanted, &dialled, self.block_size, &backend);
+    fn hand_over(&mut self, dialled: Dialled) -> Result<(), NbdError> {
+        let size = whole_blocks(dialled.size, self.shape.block_size);
+        let shape = Shape { size, ..self.shape };
         let sockets: Vec<_> = dialled.sockets.iter().map(AsFd::as_fd).collect();
-        let index = self.wanted.index.0;
-        let replaced = self.nbd.replace(index, &device, &sockets);
-        replaced.map_err(|source| self.kernel(source))?;
-        (self.uri, self.size) = (dialled.uri, dialled.size);
+        let device = device(&self.wanted, &shape, &self.backend);
+        self.nbd.replace(self.wanted.index.0, &device, &sockets)?;
+        self.shape = shape;
+        let mut nodes = self.wanted.uris.as_slice().iter();
+        self.at = nodes.position(|node| *node == dialled.uri).unwrap_or_default();
         Ok(())
     }
 
     /// A volume that grew while it was attached.
-    async fn follow_size(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<(), AttachError> {
+    async fn follow_size(&mut self, tell: &mut impl FnMut(Event<'_>)) {
         // A node that does not answer now is seen when its connections die.
-        let Some(size) = dial::size_of(&self.uri).await else {
-            return Ok(());
+        let Some(size) = dial::size_of(&self.wanted.uris.as_slice()[self.at]).await else {
+            return;
         };
-        if size > self.size {
-            let resized = self.nbd.resize(self.wanted.index.0, size);
-            resized.map_err(|source| self.kernel(source))?;
-            self.size = size;
-            tell(Event::Resized(size));
+        let size = whole_blocks(size, self.shape.block_size);
+        if size <= self.shape.size {
+            return;
         }
-        Ok(())
+        match self.nbd.resize(self.wanted.index.0, &self.backend, size) {
+            Ok(()) => {
+                self.shape.size = size;
+                tell(Event::Resized(size));
+            }
+            Err(error) => tell(Event::Kernel(&error)),
+        }
     }
 
-    fn is_attached(&self) -> Result<bool, AttachError> {
-        let attached = self.nbd.is_connected(self.wanted.index.0);
-        attached.map_err(|source| self.kernel(source))
+    fn is_attached(&self, tell: &mut impl FnMut(Event<'_>)) -> bool {
+        let attached = self.nbd.is_attached(self.wanted.index.0, &self.backend);
+        attached.unwrap_or_else(|error| {
+            tell(Event::Kernel(&error));
+            true
+        })
+    }
+}
+
+fn fits(shape: &Shape, dialled: &Dialled) -> Result<(), AttachError> {
+    let different = |what| AttachError::Different {
+        uri: dialled.uri.to_string(),
+        what,
+    };
+    difference(shape, dialled).map_or(Ok(()), |what| Err(different(what)))
+}
+
+/// Has `lost` told of every connection that the device loses.
+fn listen(links: DeadLinks, index: u32, lost: Arc<Notify>) {
+    // It ends with the process: nothing but the kernel's next word wakes it.
+    std::thread::spawn(move || {
+        for link in links {
+            match link {
+                Ok(dead) if dead != index => {}
+                // Also where it is not understood which device it was.
+                _ => lost.notify_one(),
+            }
+        }
+    });
+}
+
+/// Whether requests stand still.
+#[derive(Debug, Default)]
+struct Stillness {
+    last: Option<Progress>,
+    looks: u32,
+    /// So many looks were waited for the last time.
+    waited: u32,
+}
+
+impl Stillness {
+    /// True when requests have stood still for some time, then for twice that, and so on.
+    fn look(&mut self, now: Option<Progress>) -> bool {
+        let is_still = now.is_some_and(|now| now.under_way > 0)
+            && self.last.map(|last| last.finished) == now.map(|now| now.finished);
+        self.last = now;
+        if !is_still {
+            (self.looks, self.waited) = (0, 0);
+            return false;
+        }
+        self.looks += 1;
+        let patience = (self.waited * 2).clamp(LOOKS_STILL, LOOKS_STILL_MAX);
+        if self.looks < patience {
+            return false;
+        }
+        (self.looks, self.waited) = (0, patience);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stillness_is_told_after_some_looks_and_then_more_rarely() {
+        let mut stillness = Stillness::default();
+        let stuck = Some(Progress {
+            finished: 7,
+            under_way: 2,
+        });
+        let told: Vec<_> = (0..30).filter(|_| stillness.look(stuck)).collect();
+        // The first look has nothing to compare with; then 4, 8 and 16.
+        assert_eq!(told, [4, 12, 28]);
+        let moving = Some(Progress {
+            finished: 8,
+            under_way: 2,
+        });
+        assert!(!stillness.look(moving));
+        assert!((0..3).all(|_| !stillness.look(moving)));
+        assert!(stillness.look(moving));
     }
 
-    fn kernel(&self, source: NbdError) -> AttachError {
-        AttachError::Kernel {
-            index: self.wanted.index,
-            source,
-        }
+    #[test]
+    fn what_has_nothing_to_do_does_not_stand_still() {
+        let mut stillness = Stillness::default();
+        let idle = Some(Progress {
+            finished: 7,
+            under_way: 0,
+        });
+        assert!((0..20).all(|_| !stillness.look(idle) && !stillness.look(None)));
     }
 }

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `NBD_CMD_CONNECT` | sockets become a device; it lives on when this process ends |
 //! | `NBD_CMD_RECONFIGURE` | new sockets in the places of dead ones; a new size |
-//! | `NBD_CMD_STATUS` | which devices are connected |
 //! | `NBD_CMD_DISCONNECT` | the device is let go: DISC on every socket |
 //! | `NBD_CMD_LINK_DEAD` | told to everybody who listens: a device has lost a socket |
 //!
@@ -57,7 +56,7 @@ enum Attribute {
 }
 impl NlAttrType for Attribute {}
 
-/// Within `Sockets` and within `DeviceList`: both lists have items of type 1.
+/// Within `Sockets`.
 #[neli_enum(serialized_type = "u16")]
 enum List {
     Unspecified = 0,
@@ -71,14 +70,6 @@ enum SocketItem {
     Descriptor = 1,
 }
 impl NlAttrType for SocketItem {}
-
-#[neli_enum(serialized_type = "u16")]
-enum DeviceItem {
-    Unspecified = 0,
-    Index = 1,
-    Connected = 2,
-}
-impl NlAttrType for DeviceItem {}
 
 type Message = Genlmsghdr<Command, Attribute>;
 type Answer = Nlmsghdr<u16, Message>;
@@ -100,6 +91,18 @@ pub enum NbdError {
     /// Netlink itself.
     #[error("netlink: {0}")]
     Netlink(String),
+}
+
+impl NbdError {
+    /// Somebody has the device open, or it is attached.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.kind() == io::ErrorKind::ResourceBusy)
+    }
+
+    /// The device is not attached, or not to what it is thought to be.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.kind() == io::ErrorKind::InvalidInput)
+    }
 }
 
 /// What a device is made of.
@@ -177,16 +180,34 @@ impl Nbd {
         Ok(())
     }
 
-    /// Another size, of a device that is attached.
+    /// Another size, of a device that is attached to `backend`.
     ///
     /// # Errors
     /// As of [`replace`](Self::replace).
-    pub fn resize(&self, index: u32, size: u64) -> Result<(), NbdError> {
+    pub fn resize(&self, index: u32, backend: &str, size: u64) -> Result<(), NbdError> {
         let mut attributes = Attributes::new();
         attributes.put(Attribute::Index, index)?;
         attributes.put(Attribute::SizeBytes, size)?;
+        attributes.put(Attribute::BackendIdentifier, backend)?;
         self.ask("change the size", Command::Reconfigure, attributes)?;
         Ok(())
+    }
+
+    /// Whether the device is attached to `backend`, and takes connections. One that was detached while somebody has it
+    /// open does not, although the kernel calls it connected (`NBD_CMD_STATUS`).
+    ///
+    /// # Errors
+    /// Netlink cannot be used.
+    pub fn is_attached(&self, index: u32, backend: &str) -> Result<bool, NbdError> {
+        let mut attributes = Attributes::new();
+        attributes.put(Attribute::Index, index)?;
+        attributes.put(Attribute::BackendIdentifier, backend)?;
+        // A change of nothing.
+        match self.ask("say what is attached", Command::Reconfigure, attributes) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_gone() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The device is let go, whatever is under way: what has to be written is written before.
@@ -198,17 +219,6 @@ impl Nbd {
         attributes.put(Attribute::Index, index)?;
         self.ask("detach the device", Command::Disconnect, attributes)?;
         Ok(())
-    }
-
-    /// Whether the device is attached. One that does not exist is not.
-    ///
-    /// # Errors
-    /// Netlink cannot be used.
-    pub fn is_connected(&self, index: u32) -> Result<bool, NbdError> {
-        let mut attributes = Attributes::new();
-        attributes.put(Attribute::Index, index)?;
-        let answer = self.ask("say what is attached", Command::Status, attributes)?;
-        Ok(answer.is_some_and(|answer| connected(&answer).contains(&index)))
     }
 
     /// What it is asked, and what it answers beside "done".
@@ -322,21 +332,6 @@ fn attribute<T: NlAttrType>(name: T, value: impl Size + ToBytes) -> Result<Nlatt
         .nla_payload(value)
         .build()
         .map_err(netlink)
-}
-
-/// The devices of a status that are attached.
-fn connected(status: &Message) -> Vec<u32> {
-    let handle = status.attrs().get_attr_handle();
-    let Ok(list) = handle.get_nested_attributes::<List>(Attribute::DeviceList) else {
-        return Vec::new();
-    };
-    let item = |item: &Nlattr<List, Buffer>| {
-        let item = item.get_attr_handle::<DeviceItem>().ok()?;
-        let connected = item.get_attr_payload_as::<u8>(DeviceItem::Connected).ok()?;
-        let index = item.get_attr_payload_as::<u32>(DeviceItem::Index).ok()?;
-        (connected != 0).then_some(index)
-    };
-    list.iter().filter_map(item).collect()
 }
 
 fn refused<T, P>(what: &'static str, error: RouterError<T, P>) -> NbdError

@@ -51,6 +51,9 @@ pub struct DeviceArgs {
     /// Refuse writes; any node will do
     #[arg(long, requires = "device")]
     pub read_only: bool,
+    /// Also where this machine is its own server, and may come to wait for itself when memory runs short
+    #[arg(long, requires = "device")]
+    pub allow_loop: bool,
     /// Stay, and say what happens, as a service does
     #[arg(long, requires = "device", conflicts_with = "once")]
     pub foreground: bool,

@@ -7,6 +7,7 @@ use blockmirror_client::client::Access;
 use blockmirror_client::uri::UriList;
 use raid1_glue::md::check::{self, Candidate};
 use raid1_glue::md::{Certificates, LegDevice, Options, Record};
+use raid1_glue::nbd::sysfs::{Standing, System};
 use serde_json::json;
 
 use super::leg::Leg;
@@ -77,8 +78,8 @@ async fn plan(care: &Care, create: &CreateArgs, uris: &UriList) -> Result<Plan, 
     };
     let side = Side::open(uris, access).await?;
     let mut leg = survey::leg(&side).await?;
-    leg.used_by = create.leg.device.users();
-    if create.leg.device.size().unwrap_or_default() > 0 {
+    leg.used_by = System::here().users(create.leg.device);
+    if System::here().standing(create.leg.device) != Standing::Free {
         leg.used_by
             .push(format!("{} is attached to something", create.leg.device));
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use raid1_glue::md::heal::DeviceState;
 use raid1_glue::md::{LegDevice, Record};
 use raid1_glue::nbd::Nbd;
-use raid1_glue::nbd::sysfs::NbdIndex;
+use raid1_glue::nbd::sysfs::{NbdIndex, Standing, System};
 use rustix::fs::OFlags;
 
 use crate::agent;
@@ -75,7 +75,7 @@ impl<'a> Leg<'a> {
     }
 
     fn is_attached(&self) -> bool {
-        Nbd::open().is_ok_and(|nbd| nbd.is_connected(self.index.0).unwrap_or(false))
+        System::here().standing(self.index) != Standing::Free
     }
 }
 
@@ -105,7 +105,7 @@ impl LegDevice for Leg<'_> {
         let nbd = Nbd::open().map_err(failed)?;
         nbd.disconnect(self.index.0).map_err(failed)?;
         let since = Instant::now();
-        while self.is_attached() || self.index.size().unwrap_or_default() > 0 {
+        while self.is_attached() || System::here().size(self.index) > 0 {
             if since.elapsed() > GONE {
                 return Err(format!("{} is detached, but still open somewhere", self.index));
             }

@@ -1,0 +1,112 @@
+//! Letting a device go.
+
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use raid1_glue::nbd::sysfs::{NbdIndex, Standing, System};
+use raid1_glue::nbd::{Nbd, NbdError};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::failure::{Failure, print};
+
+/// Writing out takes as long as it takes; who waits is told why after this.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The kernel has let the device go by then, unless somebody has it open;
+const GONE: Duration = Duration::from_secs(5);
+/// it is looked at so often.
+const GONE_LOOK: Duration = Duration::from_millis(20);
+
+/// Lets a device go. What it has to write is written before; one that is used is kept unless it is forced.
+pub async fn detach(index: NbdIndex, force: bool, json: bool) -> Result<(), Failure> {
+    let refused = |error: NbdError| Failure::Failed(format!("{index}: {error}"));
+    let (nbd, system) = (Nbd::open().map_err(refused)?, System::here());
+    if system.standing(index) == Standing::Free {
+        return Err(Failure::Failed(format!("{index} is not attached")));
+    }
+    if !force {
+        may_go(index, &system.users(index))?;
+        write_out(index).await?;
+    }
+    nbd.disconnect(index.0).map_err(refused)?;
+    let is_open = !is_gone(&system, index).await;
+    if json {
+        return print(&format!("{}\n", json!({ "done": true, "is_open": is_open })));
+    }
+    let rest = if is_open {
+        "; somebody has it open still, and gets errors: it is free when that has ended"
+    } else {
+        ""
+    };
+    print(&format!("{index} is detached{rest}\n"))
+}
+
+/// Nobody needs it.
+fn may_go(index: NbdIndex, users: &[String]) -> Result<(), Failure> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!(
+        "{index} is used: {}; end that first (umount, swapoff, mdadm --fail --remove), or lose what is under way with --force",
+        users.join(", ")
+    )))
+}
+
+/// What is in memory goes to the node, and there to its disk.
+async fn write_out(index: NbdIndex) -> Result<(), Failure> {
+    // Opened for reading: udev takes the end of writing for a reason to look at the device again, while it goes.
+    let mut written = tokio::task::spawn_blocking(move || File::open(index.to_string())?.sync_all());
+    let result = match timeout(PATIENCE, &mut written).await {
+        Ok(result) => result,
+        Err(_) => {
+            eprintln!(
+                "{index} is being written out; where its node is away that waits for it. (Ctrl-C and `blockmirror detach \
+                 --force {index}` lets it go at once, and loses what is not written)"
+            );
+            written.await
+        }
+    };
+    let failed = |error: io::Error| {
+        Failure::Failed(format!(
+            "{index} cannot be written out: {error}; --force lets it go all the same"
+        ))
+    };
+    result
+        .map_err(io::Error::other)
+        .and_then(|result| result)
+        .map_err(failed)
+}
+
+/// Whether the kernel has let it go.
+async fn is_gone(system: &System, index: NbdIndex) -> bool {
+    let until = Instant::now() + GONE;
+    while system.standing(index) != Standing::Free || system.size(index) > 0 {
+        if Instant::now() >= until {
+            return false;
+        }
+        sleep(GONE_LOOK).await;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_named_with_the_way_out() {
+        may_go(NbdIndex(0), &[]).unwrap();
+        let users = [
+            "/dev/nbd0 is mounted on /data".to_owned(),
+            "/dev/nbd0p1 is swapped to".to_owned(),
+        ];
+        let Failure::Failed(text) = may_go(NbdIndex(0), &users).unwrap_err() else {
+            panic!("refused");
+        };
+        for word in ["mounted on /data", "swapped to", "swapoff", "--force"] {
+            assert!(text.contains(word), "{text}");
+        }
+    }
+}
