@@ -148,8 +148,10 @@ pub async fn attach(wanted: &Wanted) -> Result<(Kept, Origin), AttachError> {
             if !nbd.is_attached(index.0, &backend).map_err(kernel)? {
                 return Err(AttachError::Leaving { index });
             }
-            let shape = system.shape(index)?;
+            let mut shape = system.shape(index)?;
             made_as_wanted(wanted, &shape)?;
+            // Of too many the kernel lets the rest go.
+            shape.connections = shape.connections.max(wanted.connections);
             return Ok((Kept::new(nbd, links, wanted, shape).unheard(), Origin::Taken));
         }
         Standing::Attached(backend) => return Err(AttachError::Taken { index, backend }),
@@ -167,7 +169,7 @@ pub async fn attach(wanted: &Wanted) -> Result<(Kept, Origin), AttachError> {
     Ok((Kept::new(nbd, links, wanted, shape).at(&dialled.uri), Origin::New))
 }
 
-/// What cannot be changed while the device is attached. (The number of connections cannot either: it stays as it is.)
+/// What cannot be changed while the device is attached. (The number of connections cannot either, and is not shown.)
 fn made_as_wanted(wanted: &Wanted, shape: &Shape) -> Result<(), AttachError> {
     let is_read_only = shape.flags.contains(TransmissionFlags::READ_ONLY);
     let what = match wanted.block_size {

@@ -56,7 +56,8 @@ pub struct Shape {
     pub size: u64,
     /// Logical block size in bytes.
     pub block_size: u32,
-    /// Connections, dead ones too.
+    /// Connections, dead ones too. Of a device that somebody else has attached: at least so many, for the kernel shows a queue
+    /// for each of them, and no more queues than there are processors.
     pub connections: usize,
     /// What it may ask of a server.
     pub flags: TransmissionFlags,
@@ -128,7 +129,6 @@ impl System {
     pub fn shape(&self, index: NbdIndex) -> io::Result<Shape> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the kernel does not describe {index}"));
         let block_size = self.number(index, "queue/logical_block_size").ok_or_else(missing)?;
-        // One hardware queue per connection.
         let connections = fs::read_dir(self.folder(index).join("mq"))?.flatten().count();
         let mut flags = TransmissionFlags::empty();
         let has = |file| self.number(index, file).is_some_and(|value| value > 0);
