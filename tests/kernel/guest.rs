@@ -188,6 +188,11 @@ impl Guest {
 
     /// Runs a script, however it ends.
     pub fn outcome(&self, script: &str, deadline: Duration) -> Result<Outcome> {
+        self.listen(script, deadline, |_| ())
+    }
+
+    /// The same; what it prints is heard as it comes, also from a guest whose power goes before the end.
+    pub fn listen(&self, script: &str, deadline: Duration, heard: impl FnMut(&[u8])) -> Result<Outcome> {
         let mut ports = lock(&self.ports);
         let mut port = loop {
             if let Some(port) = ports.pop() {
@@ -196,7 +201,7 @@ impl Guest {
             ports = self.returned.wait(ports).unwrap_or_else(PoisonError::into_inner);
         };
         drop(ports);
-        let outcome = port.run(script, deadline).with_context(|| self.machine.name);
+        let outcome = port.run(script, deadline, heard).with_context(|| self.machine.name);
         // One that has not ended keeps its agent.
         let port = match outcome {
             Ok(_) => Some(port),

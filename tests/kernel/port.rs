@@ -36,8 +36,9 @@ impl Port {
         Ok(Self { stream })
     }
 
-    /// Runs `script` in bash until it ends. An error: the guest is gone, or the deadline is; the port is of no use then.
-    pub fn run(&mut self, script: &str, deadline: Duration) -> Result<Outcome> {
+    /// Runs `script` in bash until it ends. What it prints is `heard` as it comes. An error: the guest is gone, or the deadline
+    /// is; the port is of no use then.
+    pub fn run(&mut self, script: &str, deadline: Duration, mut heard: impl FnMut(&[u8])) -> Result<Outcome> {
         let line = format!("{}\n", script.trim_end().replace('\n', LINE));
         self.stream.write_all(line.as_bytes()).context("the guest is gone")?;
         let started = Instant::now();
@@ -54,7 +55,10 @@ impl Port {
             }
             match self.stream.read(&mut buffer) {
                 Ok(0) => bail!("the guest has ended during: {script}"),
-                Ok(bytes) => said.extend_from_slice(&buffer[..bytes]),
+                Ok(bytes) => {
+                    heard(&buffer[..bytes]);
+                    said.extend_from_slice(&buffer[..bytes]);
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(error).with_context(|| format!("during: {script}")),
             }

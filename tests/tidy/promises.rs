@@ -14,6 +14,7 @@ fn every_promise_is_enforced_by_something_that_exists() {
         .expect("docs/SPECIFICATION.md exists");
     let tests = test_names(&files);
     let scripts = script_paths(&files);
+    let scenarios = guest_scenarios(&files);
     let rows = promise_rows(&specification.text);
     assert!(rows.len() >= 15, "only {} promises were read", rows.len());
     let mut findings = Vec::new();
@@ -25,6 +26,11 @@ fn every_promise_is_enforced_by_something_that_exists() {
             let first = command.split_whitespace().next().unwrap_or("");
             if !scripts.contains(first) && !tests.contains(command.as_str()) {
                 findings.push(format!("\"{promise}\": `{command}` is neither a script nor a test"));
+            }
+            if let Some(name) = command.strip_prefix("scripts/kernel-test --only ")
+                && !scenarios.contains(name)
+            {
+                findings.push(format!("\"{promise}\": no scenario is called {name}"));
             }
         }
     }
@@ -90,6 +96,15 @@ pub fn script_paths(files: &[Source]) -> BTreeSet<&str> {
         .iter()
         .map(|f| f.path.as_str())
         .filter(|path| path.starts_with("scripts/"))
+        .collect()
+}
+
+/// What `scripts/kernel-test --only` takes.
+fn guest_scenarios(files: &[Source]) -> BTreeSet<&str> {
+    let scenarios = files.iter().filter(|f| f.path.starts_with("tests/kernel/scenarios/"));
+    let lines = scenarios.flat_map(|f| f.text.lines());
+    lines
+        .filter_map(|line| line.trim().strip_prefix("name: \"")?.strip_suffix("\","))
         .collect()
 }
 

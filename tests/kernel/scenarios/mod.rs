@@ -4,6 +4,7 @@ mod link;
 mod partners;
 mod speed;
 mod tls;
+mod truth;
 
 use anyhow::Result;
 
@@ -29,4 +30,18 @@ pub const ALL: &[Scenario] = &[
     tls::WITHOUT,
     tls::KERNEL,
     speed::SPEED,
+    truth::takeover::EXT4,
+    truth::takeover::XFS,
+    truth::takeover::RETURN,
+    truth::failover::EXT4,
+    truth::cut::BRIEF_EXT4,
+    truth::cut::EXT4,
+    truth::cut::XFS,
+    truth::cut::PARTNER,
+    truth::crash::EXT4,
+    truth::crash::XFS,
+    truth::power::EXT4,
+    truth::power::XFS,
+    truth::power::HOST,
+    truth::power::BOTH,
 ];
