@@ -158,7 +158,7 @@ make_start() {
   chmod 755 "$root/more$ROOT/scripts/pki"
   install -m 755 tests/kernel/guest/init "$root/init"
   install -m 755 tests/kernel/guest/agent "$root/more/usr/bin/agent"
-  install -D -m 755 -t "$root/more/scenarios" tests/kernel/guest/{tls,writer}
+  install -D -m 755 -t "$root/more/scenarios" tests/kernel/guest/{point,tls,writer}
   cp "$KERNEL/vmlinuz" "$folder"
   (cd "$root" && find . | busybox cpio -o -H newc -R 0:0 2>/dev/null) >"$folder/start.cpio"
   rm -rf "$root"

@@ -37,6 +37,18 @@ pub fn home(guest: &Guest) -> Result<()> {
 /// Two nodes of resource `db`, with volume and export `db` of `size`: partners in step, `alpha` Primary. Both guests need a disk
 /// `home`. `peer` are more lines of `[[resource.peer]]`, `resource` of `[[resource]]`.
 pub fn partners(alpha: &Guest, bravo: &Guest, size: &str, peer: &str, resource: &str) -> Result<()> {
+    let volume = |_: &Guest| format!("image = \"{IMAGE}\"\nsize = \"{size}\"");
+    partners_with(alpha, bravo, volume, peer, resource)
+}
+
+/// The same with other lines for image and size of `[[resource.volume]]`.
+pub fn partners_with(
+    alpha: &Guest,
+    bravo: &Guest,
+    volume: impl Fn(&Guest) -> String,
+    peer: &str,
+    resource: &str,
+) -> Result<()> {
     for (guest, other, address) in [(alpha, "bravo", "10.0.0.2"), (bravo, "alpha", "10.0.0.1")] {
         let name = guest.machine().name;
         home(guest)?;
@@ -52,8 +64,7 @@ name = "db"
 {resource}
 [[resource.volume]]
 export = "db"
-image  = "{IMAGE}"
-size   = "{size}"
+{}
 [[resource.volume.access]]
 from   = ["unix", "loopback", "10.0.0.0/24"]
 permit = "read-write"
@@ -62,7 +73,8 @@ name     = "{other}"
 uri      = "nbd://{address}:10809"
 protocol = "blockmirror"
 {peer}
-"#
+"#,
+            volume(guest)
         );
         configure(guest, &text)?;
         start(guest)?;

@@ -44,4 +44,8 @@ pub const ALL: &[Scenario] = &[
     truth::power::XFS,
     truth::power::HOST,
     truth::power::BOTH,
+    truth::log::EXT4,
+    truth::log::XFS,
+    truth::log::PARTNER,
+    truth::log::BEHIND,
 ];

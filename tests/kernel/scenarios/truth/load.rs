@@ -39,8 +39,17 @@ pub struct Journal {
 impl Load {
     /// Begins on `/mnt` of the guest, in folders of this name, and is going on when this returns.
     pub fn begin(guest: &Arc<Guest>, name: &str) -> Result<Self> {
+        Self::start(guest, &format!("/scenarios/writer /mnt {name} {WRITERS}"))
+    }
+
+    /// The same; what is durable is a mark in the log of that device of dm-log-writes, too.
+    pub fn begin_marking(guest: &Arc<Guest>, device: &str) -> Result<Self> {
+        Self::start(guest, &format!("LOG={device} /scenarios/writer /mnt marked {WRITERS}"))
+    }
+
+    fn start(guest: &Arc<Guest>, writer: &str) -> Result<Self> {
         let journal = Arc::new(Mutex::new(Journal::new()));
-        let script = format!("rm -f /tmp/enough; /scenarios/writer /mnt {name} {WRITERS}");
+        let script = format!("rm -f /tmp/enough; {writer}");
         let (writing, heard) = (Arc::clone(guest), Arc::clone(&journal));
         let thread = std::thread::spawn(move || {
             let outcome = writing.listen(&script, DEADLINE, |bytes| lock(&heard).hear(bytes))?;

@@ -4,6 +4,7 @@ pub mod crash;
 pub mod cut;
 pub mod failover;
 mod load;
+pub mod log;
 pub mod power;
 pub mod takeover;
 
@@ -36,6 +37,13 @@ impl Filesystem {
         match self {
             Self::Ext4 => "e2fsck -fn /dev/nbd0",
             Self::Xfs => "xfs_repair -n /dev/nbd0",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
         }
     }
 
