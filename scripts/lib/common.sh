@@ -19,3 +19,6 @@ fail() {
 
 # The folder of release binaries.
 release_folder() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}/release"; }
+
+# The folder of binaries without optimisation.
+debug_folder() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}/debug"; }

@@ -259,6 +259,7 @@ fn arguments(machine: &Machine, materials: &Materials, folder: &Path, link: &Pat
         "bravo" => 2,
         other => bail!("{other} has no address"),
     };
+    // No fast string moves: QEMU does them byte by byte, and every copy would cost what it costs nowhere else.
     let mut arguments = words(
         "-accel tcg,thread=multi -cpu max,erms=off,fsrm=off -nodefaults -display none -serial stdio -no-reboot -device virtio-serial",
     );
@@ -274,18 +275,7 @@ fn arguments(machine: &Machine, materials: &Materials, folder: &Path, link: &Pat
             machine.name
         ),
     );
-    let (server, path) = match (machine.is_wired, number) {
-        (true, 1) => ("on", folder.with_file_name("wire")),
-        (true, _) => ("off", folder.with_file_name("wire")),
-        (false, _) => ("off", link.to_owned()),
-    };
-    add(
-        "-netdev",
-        format!(
-            "stream,id=link,server={server},addr.type=unix,addr.path={}",
-            path.display()
-        ),
-    );
+    add("-netdev", network(machine, number, folder, link));
     add(
         "-device",
         format!("virtio-net-pci,netdev=link,romfile=,mac=52:54:00:00:00:0{number}"),
@@ -323,6 +313,17 @@ fn arguments(machine: &Machine, materials: &Materials, folder: &Path, link: &Pat
         );
     }
     Ok(arguments)
+}
+
+/// What its network card is plugged into.
+fn network(machine: &Machine, number: u32, folder: &Path, link: &Path) -> String {
+    let (server, path) = match (machine.is_wired, number) {
+        (true, 1) => ("on", folder.with_file_name("wire")),
+        (true, _) => ("off", folder.with_file_name("wire")),
+        (false, _) => ("off", link.to_owned()),
+    };
+    let path = path.display();
+    format!("stream,id=link,server={server},addr.type=unix,addr.path={path}")
 }
 
 fn words(text: &str) -> Vec<String> {

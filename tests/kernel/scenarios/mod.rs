@@ -29,7 +29,6 @@ pub const ALL: &[Scenario] = &[
     tls::USER_SPACE,
     tls::WITHOUT,
     tls::KERNEL,
-    speed::SPEED,
     truth::takeover::EXT4,
     truth::takeover::XFS,
     truth::takeover::RETURN,
@@ -48,4 +47,5 @@ pub const ALL: &[Scenario] = &[
     truth::log::XFS,
     truth::log::PARTNER,
     truth::log::BEHIND,
+    speed::SPEED,
 ];

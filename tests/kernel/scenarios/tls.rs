@@ -12,14 +12,14 @@ use crate::stage::Stage;
 pub const USER_SPACE: Scenario = Scenario {
     name: "tls-old",
     about: "a kernel that cannot change keys is not used for TLS",
-    smoke: true,
+    smoke: false,
     play: |stage| play(stage, "bookworm", "true", "user-space"),
 };
 /// The same without the module.
 pub const WITHOUT: Scenario = Scenario {
     name: "tls-without",
     about: "neither is one that has no TLS",
-    smoke: true,
+    smoke: false,
     play: |stage| {
         play(
             stage,
@@ -33,7 +33,7 @@ pub const WITHOUT: Scenario = Scenario {
 pub const KERNEL: Scenario = Scenario {
     name: "tls-new",
     about: "one that can seals and opens, with changes of keys",
-    smoke: true,
+    smoke: false,
     play: |stage| play(stage, "trixie-backports", "true", "kernel"),
 };
 
