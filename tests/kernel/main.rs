@@ -2,12 +2,14 @@
 //!
 //! - [`guest`]: a kernel with a root of Debian's packages and our programs; told what to do through [`port`].
 //! - [`switch`]: the link between guests, which can be cut, slow and far.
-//! - [`stage`]: what one scenario has of these. [`daemon`]: our daemon in guests.
+//! - [`stage`]: what one scenario has of these. [`daemon`]: our daemon in guests. [`raid`]: an array. [`page`]: lines of `docs`.
 //! - [`scenarios`]: small files, a behaviour each.
 
 mod daemon;
 mod guest;
+mod page;
 mod port;
+mod raid;
 mod scenarios;
 mod stage;
 mod switch;

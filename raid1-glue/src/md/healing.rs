@@ -168,12 +168,11 @@ impl<'a> Healing<'a> {
         }))
     }
 
-    /// Does the next step; which one it was.
+    /// Does a step that [`next`](Self::next) has named.
     ///
     /// # Errors
     /// It could not be done.
-    pub fn step(&mut self) -> Result<Step, HealError> {
-        let step = self.next()?;
+    pub fn perform(&mut self, step: Step) -> Result<(), HealError> {
         let record = self.record;
         match step {
             Step::Nothing | Step::Wait | Step::AskBeforeCopyingWhole => {}
@@ -187,7 +186,7 @@ impl<'a> Healing<'a> {
                 self.machine.mdadm.run(&arguments)?;
             }
         }
-        Ok(step)
+        Ok(())
     }
 
     /// With its empty list of bad blocks taken away, should it have one: see [`Options::CONFIGURATION`].
@@ -270,10 +269,11 @@ mod tests {
     fn steps(healing: &mut Healing<'_>) -> Vec<Step> {
         let mut steps = Vec::new();
         loop {
-            let step = healing.step().unwrap();
+            let step = healing.next().unwrap();
             if matches!(step, Step::Nothing | Step::AskBeforeCopyingWhole) {
                 return steps;
             }
+            healing.perform(step).unwrap();
             steps.push(step);
             assert!(steps.len() < 10, "{steps:?}");
         }
@@ -336,7 +336,7 @@ mod tests {
         let (machine, record) = (scene.machine(), scene.record());
         let device = Played::new(DeviceState::Alive);
         mdadm(&scene, "9:9:9:9", "exit 1");
-        let error = Healing::of(&machine, &record, &device, true).step().unwrap_err();
+        let error = Healing::of(&machine, &record, &device, true).next().unwrap_err();
         assert!(matches!(error, HealError::NotOurs { .. }), "{error}");
         assert_eq!(scene.told(), ["--detail --export md0"]);
 
@@ -344,7 +344,9 @@ mod tests {
         scene.mdadm(&format!(
             "case $1 in --detail) echo MD_UUID={UUID};; --examine) echo MD_UUID=8:8:8:8;; *) exit 1;; esac"
         ));
-        let error = Healing::of(&machine, &record, &device, true).step().unwrap_err();
+        let mut healing = Healing::of(&machine, &record, &device, true);
+        let step = healing.next().unwrap();
+        let error = healing.perform(step).unwrap_err();
         assert!(matches!(error, HealError::Foreign { .. }), "{error}");
         let told = scene.told();
         assert!(!told.iter().any(|told| told.contains("add")), "{told:?}");

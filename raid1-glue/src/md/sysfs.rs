@@ -93,13 +93,10 @@ impl Blocks {
     /// # Errors
     /// There is no such array, or it is not running.
     pub fn array(&self, device: &str) -> io::Result<Array> {
-        let path = if device.contains('/') {
-            fs::canonicalize(device)?
-        } else {
-            PathBuf::from(device)
-        };
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.named(&name)
+        if device.contains('/') {
+            fs::metadata(device)?;
+        }
+        self.named(&name_of(device))
     }
 
     /// Names of all arrays that run.
@@ -136,7 +133,7 @@ impl Blocks {
     }
 
     fn folder(&self, device: &str) -> PathBuf {
-        self.0.join(device.rsplit('/').next().unwrap_or(device))
+        self.0.join(name_of(device))
     }
 
     fn named(&self, name: &str) -> io::Result<Array> {
@@ -179,9 +176,15 @@ impl Array {
 
     /// The member on this device.
     pub fn member(&self, device: &str) -> Option<&Member> {
-        let name = device.rsplit('/').next().unwrap_or(device);
+        let name = name_of(device);
         self.members.iter().find(|member| member.device == name)
     }
+}
+
+/// The kernel's name of a device, which may be named by a link: `sda2` of `/dev/disk/by-id/...`.
+fn name_of(device: &str) -> String {
+    let path = fs::canonicalize(device).unwrap_or_else(|_| PathBuf::from(device));
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn member(folder: &Path, device: &str) -> io::Result<Member> {
@@ -273,5 +276,17 @@ mod tests {
         assert_eq!(blocks.written("/dev/nbd0"), Some(2 << 20));
         assert_eq!(blocks.writes_in_flight("nbd0"), Some(7));
         assert_eq!(blocks.written("/dev/nbd1"), None);
+    }
+
+    #[test]
+    fn names_that_outlive_a_boot_are_links() {
+        let scene = Scene::new();
+        scene.array(None);
+        scene.put("", &[("vda", "")]);
+        let (link, device) = (scene.path("by-id-local"), scene.path("block/vda"));
+        std::os::unix::fs::symlink(device, &link).unwrap();
+        let link = link.display().to_string();
+        let array = scene.machine().blocks.holder(&link).unwrap();
+        assert_eq!(array.member(&link).unwrap().device, "vda");
     }
 }

@@ -1,7 +1,10 @@
 //! The scenarios, a behaviour each.
 
+mod legs;
 mod link;
 mod partners;
+mod raid;
+mod raid_line;
 mod speed;
 mod tls;
 mod truth;
@@ -47,5 +50,20 @@ pub const ALL: &[Scenario] = &[
     truth::log::XFS,
     truth::log::PARTNER,
     truth::log::BEHIND,
+    raid::HEAL,
+    raid::WATCH,
+    raid::REBOOT,
+    raid::ADOPT,
+    raid::PAGE,
+    raid_line::OURS,
+    raid_line::BY_HAND,
+    legs::CUT_SHORT,
+    legs::CUT_LONG,
+    legs::FAR_RESTART,
+    legs::FAR_GONE,
+    legs::FAR_DEAD,
+    legs::NEAR_RESTART,
+    legs::NEAR_GONE,
+    legs::SLOW,
     speed::SPEED,
 ];

@@ -65,7 +65,8 @@ pub fn bring_back(
             written = care.machine.blocks.written(&record.device);
         }
         say(care, name, next, dirty)?;
-        match healing.step().map_err(failed)? {
+        healing.perform(next).map_err(failed)?;
+        match next {
             Step::Nothing => break,
             Step::AskBeforeCopyingWhole => {
                 return Err(Failure::Failed(format!("{name}: {}", Step::AskBeforeCopyingWhole)));

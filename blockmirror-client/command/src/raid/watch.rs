@@ -206,7 +206,8 @@ impl Watched {
         let since = Instant::now();
         for _ in 0..STEPS_MAX {
             let written = machine.blocks.written(&device).unwrap_or_default();
-            let step = match healing.step() {
+            let done = healing.next().and_then(|step| healing.perform(step).map(|()| step));
+            let step = match done {
                 Ok(step) => step,
                 Err(error) => {
                     self.trouble(error.to_string());
