@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use blockmirror_client::tls::Session;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FsWord, OFlags, fcntl_getfl, fstatfs};
+use rustix::fs::{FileType, FsWord, OFlags, fcntl_getfl, fstat, fstatfs};
 use rustix::net::Shutdown;
 
 use super::cached;
@@ -155,7 +155,9 @@ impl FileHandle {
     pub fn new(fd: impl Into<OwnedFd>) -> io::Result<Self> {
         let fd = fd.into();
         let direct = fcntl_getfl(&fd)?.contains(OFlags::DIRECT);
-        let memory_backed = fstatfs(&fd)?.f_type == TMPFS_MAGIC;
+        // The nodes of devices lie in memory, what is written to them does not.
+        let memory_backed =
+            FileType::from_raw_mode(fstat(&fd)?.st_mode).is_file() && fstatfs(&fd)?.f_type == TMPFS_MAGIC;
         Ok(Self {
             state: Arc::new(FileState {
                 fd,

@@ -103,6 +103,12 @@ fn punches_holes_and_prefetches() {
 }
 
 #[test]
+fn a_device_is_not_memory_though_its_node_lies_there() {
+    let device = std::fs::File::open("/dev/null").unwrap();
+    assert!(!FileHandle::new(device).unwrap().is_memory_backed());
+}
+
+#[test]
 fn files_in_memory_are_served_within_submit() {
     with_each_engine(|mut driver| {
         let fd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
