@@ -104,7 +104,7 @@ fn punches_holes_and_prefetches() {
 
 #[test]
 fn a_device_is_not_memory_though_its_node_lies_there() {
-    let device = std::fs::File::open("/dev/null").unwrap();
+    let device = File::open("/dev/null").unwrap();
     assert!(!FileHandle::new(device).unwrap().is_memory_backed());
 }
 
