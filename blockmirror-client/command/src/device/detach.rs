@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use raid1_glue::nbd::sysfs::{NbdIndex, Standing, System};
 use raid1_glue::nbd::{Nbd, NbdError};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,11 +26,14 @@ pub async fn detach(index: NbdIndex, force: bool, json: bool) -> Result<(), Fail
     if system.standing(index) == Standing::Free {
         return Err(Failure::Failed(format!("{index} is not attached")));
     }
-    if !force {
+    let locked = if force {
+        None
+    } else {
         may_go(index, &system.users(index))?;
-        write_out(index).await?;
-    }
+        Some(write_out(index).await?)
+    };
     nbd.disconnect(index.0).map_err(refused)?;
+    drop(locked);
     let is_open = !is_gone(&system, index).await;
     if json {
         return print(&format!("{}\n", json!({ "done": true, "is_open": is_open })));
@@ -53,10 +57,10 @@ fn may_go(index: NbdIndex, users: &[String]) -> Result<(), Failure> {
     )))
 }
 
-/// What is in memory goes to the node, and there to its disk.
-async fn write_out(index: NbdIndex) -> Result<(), Failure> {
-    // Opened for reading: udev takes the end of writing for a reason to look at the device again, while it goes.
-    let mut written = tokio::task::spawn_blocking(move || File::open(index.to_string())?.sync_all());
+/// What is in memory goes to the node, and there to its disk. As long as what is returned is open udev leaves the device
+/// alone, and does not read what is about to go.
+async fn write_out(index: NbdIndex) -> Result<File, Failure> {
+    let mut written = tokio::task::spawn_blocking(move || written_out(index));
     let result = match timeout(PATIENCE, &mut written).await {
         Ok(result) => result,
         Err(_) => {
@@ -76,6 +80,16 @@ async fn write_out(index: NbdIndex) -> Result<(), Failure> {
         .map_err(io::Error::other)
         .and_then(|result| result)
         .map_err(failed)
+}
+
+fn written_out(index: NbdIndex) -> io::Result<File> {
+    // Opened for reading: udev takes the end of writing for a reason to look at the device again.
+    let device = File::open(index.to_string())?;
+    // It holds this lock, shared, while it looks, and does not look while somebody else has it (systemd's
+    // BLOCK_DEVICE_LOCKING). An end of writing just before, such as of umount, may have made it look.
+    flock(&device, FlockOperation::LockExclusive)?;
+    device.sync_all()?;
+    Ok(device)
 }
 
 /// Whether the kernel has let it go.
