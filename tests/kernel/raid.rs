@@ -112,7 +112,7 @@ pub fn watch(alpha: &Guest) -> Result<()> {
 /// Waits until the watch has told of as many events of a kind.
 pub fn told(alpha: &Guest, event: &str, times: u32) -> Result<()> {
     let script = format!(
-        "[ \"$(grep -c '\"event\":\"{event}\"' /tmp/watch.log)\" -ge {times} ] || tail -n 5 /tmp/watch.log | grep x y"
+        "[ \"$(grep -c '\"event\":\"{event}\"' /tmp/watch.log)\" -ge {times} ] || {{ tail -n 5 /tmp/watch.log; false; }}"
     );
     alpha.until(&format!("the watch tells {event}"), STALL + COPY, &script)
 }

@@ -122,6 +122,11 @@ impl System {
         Standing::Attached(self.word(index, "backend"))
     }
 
+    /// Whether the kernel has let it go altogether, which takes a moment once it was detached.
+    pub fn is_gone(&self, index: NbdIndex) -> bool {
+        self.standing(index) == Standing::Free && self.size(index) == 0
+    }
+
     /// What it was made with.
     ///
     /// # Errors
@@ -258,6 +263,7 @@ mod tests {
             (system.standing(NbdIndex(0)), system.size(NbdIndex(0))),
             (Standing::Free, 0)
         );
+        assert!(system.is_gone(NbdIndex(0)));
         fake.put("sys/block/nbd0/size", "0\n");
         assert_eq!(system.standing(NbdIndex(0)), Standing::Free);
         fake.put("sys/block/nbd0/pid", "17\n");

@@ -95,7 +95,7 @@ fn written_out(index: NbdIndex) -> io::Result<File> {
 /// Whether the kernel has let it go.
 async fn is_gone(system: &System, index: NbdIndex) -> bool {
     let until = Instant::now() + GONE;
-    while system.standing(index) != Standing::Free || system.size(index) > 0 {
+    while !system.is_gone(index) {
         if Instant::now() >= until {
             return false;
         }

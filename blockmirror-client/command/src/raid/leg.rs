@@ -105,7 +105,7 @@ impl LegDevice for Leg<'_> {
         let nbd = Nbd::open().map_err(failed)?;
         nbd.disconnect(self.index.0).map_err(failed)?;
         let since = Instant::now();
-        while self.is_attached() || System::here().size(self.index) > 0 {
+        while !System::here().is_gone(self.index) {
             if since.elapsed() > GONE {
                 return Err(format!("{} is detached, but still open somewhere", self.index));
             }
