@@ -67,14 +67,9 @@ impl Load {
 
     /// Until every writer has done some more.
     pub fn goes_on(&self) -> Result<()> {
-        let said = self.journal().said;
-        self.until(said + 40)
-    }
-
-    /// Until so much was said to be durable.
-    pub fn until(&self, said: usize) -> Result<()> {
+        let enough = self.journal().said + 40;
         wait::until("the load to go on", PATIENT, || {
-            (self.thread.is_finished() || self.journal().said > said).then_some(())
+            (self.thread.is_finished() || self.journal().said > enough).then_some(())
         })?;
         ensure!(!self.thread.is_finished(), "the load has ended");
         Ok(())
