@@ -20,6 +20,31 @@ pub fn serve(guest: &Guest, image: &str, name: &str, more: &str) -> Result<()> {
     guest.until("the daemon answers", PATIENT, &info)
 }
 
+/// Serves a new image of `size` as export `db` to everybody, by a configuration, so that it can be asked to grow.
+pub fn plain(guest: &Guest, image: &str, size: &str) -> Result<()> {
+    guest.run("mkdir -p /etc/blockmirror /run/blockmirror")?;
+    let text = format!(
+        r#"name  = "{}"
+admin = "/run/blockmirror/node.sock"
+[[listener]]
+address   = "tcp:0.0.0.0:10809"
+plaintext = "the network is trusted"
+[[resource]]
+name = "db"
+[[resource.volume]]
+export = "db"
+image  = "{image}"
+size   = "{size}"
+[[resource.volume.access]]
+from   = ["loopback", "10.0.0.0/24"]
+permit = "read-write"
+"#,
+        guest.machine().name
+    );
+    configure(guest, &text)?;
+    start(guest)
+}
+
 /// The image of [`partners`].
 pub const IMAGE: &str = "/var/lib/blockmirror/db.img";
 

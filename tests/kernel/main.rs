@@ -2,10 +2,12 @@
 //!
 //! - [`guest`]: a kernel with a root of Debian's packages and our programs; told what to do through [`port`].
 //! - [`switch`]: the link between guests, which can be cut, slow and far.
-//! - [`stage`]: what one scenario has of these. [`daemon`]: our daemon in guests. [`raid`]: an array. [`page`]: lines of `docs`.
+//! - [`stage`]: what one scenario has of these. [`daemon`]: our daemon in guests. [`device`]: devices of the
+//!   kernel. [`raid`]: an array. [`page`]: lines of `docs`.
 //! - [`scenarios`]: small files, a behaviour each.
 
 mod daemon;
+mod device;
 mod guest;
 mod page;
 mod port;

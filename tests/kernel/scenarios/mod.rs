@@ -1,8 +1,10 @@
 //! The scenarios, a behaviour each.
 
+mod attach;
 mod legs;
 mod link;
 mod partners;
+mod pause;
 mod raid;
 mod raid_line;
 mod speed;
@@ -29,6 +31,15 @@ pub struct Scenario {
 pub const ALL: &[Scenario] = &[
     link::ALONE,
     partners::POWER,
+    attach::SMOKE,
+    attach::SHAPES,
+    attach::NBD_CLIENT,
+    pause::DAEMON,
+    pause::LINK,
+    pause::AGENT,
+    pause::DEAD,
+    pause::DISCONNECT,
+    pause::REBOOT,
     tls::USER_SPACE,
     tls::WITHOUT,
     tls::KERNEL,
