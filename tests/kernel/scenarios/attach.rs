@@ -167,7 +167,7 @@ fn grow(alpha: &Guest, filesystem: &str) -> Result<()> {
         "resize2fs /dev/nbd0"
     };
     alpha.run(&format!(
-        "before=$(stat -f -c %b /mnt); {grow} >/dev/null 2>&1; test $(stat -f -c %b /mnt) -gt $before; sha256sum -c --quiet /mnt/sum"
+        "before=$(stat -f -c %b /mnt); {grow} 2>&1; test $(stat -f -c %b /mnt) -gt $before; sha256sum -c --quiet /mnt/sum"
     ))?;
     Ok(())
 }
