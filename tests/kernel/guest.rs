@@ -91,6 +91,11 @@ pub struct Guest {
 pub struct Running(JoinHandle<Result<String>>);
 
 impl Running {
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.0.is_finished()
+    }
+
     /// Until it ends; what it printed.
     pub fn join(self) -> Result<String> {
         match self.0.join() {

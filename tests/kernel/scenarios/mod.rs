@@ -3,6 +3,7 @@
 mod attach;
 mod legs;
 mod link;
+mod pages;
 mod partners;
 mod pause;
 mod raid;
@@ -65,7 +66,6 @@ pub const ALL: &[Scenario] = &[
     raid::WATCH,
     raid::REBOOT,
     raid::ADOPT,
-    raid::PAGE,
     raid_line::OURS,
     raid_line::BY_HAND,
     legs::CUT_SHORT,
@@ -76,5 +76,7 @@ pub const ALL: &[Scenario] = &[
     legs::NEAR_RESTART,
     legs::NEAR_GONE,
     legs::SLOW,
+    pages::DEVICES,
+    pages::RAID,
     speed::SPEED,
 ];

@@ -7,8 +7,6 @@ use anyhow::{Result, ensure};
 
 use super::Scenario;
 use crate::daemon;
-use crate::guest::Machine;
-use crate::page;
 use crate::raid::{self, COPY, LOCAL, STALL};
 use crate::stage::Stage;
 
@@ -44,14 +42,6 @@ pub const ADOPT: Scenario = Scenario {
     about: "an array of others is adopted, its leg removed and added; no other array is touched",
     smoke: false,
     play: adopt,
-};
-
-/// docs/RAID1.md.
-pub const PAGE: Scenario = Scenario {
-    name: "raid-page",
-    about: "the lines of docs/RAID1.md, typed as they are: an array, a filesystem, a watch that heals",
-    smoke: false,
-    play: page,
 };
 
 fn heal(stage: &Stage) -> Result<()> {
@@ -226,39 +216,5 @@ fn adopt(stage: &Stage) -> Result<()> {
     ))?;
     let refused = alpha.refuses("blockmirror raid heal data")?;
     ensure!(refused.contains("another array now"), "{refused}");
-    Ok(())
-}
-
-fn page(stage: &Stage) -> Result<()> {
-    let bytes = 64 * MIB;
-    let alpha = Machine::named("alpha").disk("local", bytes).disk("home", 64 * MIB);
-    let (alpha, bravo) = stage.boot_pair(alpha, Machine::named("bravo").disk("far", bytes))?;
-    daemon::home(&alpha)?;
-    let (mut said, mut stay) = (String::new(), Vec::new());
-    for block in page::blocks(include_str!("../../../docs/RAID1.md")) {
-        let (guest, is_there) = match block.guest {
-            "bravo" => (&bravo, "nbdinfo --size nbd://localhost/data"),
-            _ => (&alpha, "pgrep -f 'raid watch'"),
-        };
-        let (told, running) = block.play(guest, is_there)?;
-        stay.extend(running);
-        said = told;
-    }
-    ensure!(stay.len() == 2, "{} commands stay", stay.len());
-    stage.note(said.lines().next().unwrap_or_default().to_owned());
-    ensure!(said.matches("in sync").count() == 2, "{said}");
-    // What the page promises of it.
-    alpha.run("dd if=/dev/urandom of=/srv/file bs=1M count=4 conv=fsync 2>&1")?;
-    stage.link.cut();
-    alpha.run_for("dd if=/dev/urandom of=/srv/more bs=1M count=4 conv=fsync 2>&1", STALL)?;
-    stage.link.restore();
-    let in_sync =
-        "blockmirror --json raid status data | jq -e '.arrays[0] | .leg.standing == \"in_sync\" and .degraded == 0'";
-    alpha.until("the watch has healed it", STALL, in_sync)?;
-    raid::compare(&alpha, ARRAY)?;
-    for (guest, name) in [(&alpha, "blockmirror"), (&bravo, "blockmirror-ser")] {
-        guest.run(&format!("pkill -TERM -x {name}"))?;
-    }
-    stay.into_iter().for_each(|running| drop(running.join()));
     Ok(())
 }
