@@ -29,6 +29,8 @@ fn every_shipped_configuration_is_right() {
             "primary-async.toml",
             "primary-sync.toml",
             "remote-leg.toml",
+            "replica-alpha.toml",
+            "replica-bravo.toml",
             "standalone.toml"
         ]
     );

@@ -123,6 +123,12 @@ impl<'a> Page<'a> {
         guest.cloned().with_context(|| format!("no guest is called {name}"))
     }
 
+    /// A guest has booted again.
+    pub fn booted(&mut self, guest: &Arc<Guest>) {
+        self.guests.retain(|other| other.machine().name != guest.machine().name);
+        self.guests.push(Arc::clone(guest));
+    }
+
     /// Nothing is left of it. What stays is told to go.
     pub fn close(self) -> Result<()> {
         if let Some(block) = self.blocks.front() {

@@ -77,6 +77,7 @@ pub const ALL: &[Scenario] = &[
     legs::NEAR_GONE,
     legs::SLOW,
     pages::DEVICES,
+    pages::REPLICA,
     pages::RAID,
     speed::SPEED,
 ];
