@@ -102,7 +102,9 @@ fn a_volume_grows_on_both_nodes_while_it_is_written() -> Result<()> {
     for side in 0..2 {
         ensure!(partners.image(side, VOLUME).metadata()?.len() == 48 * MIB);
     }
-    // A new connection sees the new size.
+    // What has grown is reached by connections that were there before, for the kernel does not connect a device anew,
+    fill(&mut raw, 32 * 256, 50, 4)?;
+    // and a new one sees the new size.
     let mut grown = partners.open(0, VOLUME)?;
     fill(&mut grown, 48 * 256 - 50, 50, 3)?;
     partners.wait_in_step(0, PATIENT)?;
