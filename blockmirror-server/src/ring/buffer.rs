@@ -19,7 +19,8 @@ const CLASS_MIN_BITS: u32 = ALIGNMENT.trailing_zeros();
 const CLASS_MAX_BITS: u32 = 25;
 const CLASS_COUNT: usize = (CLASS_MAX_BITS - CLASS_MIN_BITS + 1) as usize;
 
-/// Unused memory a pool keeps, in bytes, all classes together. What is given back beyond it is freed.
+/// Unused memory a pool keeps, in bytes, all classes together. What is given back beyond it takes the place of other
+/// classes, or is freed.
 const CACHED_BYTES_MAX: usize = 32 << 20;
 
 /// A source of aligned, reusable buffers. Clones share one cache, which is bounded by 32 MiB.
@@ -294,11 +295,32 @@ fn give_back(mut storage: Arc<Storage>) {
     let Some(shared) = storage.home.upgrade() else { return };
     let capacity = storage.memory.capacity();
     let Some(class) = class_of(capacity) else { return };
-    if shared.cached_bytes.fetch_add(capacity, Ordering::Relaxed) + capacity > CACHED_BYTES_MAX {
-        shared.cached_bytes.fetch_sub(capacity, Ordering::Relaxed);
-        return;
+    if shared.makes_room(class, capacity) {
+        lock(&shared.classes[class]).push(storage);
     }
-    lock(&shared.classes[class]).push(storage);
+}
+
+impl Shared {
+    /// Counts `capacity` bytes of `class` as cached. What lies there of other classes makes way, for what is given back is in
+    /// use now: after a resync the cache would be full of its buffers for ever.
+    fn makes_room(&self, class: usize, capacity: usize) -> bool {
+        while self.cached_bytes.fetch_add(capacity, Ordering::Relaxed) + capacity > CACHED_BYTES_MAX {
+            self.cached_bytes.fetch_sub(capacity, Ordering::Relaxed);
+            if !self.frees_one_beside(class) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn frees_one_beside(&self, class: usize) -> bool {
+        let mut others = (0..CLASS_COUNT).rev().filter(|other| *other != class);
+        let found = others.find_map(|other| lock(&self.classes[other]).pop());
+        if let Some(unused) = &found {
+            self.cached_bytes.fetch_sub(unused.memory.capacity(), Ordering::Relaxed);
+        }
+        found.is_some()
+    }
 }
 
 fn lock(class: &Mutex<Vec<Arc<Storage>>>) -> std::sync::MutexGuard<'_, Vec<Arc<Storage>>> {

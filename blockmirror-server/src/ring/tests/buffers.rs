@@ -25,6 +25,19 @@ fn the_cache_is_bounded_and_outsized_buffers_are_not_kept() {
     assert_eq!(pool.cached_bytes(), 32 << 20);
 }
 
+/// As after a resync, whose buffers nobody wants any more.
+#[test]
+fn a_cache_full_of_one_size_makes_way_for_what_is_used_now() {
+    let pool = BufferPool::new();
+    let held: Vec<_> = (0..32).map(|_| pool.take(1 << 20)).collect();
+    drop(held);
+    let used = pool.take(128 << 10);
+    let address = used.as_slice().as_ptr();
+    drop(used);
+    assert_eq!(pool.cached_bytes(), (31 << 20) + (128 << 10));
+    assert_eq!(pool.take(128 << 10).as_slice().as_ptr(), address);
+}
+
 #[test]
 fn the_last_view_gives_the_memory_back() {
     let pool = BufferPool::new();
