@@ -15,7 +15,7 @@ use crate::stage::Stage;
 pub const DAEMON: Scenario = Scenario {
     name: "attach-daemon-restart",
     about: "the daemon is killed, and stopped, under a load and started again: a pause, no error; 1 and 4 connections",
-    smoke: true,
+    smoke: false,
     play: daemon_restart,
 };
 /// Cut without a word.
