@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use raid1_glue::nbd::sysfs::{NbdIndex, Standing, System};
 use raid1_glue::nbd::{Nbd, NbdError};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -16,8 +17,11 @@ use crate::failure::{Failure, print};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The kernel has let the device go by then, unless somebody has it open;
 const GONE: Duration = Duration::from_secs(5);
-/// it is looked at so often.
+/// it is looked at so often,
 const GONE_LOOK: Duration = Duration::from_millis(20);
+/// and let go again so often: a request that was on its way to a connection in that moment stays behind in the kernel, and
+/// whoever waits for it does so for ever (seen with Linux 6.1).
+const STRAGGLERS: Duration = Duration::from_secs(1);
 
 /// Lets a device go. What it has to write is written before; one that is used is kept unless it is forced.
 pub async fn detach(index: NbdIndex, force: bool, json: bool) -> Result<(), Failure> {
@@ -34,7 +38,7 @@ pub async fn detach(index: NbdIndex, force: bool, json: bool) -> Result<(), Fail
     };
     nbd.disconnect(index.0).map_err(refused)?;
     drop(locked);
-    let is_open = !is_gone(&system, index).await;
+    let is_open = !is_gone(&nbd, &system, index).await;
     if json {
         return print(&format!("{}\n", json!({ "done": true, "is_open": is_open })));
     }
@@ -83,8 +87,16 @@ async fn write_out(index: NbdIndex) -> Result<File, Failure> {
 }
 
 fn written_out(index: NbdIndex) -> io::Result<File> {
-    // Opened for reading: udev takes the end of writing for a reason to look at the device again.
-    let device = File::open(index.to_string())?;
+    // Opened for reading: udev takes the end of writing for a reason to look at the device again. For nobody else: what is
+    // mounted in another namespace is used as well, and nobody mounts it from now on.
+    let device = File::options()
+        .read(true)
+        .custom_flags(OFlags::EXCL.bits() as i32)
+        .open(index.to_string())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => io::Error::other("somebody uses it, maybe in a container of their own"),
+            _ => error,
+        })?;
     // It holds this lock, shared, while it looks, and does not look while somebody else has it (systemd's
     // BLOCK_DEVICE_LOCKING). An end of writing just before, such as of umount, may have made it look.
     flock(&device, FlockOperation::LockExclusive)?;
@@ -93,11 +105,19 @@ fn written_out(index: NbdIndex) -> io::Result<File> {
 }
 
 /// Whether the kernel has let it go.
-async fn is_gone(system: &System, index: NbdIndex) -> bool {
+async fn is_gone(nbd: &Nbd, system: &System, index: NbdIndex) -> bool {
     let until = Instant::now() + GONE;
+    let mut again = Instant::now() + STRAGGLERS;
     while !system.is_gone(index) {
-        if Instant::now() >= until {
+        let now = Instant::now();
+        if now >= until {
             return false;
+        }
+        // Nobody can have attached it anew: for that it has to be closed, and who waits has it open.
+        let waits = system.progress(index).is_some_and(|progress| progress.under_way > 0);
+        if now >= again && waits {
+            let _ = nbd.disconnect(index.0);
+            again = now + STRAGGLERS;
         }
         sleep(GONE_LOOK).await;
     }

@@ -211,6 +211,9 @@ impl Connection {
             }
         };
         self.staging.limit(None);
+        // A device that is attached by this connection has grown with the volume: the kernel does not connect anew.
+        let size = &mut self.negotiated.export.size;
+        *size = volume.size().max(*size);
         if let Err(excess) = check_payload_bound(&request, &self.negotiated) {
             self.lose(volume, turn, &excess.to_string());
             return Step::Ended;
@@ -220,9 +223,6 @@ impl Connection {
             self.incoming = Incoming::Filter(request);
             return Step::Again;
         }
-        // A device that is attached by this connection has grown with the volume: the kernel does not connect anew.
-        let size = &mut self.negotiated.export.size;
-        *size = volume.size().max(*size);
         let verdict = validate(&request, &self.negotiated);
         let read_bytes = match verdict {
             Ok(Command::Read { .. }) => request.length,
