@@ -143,7 +143,7 @@ fn use_filesystem(alpha: &Guest, filesystem: &str) -> Result<()> {
     let force = if filesystem == "xfs" { "-f" } else { "-F" };
     let script = format!(
         "mkfs.{filesystem} -q {force} {DEVICE}; mount {DEVICE} /mnt
-        fio --name=files --directory=/mnt --rw=randwrite --bs=4k-64k --blockalign=4k --size=8m --nrfiles=4 --numjobs=2 \
+        fio --name=files --directory=/mnt --rw=randwrite --bsrange=4k-64k --serialize_overlap=1 --size=8m --nrfiles=4 --numjobs=2 \
             --ioengine=libaio --direct=1 --iodepth=8 --end_fsync=1 --verify=crc32c --do_verify=1 --verify_fatal=1 >/tmp/fio.log
         dd if=/dev/urandom of=/mnt/data bs=1M count=16 conv=fsync 2>/dev/null; sha256sum /mnt/data >/mnt/sum
         rm /mnt/files*; sync; fstrim -v /mnt
