@@ -13,7 +13,7 @@ ROOT_SUITE=bookworm
 SUITES=("$ROOT_SUITE" trixie-backports)
 ROOT_PACKAGES=(
   bash coreutils diffutils findutils gawk grep jq procps sed util-linux mount kmod udev iproute2 iputils-ping netbase
-  e2fsprogs xfsprogs fio mdadm dmsetup drbd-utils nbd-client nbd-server libnbd-bin nbdkit
+  e2fsprogs xfsprogs fio mdadm dmsetup drbd-utils nbd-client nbd-server libnbd-bin nbdkit systemd
 )
 # Folders and files of a kernel's modules that scenarios may need; what they depend on beyond that is added.
 GUEST_MODULES=(

@@ -19,6 +19,8 @@ const BOOT: Duration = Duration::from_secs(90);
 /// For one command.
 pub const PROMPT: Duration = Duration::from_secs(120);
 const MEMORY_MIB: u64 = 1024;
+/// For what a guest with systemd writes.
+const SYSTEM_BYTES: u64 = 256 << 20;
 
 /// What a guest is made of.
 #[derive(Clone, Debug)]
@@ -28,6 +30,7 @@ pub struct Machine {
     cpus: usize,
     suite: &'static str,
     is_wired: bool,
+    has_systemd: bool,
     disks: Vec<(&'static str, u64)>,
 }
 
@@ -39,6 +42,7 @@ impl Machine {
             cpus: 1,
             suite: "bookworm",
             is_wired: false,
+            has_systemd: false,
             disks: Vec::new(),
         }
     }
@@ -61,6 +65,18 @@ impl Machine {
     /// Whether its link is such a one.
     pub fn is_wired(&self) -> bool {
         self.is_wired
+    }
+
+    /// Its first process is systemd, and it keeps what it writes on a disk: what was configured is so after a reboot.
+    pub fn systemd(self) -> Self {
+        let mut disks = self.disks;
+        // The guest finds it as /dev/vdb.
+        disks.insert(0, ("system", SYSTEM_BYTES));
+        Self {
+            has_systemd: true,
+            disks,
+            ..self
+        }
     }
 
     /// A disk more, empty at first; `/dev/disk/by-id/virtio-NAME`. What was written to it outlives the guest.
@@ -238,6 +254,13 @@ impl Guest {
         lock(&self.process).kill();
     }
 
+    /// Until it has shut itself down; everything that its console has shown.
+    pub fn wait_off(&self) -> Result<String> {
+        let mut process = lock(&self.process);
+        process.wait_exit(BOOT)?;
+        Ok(process.output())
+    }
+
     /// What it is made of.
     pub fn machine(&self) -> &Machine {
         &self.machine
@@ -279,8 +302,9 @@ fn arguments(machine: &Machine, materials: &Materials, folder: &Path, link: &Pat
     add(
         "-append",
         format!(
-            "console=ttyS0 quiet panic=-1 random.trust_cpu=on name={} address=10.0.0.{number}/24",
-            machine.name
+            "console=ttyS0 quiet panic=-1 net.ifnames=0 random.trust_cpu=on name={} address=10.0.0.{number}/24{}",
+            machine.name,
+            if machine.has_systemd { " manager=systemd" } else { "" }
         ),
     );
     add("-netdev", network(machine, number, folder, link));

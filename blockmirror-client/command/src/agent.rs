@@ -46,6 +46,8 @@ pub fn start(index: NbdIndex, arguments: impl IntoIterator<Item = OsString>) -> 
     let mut child = Command::new(program)
         .args(arguments)
         .args(["--foreground", "--agent"])
+        // Whose service starts it is not whose service it is.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -11,6 +11,7 @@ mod raid_line;
 mod speed;
 mod tls;
 mod truth;
+mod units;
 
 use anyhow::Result;
 
@@ -79,5 +80,7 @@ pub const ALL: &[Scenario] = &[
     pages::DEVICES,
     pages::REPLICA,
     pages::RAID,
+    units::ATTACH,
+    units::RAID,
     speed::SPEED,
 ];
