@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use super::dial::{self, Dialled, STRAGGLERS_FIRST, STRAGGLERS_LONGEST};
 use super::shape::{difference, whole_blocks};
+use super::unanswered::Unanswered;
 use super::{AttachError, Wanted, device};
 use crate::nbd::sysfs::{Progress, Shape, System};
 use crate::nbd::{DeadLinks, Nbd, NbdError};
@@ -68,6 +69,8 @@ pub enum Event<'a> {
     Lost,
     /// Requests stand still: it is brought new connections, should it lack some.
     Still,
+    /// A node has taken requests and answered none, twice: it is brought no connections until those that wait have failed.
+    Unanswered,
     /// It could not be connected again: why. It is tried again.
     Waiting(&'a AttachError),
     /// No node was there for as long as requests wait: those that were asked meanwhile have failed.
@@ -128,16 +131,24 @@ impl Kept {
     /// Until somebody detaches it.
     async fn keep_on(&mut self, tell: &mut impl FnMut(Event<'_>)) {
         let (lost, system) = (Arc::clone(&self.lost), System::here());
-        let (mut stillness, mut looks) = (Stillness::default(), 0);
+        let (mut stillness, mut unanswered, mut looks) = (Stillness::default(), Unanswered::default(), 0);
         while self.is_attached(tell) {
             tokio::select! {
                 () = lost.notified() => {
                     sleep(GATHER).await;
                     tell(Event::Lost);
+                    let progress = system.progress(self.wanted.index);
+                    if unanswered.is_in_vain(Instant::now().into_std(), progress, self.wanted.timeout) {
+                        tell(Event::Unanswered);
+                        self.let_fail(&system, tell).await;
+                    }
                     self.reconnect(tell).await;
+                    unanswered.brought(Instant::now().into_std(), system.progress(self.wanted.index));
                 }
                 () = sleep(LOOK) => {
-                    if stillness.look(system.progress(self.wanted.index)) {
+                    let progress = system.progress(self.wanted.index);
+                    unanswered.look(progress);
+                    if stillness.look(progress) {
                         tell(Event::Still);
                         self.reconnect(tell).await;
                     }
@@ -147,6 +158,18 @@ impl Kept {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits until the kernel has given up what waits: it does so when the device had no connection for the dead timeout. Those of
+    /// its connections that are left have to be found wanting first, each in its turn.
+    async fn let_fail(&self, system: &System, tell: &mut impl FnMut(Event<'_>)) {
+        let finished = || system.progress(self.wanted.index).map(|progress| progress.finished);
+        let (before, since) = (finished(), Instant::now());
+        let connections = u32::try_from(self.wanted.connections).unwrap_or(1);
+        let most = self.wanted.dead_timeout + self.wanted.timeout.unwrap_or_default() * (connections + 1);
+        while finished() == before && since.elapsed() < most && self.is_attached(tell) {
+            sleep(LOOK).await;
         }
     }
 

@@ -11,6 +11,7 @@ mod dial;
 mod keep;
 mod relay;
 mod shape;
+mod unanswered;
 
 use std::io;
 use std::os::fd::AsFd;

@@ -20,8 +20,10 @@ const LOAD: u64 = 32;
 const BEFORE: Duration = Duration::from_secs(4);
 /// What is less is none: the emulator has pauses of its own.
 const PAUSE: f64 = 1.5;
-/// Answer timeout, dead timeout, and what the emulator adds.
-const PATIENCE: f64 = 5.0 + 3.0 + 4.0;
+/// Answer timeout,
+const ANSWER: f64 = 5.0;
+/// the same with the dead timeout, and what the emulator adds.
+const PATIENCE: f64 = ANSWER + 3.0 + 4.0;
 
 /// What becomes of a leg.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,6 +96,18 @@ pub const FAR_DEAD: Scenario = Scenario {
         })
     },
 };
+/// The disk of the leg there hangs; its daemon does not.
+pub const FAR_HUNG: Scenario = Scenario {
+    name: "leg-far-hung",
+    about: "the other node's disk answers nothing any more: plain leg fails, mirrored leg nothing",
+    smoke: false,
+    play: |stage| {
+        play_for(stage, [Failed, Nothing], PATIENCE + ANSWER, |_, _, bravo| {
+            bravo.run("dmsetup suspend --nolockfs --noflush far")?;
+            Ok(())
+        })
+    },
+};
 /// The daemon beside the array is started again.
 pub const NEAR_RESTART: Scenario = Scenario {
     name: "leg-near-restart",
@@ -128,8 +142,16 @@ pub const SLOW: Scenario = Scenario {
     },
 };
 
-/// Both arrays under load; what is seen of the plain leg and of the mirrored one.
-fn play(stage: &Stage, expected: [Seen; 2], happens: fn(&Stage, &Arc<Guest>, &Arc<Guest>) -> Result<()>) -> Result<()> {
+/// What happens, while both arrays are under load.
+type Happens = fn(&Stage, &Arc<Guest>, &Arc<Guest>) -> Result<()>;
+
+/// What is seen then of the plain leg and of the mirrored one.
+fn play(stage: &Stage, expected: [Seen; 2], happens: Happens) -> Result<()> {
+    play_for(stage, expected, PATIENCE, happens)
+}
+
+/// The same, with the longest time that a write may take.
+fn play_for(stage: &Stage, expected: [Seen; 2], patience: f64, happens: Happens) -> Result<()> {
     let (alpha, bravo) = arrays(stage)?;
     let loads = ["plain", "mirrored"].map(|name| alpha.start(&load(name), Duration::from_secs(LOAD + 90)));
     sleep(BEFORE);
@@ -148,7 +170,7 @@ fn play(stage: &Stage, expected: [Seen; 2], happens: fn(&Stage, &Arc<Guest>, &Ar
         };
         stage.note(format!("{name}: {seen:?} ({standing}), longest write {longest:.1} s"));
         // A pause that is too short to be noticed is better than expected.
-        if !(seen == expected || (expected == Pause && seen == Nothing)) || longest > PATIENCE {
+        if !(seen == expected || (expected == Pause && seen == Nothing)) || longest > patience {
             wrong.push(format!(
                 "{name}: {seen:?}, {expected:?} is expected, longest write {longest:.1} s"
             ));
@@ -168,6 +190,9 @@ fn arrays(stage: &Stage) -> Result<(Arc<Guest>, Arc<Guest>)> {
     let bravo = Machine::named("bravo").disk("far", SIZE).disk("home", 128 * MIB);
     let (alpha, bravo) = stage.boot_pair(alpha, bravo)?;
     alpha.run("modprobe nbd nbds_max=0; modprobe raid1")?;
+    bravo.run(&format!(
+        "modprobe dm-mod; dmsetup create far --table \"0 $(blockdev --getsz {FAR}) linear {FAR} 0\""
+    ))?;
     daemon::partners(&alpha, &bravo, "48MiB", "mode = \"async\"", "")?;
     serve(&bravo)?;
     let times = "--answer-timeout 5 --dead-timeout 3 --assume-clean --wait";
@@ -185,7 +210,7 @@ fn arrays(stage: &Stage) -> Result<(Arc<Guest>, Arc<Guest>)> {
 /// The export that is the plain leg, beside the partner's.
 fn serve(bravo: &Guest) -> Result<()> {
     bravo.run(&format!(
-        "setsid blockmirror-server serve {FAR} --export leg --tcp 0.0.0.0:10810 --trusted-network >>/tmp/leg.log 2>&1 </dev/null &"
+        "setsid blockmirror-server serve /dev/mapper/far --direct --export leg --tcp 0.0.0.0:10810 --trusted-network >>/tmp/leg.log 2>&1 </dev/null &"
     ))?;
     bravo.until(
         "the leg is served",

@@ -74,6 +74,7 @@ pub const ALL: &[Scenario] = &[
     legs::FAR_RESTART,
     legs::FAR_GONE,
     legs::FAR_DEAD,
+    legs::FAR_HUNG,
     legs::NEAR_RESTART,
     legs::NEAR_GONE,
     legs::SLOW,

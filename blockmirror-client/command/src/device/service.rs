@@ -62,6 +62,10 @@ fn words(event: &Event<'_>) -> String {
     match event {
         Event::Lost => "has lost connections".to_owned(),
         Event::Still => "has requests that stand still: it is brought new connections, should it lack some".to_owned(),
+        Event::Unanswered => {
+            "is connected to a node that answers nothing: what waits fails when that has lasted as long as requests wait for a node"
+                .to_owned()
+        }
         Event::Waiting(error) => format!("waits: {error}"),
         Event::Failing => {
             "has found no node for as long as requests wait: THEY FAIL NOW, until one is there. Whatever was \
