@@ -31,6 +31,8 @@ pub enum DeviceState {
     Dead,
     /// Not attached.
     Absent,
+    /// Attached to something else: it is not touched.
+    Foreign,
 }
 
 /// What is to be done next.
@@ -74,7 +76,7 @@ pub fn next(seen: Seen) -> Step {
     match (seen.leg, seen.device) {
         (Some(Standing::InSync | Standing::Syncing), _) => Step::Nothing,
         (Some(Standing::Faulty), _) => Step::Remove,
-        (None, DeviceState::Waiting) => Step::Wait,
+        (None, DeviceState::Waiting | DeviceState::Foreign) => Step::Wait,
         (None, DeviceState::Dead) => Step::Detach,
         (None, DeviceState::Absent) => Step::Attach,
         (None, DeviceState::Alive) if !seen.was_refused => Step::ReAdd,
@@ -120,6 +122,7 @@ mod tests {
             DeviceState::Waiting,
             DeviceState::Dead,
             DeviceState::Absent,
+            DeviceState::Foreign,
         ];
         for leg in legs {
             for device in devices {

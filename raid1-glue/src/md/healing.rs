@@ -15,18 +15,21 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// The device under the blockmirror leg.
 pub trait LegDevice {
-    /// Whether it answers.
-    fn state(&self) -> DeviceState;
+    /// Whether it answers. `was_member`: it is, or has just been, part of the array.
+    ///
+    /// # Errors
+    /// It is attached to something else, in words.
+    fn state(&self, was_member: bool) -> Result<DeviceState, String>;
     /// Attach the export, with somebody who keeps it attached.
     ///
     /// # Errors
     /// In words.
     fn attach(&self) -> Result<(), String>;
-    /// Let it go.
+    /// Let it go. `was_member`: it has just been part of the array.
     ///
     /// # Errors
-    /// In words.
-    fn detach(&self) -> Result<(), String>;
+    /// It is attached to something else, or used, or does not go: in words.
+    fn detach(&self, was_member: bool) -> Result<(), String>;
 }
 
 /// Why a step was not done.
@@ -73,6 +76,8 @@ pub struct Healing<'a> {
     device: &'a dyn LegDevice,
     may_copy_whole: bool,
     was_refused: bool,
+    /// The device has been seen in the array.
+    was_member: bool,
 }
 
 impl Machine {
@@ -117,26 +122,6 @@ impl Machine {
             }
         }
     }
-
-    /// Starts an array that does not run, with its local leg alone: the other one comes back by its bitmap. False: it runs.
-    ///
-    /// # Errors
-    /// mdadm says no, or another array is there.
-    pub fn start(&self, record: &Record) -> Result<bool, HealError> {
-        match self.ours(record) {
-            Ok(_) => return Ok(false),
-            Err(HealError::NotRunning { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        // The local leg may have been put into an array by udev, which waits for the other one.
-        if let Some(waiting) = self.blocks.holder(&record.local).filter(|array| !array.is_running()) {
-            self.mdadm.run(&["--stop", &format!("/dev/{}", waiting.name)])?;
-        }
-        let uuid = format!("--uuid={}", record.uuid);
-        self.mdadm
-            .run(&["--assemble", "--run", &record.array, &uuid, &record.local])?;
-        Ok(true)
-    }
 }
 
 impl<'a> Healing<'a> {
@@ -148,6 +133,7 @@ impl<'a> Healing<'a> {
             device,
             may_copy_whole,
             was_refused: false,
+            was_member: false,
         }
     }
 
@@ -155,14 +141,18 @@ impl<'a> Healing<'a> {
     ///
     /// # Errors
     /// The array does not run, or is not ours.
-    pub fn next(&self) -> Result<Step, HealError> {
+    pub fn next(&mut self) -> Result<Step, HealError> {
         let array = self.machine.ours(self.record)?;
         let leg = array.member(&self.record.device).map(|member| member.standing());
-        let is_in = matches!(leg, Some(Standing::InSync | Standing::Syncing));
+        self.was_member |= leg.is_some();
+        let device = match leg {
+            // One that is in the array is not asked: it may be slow, and md knows best.
+            Some(Standing::InSync | Standing::Syncing) => DeviceState::Alive,
+            _ => self.device.state(self.was_member).map_err(HealError::Device)?,
+        };
         Ok(heal::next(Seen {
             leg,
-            // One that is in the array is not asked: it may be slow, and md knows best.
-            device: if is_in { DeviceState::Alive } else { self.device.state() },
+            device,
             was_refused: self.was_refused,
             may_copy_whole: self.may_copy_whole,
         }))
@@ -177,7 +167,10 @@ impl<'a> Healing<'a> {
         match step {
             Step::Nothing | Step::Wait | Step::AskBeforeCopyingWhole => {}
             Step::Remove => self.machine.remove(record)?,
-            Step::Detach => self.device.detach().map_err(HealError::Device)?,
+            Step::Detach => {
+                self.device.detach(self.was_member).map_err(HealError::Device)?;
+                self.was_member = false;
+            }
             Step::Attach => self.device.attach().map_err(HealError::Device)?,
             Step::ReAdd => self.re_add()?,
             Step::Add => {
@@ -212,166 +205,4 @@ impl<'a> Healing<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::cell::{Cell, RefCell};
-
-    use super::*;
-    use crate::md::scene::{Scene, UUID};
-
-    /// A device that becomes what is done to it.
-    struct Played {
-        state: Cell<DeviceState>,
-        done: RefCell<Vec<&'static str>>,
-    }
-
-    impl Played {
-        fn new(state: DeviceState) -> Self {
-            Self {
-                state: Cell::new(state),
-                done: RefCell::default(),
-            }
-        }
-    }
-
-    impl LegDevice for Played {
-        fn state(&self) -> DeviceState {
-            self.state.get()
-        }
-        fn attach(&self) -> Result<(), String> {
-            self.done.borrow_mut().push("attach");
-            self.state.set(DeviceState::Alive);
-            Ok(())
-        }
-        fn detach(&self) -> Result<(), String> {
-            self.done.borrow_mut().push("detach");
-            self.state.set(DeviceState::Absent);
-            Ok(())
-        }
-    }
-
-    /// mdadm that knows the array, lets its leg go, and takes one (or does not).
-    fn mdadm(scene: &Scene, uuid: &str, re_add: &str) {
-        let folder = scene.path("block/md0/md/dev-nbd0");
-        let leg = folder.display();
-        scene.mdadm(&format!(
-            "case \"$1 $2\" in
-             '--detail --export') echo MD_UUID={uuid};;
-             '--examine --export') echo MD_UUID={UUID};;
-             'md0 --remove') rm -r {leg};;
-             'md0 --re-add') {re_add};;
-             'md0 --add') mkdir {leg}; echo spare > {leg}/state; echo none > {leg}/slot;;
-             *) exit 1;;
-             esac"
-        ));
-    }
-
-    fn steps(healing: &mut Healing<'_>) -> Vec<Step> {
-        let mut steps = Vec::new();
-        loop {
-            let step = healing.next().unwrap();
-            if matches!(step, Step::Nothing | Step::AskBeforeCopyingWhole) {
-                return steps;
-            }
-            healing.perform(step).unwrap();
-            steps.push(step);
-            assert!(steps.len() < 10, "{steps:?}");
-        }
-    }
-
-    #[test]
-    fn a_failed_leg_comes_back_by_its_bitmap() {
-        let scene = Scene::new();
-        scene.array(Some("faulty,write_mostly\n"));
-        let leg = scene.path("block/md0/md/dev-nbd0");
-        let leg = leg.display();
-        mdadm(
-            &scene,
-            UUID,
-            &format!("mkdir {leg}; echo spare > {leg}/state; echo 1 > {leg}/slot"),
-        );
-        let (machine, record) = (scene.machine(), scene.record());
-        let device = Played::new(DeviceState::Dead);
-        let mut healing = Healing::of(&machine, &record, &device, false);
-        assert_eq!(
-            steps(&mut healing),
-            [Step::Remove, Step::Detach, Step::Attach, Step::ReAdd]
-        );
-        assert_eq!(*device.done.borrow(), ["detach", "attach"]);
-        let told = scene.told();
-        assert!(told.contains(&"md0 --remove /dev/nbd0".to_owned()), "{told:?}");
-        assert!(
-            told.contains(&"md0 --re-add --update=no-bbl /dev/nbd0".to_owned()),
-            "{told:?}"
-        );
-    }
-
-    #[test]
-    fn what_md_refuses_is_copied_whole_only_when_told() {
-        let scene = Scene::new();
-        let refuse = "echo 'mdadm: --re-add for /dev/nbd0 to /dev/md0 is not possible' >&2; exit 1";
-        let (machine, record) = (scene.machine(), scene.record());
-        for (may_copy_whole, last) in [(false, Step::AskBeforeCopyingWhole), (true, Step::Nothing)] {
-            scene.array(None);
-            mdadm(&scene, UUID, refuse);
-            let device = Played::new(DeviceState::Alive);
-            let mut healing = Healing::of(&machine, &record, &device, may_copy_whole);
-            let expected: &[Step] = if may_copy_whole {
-                &[Step::ReAdd, Step::Add]
-            } else {
-                &[Step::ReAdd]
-            };
-            assert_eq!(steps(&mut healing), expected);
-            assert_eq!(healing.next().unwrap(), last);
-        }
-        let told = scene.told();
-        let added: Vec<_> = told.iter().filter(|told| told.contains("--add")).collect();
-        assert_eq!(added, ["md0 --add --write-mostly --failfast /dev/nbd0"]);
-    }
-
-    #[test]
-    fn no_other_array_and_no_other_leg_is_touched() {
-        let scene = Scene::new();
-        scene.array(Some("faulty\n"));
-        let (machine, record) = (scene.machine(), scene.record());
-        let device = Played::new(DeviceState::Alive);
-        mdadm(&scene, "9:9:9:9", "exit 1");
-        let error = Healing::of(&machine, &record, &device, true).next().unwrap_err();
-        assert!(matches!(error, HealError::NotOurs { .. }), "{error}");
-        assert_eq!(scene.told(), ["--detail --export md0"]);
-
-        scene.array(None);
-        scene.mdadm(&format!(
-            "case $1 in --detail) echo MD_UUID={UUID};; --examine) echo MD_UUID=8:8:8:8;; *) exit 1;; esac"
-        ));
-        let mut healing = Healing::of(&machine, &record, &device, true);
-        let step = healing.next().unwrap();
-        let error = healing.perform(step).unwrap_err();
-        assert!(matches!(error, HealError::Foreign { .. }), "{error}");
-        let told = scene.told();
-        assert!(!told.iter().any(|told| told.contains("add")), "{told:?}");
-    }
-
-    #[test]
-    fn an_array_starts_with_its_local_leg_alone() {
-        let scene = Scene::new();
-        let (machine, record) = (scene.machine(), scene.record());
-        mdadm(&scene, UUID, "exit 1");
-        scene.array(Some("in_sync\n"));
-        assert!(!machine.start(&record).unwrap());
-        // As udev leaves it when a leg is missing.
-        scene.array(None);
-        scene.put("md0/md", &[("array_state", "inactive\n")]);
-        scene.told();
-        scene.mdadm("exit 0");
-        assert!(machine.start(&record).unwrap());
-        let told = scene.told();
-        assert_eq!(
-            told,
-            [
-                "--stop /dev/md0".to_owned(),
-                format!("--assemble --run md0 --uuid={UUID} /dev/vda")
-            ]
-        );
-    }
-}
+mod tests;

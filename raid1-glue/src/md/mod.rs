@@ -3,15 +3,18 @@
 pub mod check;
 pub mod heal;
 pub mod healing;
+pub mod hold;
 pub mod mdadm;
 pub mod options;
 pub mod record;
 pub mod report;
 mod scene;
+mod start;
 pub mod sysfs;
 pub mod watch;
 
 pub use healing::{Healing, LegDevice};
+pub use hold::Hold;
 pub use mdadm::Mdadm;
 pub use options::Options;
 pub use record::{Certificates, Record, Records};

@@ -1,7 +1,7 @@
 //! `blockmirror raid adopt`.
 
-use raid1_glue::md::check;
 use raid1_glue::md::heal::DeviceState;
+use raid1_glue::md::{Hold, check};
 use serde_json::json;
 
 use super::Care;
@@ -36,12 +36,13 @@ pub async fn run(care: &Care, adopt: &AdoptArgs, args: &Args) -> Result<(), Fail
         .uuid_of(&adopt.array)
         .map_err(|error| failed(&error))?;
     record.array.clone_from(&adopt.array);
+    let is_member = array.member(&record.device).is_some();
+    let hold = Leg::of(&record)?.may_touch(is_member).map_err(Failure::Failed)?;
     care.records.add(&adopt.name, &record)?;
-    let leg = Leg::of(&record)?;
-    let state = match leg.agent() {
-        None => leg.seen(),
-        // It is attached by us already.
-        Some(_) => DeviceState::Absent,
+    let state = match hold {
+        Hold::Untold => DeviceState::Alive,
+        // It is attached by us already, or by nobody.
+        _ => DeviceState::Absent,
     };
     let advice = check::advice(&adopt.name, &array, &record.device, state);
     if care.json {

@@ -1,8 +1,7 @@
 //! `blockmirror raid add` and `remove`.
 
 use blockmirror_client::client::Access;
-use raid1_glue::md::heal::DeviceState;
-use raid1_glue::md::{LegDevice, Record};
+use raid1_glue::md::{Hold, LegDevice, Record};
 
 use super::create::certificates;
 use super::leg::Leg;
@@ -31,6 +30,8 @@ pub async fn add(care: &Care, add: &AddArgs, args: &Args) -> Result<(), Failure>
         (record.uris, record.device) = (uris.to_string(), device.to_string());
         record.tls = certificates(&add.tls);
     }
+    let is_member = array.member(&record.device).is_some();
+    Leg::of(&record)?.may_touch(is_member).map_err(Failure::Failed)?;
     let may_copy_whole = add.full || is_empty(&record, &add.tls).await?;
     record.is_removed = false;
     care.records.replace(&add.name, &record)?;
@@ -59,9 +60,12 @@ pub fn remove(care: &Care, name: &str, forget: bool) -> Result<(), Failure> {
         Err(_) if forget => None,
         Err(error) => return Err(failed(&error)),
     };
-    if let Some(array) = array
-        && array.member(&record.device).is_some()
-    {
+    let is_member = array.is_some_and(|array| array.member(&record.device).is_some());
+    let hold = Leg::of(&record)?.may_touch(is_member);
+    if let (Err(refused), false) = (&hold, forget) {
+        return Err(Failure::Failed(refused.clone()));
+    }
+    if is_member && hold.is_ok() {
         record.is_removed = true;
         care.records.replace(name, &record)?;
         // One that has failed already is no error.
@@ -69,9 +73,9 @@ pub fn remove(care: &Care, name: &str, forget: bool) -> Result<(), Failure> {
         fail.map_err(|error| failed(&error))?;
         care.machine.remove(&record).map_err(|error| failed(&error))?;
     }
-    let leg = Leg::of(&record)?;
-    if leg.seen() != DeviceState::Absent && leg.agent().is_some() {
-        leg.detach().map_err(Failure::Failed)?;
+    // What another program has attached is let go to be attached by us; who forgets it leaves it to that.
+    if hold == Ok(Hold::Ours) || (hold == Ok(Hold::Untold) && !forget) {
+        Leg::of(&record)?.detach(is_member).map_err(Failure::Failed)?;
     }
     if forget {
         care.records.remove(name)?;

@@ -147,7 +147,7 @@ fn make(care: &Care, plan: Plan) -> Result<Record, Failure> {
     let uuid = made.and_then(|_| care.machine.mdadm.uuid_of(&record.array));
     record.uuid = uuid.map_err(|error| {
         // What mdadm has said is what counts.
-        let _ = leg.detach();
+        let _ = leg.detach(false);
         failed(&error)
     })?;
     Ok(record)

@@ -8,9 +8,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use raid1_glue::md::heal::DeviceState;
-use raid1_glue::md::{LegDevice, Record};
+use raid1_glue::md::{Hold, LegDevice, Record};
 use raid1_glue::nbd::Nbd;
-use raid1_glue::nbd::sysfs::{NbdIndex, Standing, System};
+use raid1_glue::nbd::sysfs::{NbdIndex, System};
 use rustix::fs::OFlags;
 
 use crate::agent;
@@ -29,13 +29,18 @@ const BLOCK: usize = 4096;
 pub struct Leg<'a> {
     record: &'a Record,
     index: NbdIndex,
+    system: System,
 }
 
 impl<'a> Leg<'a> {
     pub fn of(record: &'a Record) -> Result<Self, Failure> {
         let index = record.device.parse();
         let index = index.map_err(|error| Failure::Failed(format!("the record of {}: {error}", record.array)))?;
-        Ok(Self { record, index })
+        Ok(Self {
+            record,
+            index,
+            system: System::here(),
+        })
     }
 
     /// The process that keeps it attached.
@@ -45,11 +50,23 @@ impl<'a> Leg<'a> {
 
     /// How it is, as far as it can be told without asking it: a look must not wait for it.
     pub fn seen(&self) -> DeviceState {
-        if self.is_attached() {
-            DeviceState::Alive
-        } else {
-            DeviceState::Absent
+        match self.hold() {
+            Hold::Free => DeviceState::Absent,
+            Hold::Other(_) => DeviceState::Foreign,
+            Hold::Ours | Hold::Untold => DeviceState::Alive,
         }
+    }
+
+    /// Who has it.
+    fn hold(&self) -> Hold {
+        self.record.hold(self.system.standing(self.index))
+    }
+
+    /// Whether it may be let go, or given to the array: in words why not.
+    pub fn may_touch(&self, was_member: bool) -> Result<Hold, String> {
+        let hold = self.hold();
+        let may = self.record.may_touch(hold.clone(), was_member);
+        may.map(|()| hold).map_err(|error| error.to_string())
     }
 
     /// What `blockmirror attach` is told.
@@ -73,26 +90,25 @@ impl<'a> Leg<'a> {
         }
         arguments
     }
-
-    fn is_attached(&self) -> bool {
-        System::here().standing(self.index) != Standing::Free
-    }
 }
 
 impl LegDevice for Leg<'_> {
-    fn state(&self) -> DeviceState {
-        if !self.is_attached() {
-            return DeviceState::Absent;
+    fn state(&self, was_member: bool) -> Result<DeviceState, String> {
+        match self.may_touch(was_member)? {
+            Hold::Free => return Ok(DeviceState::Absent),
+            Hold::Ours => {}
+            // What it answers with is not known to be the export: it is never given to the array.
+            Hold::Untold | Hold::Other(_) => return Ok(DeviceState::Dead),
         }
         let path = self.index.to_string();
         let (tell, told) = mpsc::channel();
         // The kernel gives the read up after the device's own timeouts: the thread ends then.
         std::thread::spawn(move || tell.send(read(&path)));
-        match told.recv_timeout(PROBE) {
+        Ok(match told.recv_timeout(PROBE) {
             Ok(Ok(())) => DeviceState::Alive,
             _ if self.agent().is_some() => DeviceState::Waiting,
             _ => DeviceState::Dead,
-        }
+        })
     }
 
     fn attach(&self) -> Result<(), String> {
@@ -100,12 +116,21 @@ impl LegDevice for Leg<'_> {
         started.map(drop).map_err(Failure::message)
     }
 
-    fn detach(&self) -> Result<(), String> {
+    fn detach(&self, was_member: bool) -> Result<(), String> {
+        self.may_touch(was_member)?;
+        let users = self.system.users(self.index);
+        if !users.is_empty() {
+            return Err(format!(
+                "{} is used: {}; end that first (umount, swapoff, mdadm --fail --remove)",
+                self.index,
+                users.join(", ")
+            ));
+        }
         let failed = |error| format!("{} cannot be detached: {error}", self.index);
         let nbd = Nbd::open().map_err(failed)?;
         nbd.disconnect(self.index.0).map_err(failed)?;
         let since = Instant::now();
-        while !System::here().is_gone(self.index) {
+        while !self.system.is_gone(self.index) {
             if since.elapsed() > GONE {
                 return Err(format!("{} is detached, but still open somewhere", self.index));
             }
@@ -130,7 +155,7 @@ fn read(path: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use clap::Parser;
     use raid1_glue::md::Certificates;
@@ -138,9 +163,8 @@ mod tests {
     use super::*;
     use crate::args::{Args, Command};
 
-    #[test]
-    fn attach_is_told_what_it_understands() {
-        let record = Record {
+    fn record() -> Record {
+        Record {
             array: "/dev/md0".to_owned(),
             uuid: "1:2:3:4".to_owned(),
             local: "/dev/vda".to_owned(),
@@ -154,7 +178,48 @@ mod tests {
                 ca: Some(PathBuf::from("/etc/ca.pem")),
                 ..Certificates::default()
             }),
-        };
+        }
+    }
+
+    /// A leg whose device the kernel shows with these files.
+    fn shown<'a>(record: &'a Record, root: &Path, files: &[(&str, &str)]) -> Leg<'a> {
+        let folder = root.join("sys/block/nbd3");
+        let _ = std::fs::remove_dir_all(&folder);
+        for (file, text) in files {
+            let path = folder.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let mut leg = Leg::of(record).unwrap();
+        leg.system = System::at(root);
+        leg
+    }
+
+    #[test]
+    fn what_is_attached_to_something_else_is_neither_asked_nor_let_go() {
+        let (record, root) = (record(), tempfile::tempdir().unwrap());
+        let free = shown(&record, root.path(), &[("size", "0")]);
+        assert_eq!(free.state(false), Ok(DeviceState::Absent));
+        let other = [("pid", "1\n"), ("backend", "nbd://a/other\n")];
+        let untold = [("pid", "1\n")];
+        for (files, was_member) in [(&other[..], true), (&other, false), (&untold, false)] {
+            let leg = shown(&record, root.path(), files);
+            for refused in [leg.state(was_member).unwrap_err(), leg.detach(was_member).unwrap_err()] {
+                assert!(refused.contains("it is not touched"), "{refused}");
+            }
+        }
+        assert_eq!(shown(&record, root.path(), &other).seen(), DeviceState::Foreign);
+        let leg = shown(&record, root.path(), &untold);
+        assert_eq!(leg.state(true), Ok(DeviceState::Dead));
+        let used = [("pid", "1\n"), ("backend", &record.backend()), ("holders/md7/x", "")];
+        let leg = shown(&record, root.path(), &used);
+        let refused = leg.detach(true).unwrap_err();
+        assert!(refused.contains("part of /dev/md7"), "{refused}");
+    }
+
+    #[test]
+    fn attach_is_told_what_it_understands() {
+        let record = record();
         let arguments = Leg::of(&record).unwrap().arguments();
         let typed = std::iter::once("blockmirror".into()).chain(arguments);
         let Command::Attach(attach) = Args::try_parse_from(typed).unwrap().command else {

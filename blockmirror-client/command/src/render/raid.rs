@@ -146,6 +146,7 @@ fn of_device(report: &Report) -> Vec<String> {
     let mut notes = vec![clean(&report.uris).into_owned()];
     notes.push(match (report.device, report.agent) {
         (DeviceState::Absent, _) => "not attached".to_owned(),
+        (DeviceState::Foreign, _) => "attached to something else".to_owned(),
         (_, Some(agent)) => format!("kept by process {agent}"),
         (_, None) => "nobody keeps it attached".to_owned(),
     });
