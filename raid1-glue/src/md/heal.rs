@@ -15,8 +15,19 @@ pub struct Seen {
     pub device: DeviceState,
     /// md has refused to take it back by the bitmap.
     pub was_refused: bool,
-    /// The operator has said that it may be copied whole.
-    pub may_copy_whole: bool,
+    /// What may be copied to it.
+    pub copying: Copying,
+}
+
+/// What may be copied to a leg that comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copying {
+    /// What has changed, by the bitmap; nothing else without an operator's word.
+    Changed,
+    /// Everything, should md refuse that: the export is empty, and nothing can be lost.
+    WholeIfRefused,
+    /// Everything: the operator has said so, and does not believe the bitmap.
+    Whole,
 }
 
 /// A device under a leg.
@@ -79,9 +90,11 @@ pub fn next(seen: Seen) -> Step {
         (None, DeviceState::Waiting | DeviceState::Foreign) => Step::Wait,
         (None, DeviceState::Dead) => Step::Detach,
         (None, DeviceState::Absent) => Step::Attach,
-        (None, DeviceState::Alive) if !seen.was_refused => Step::ReAdd,
-        (None, DeviceState::Alive) if seen.may_copy_whole => Step::Add,
-        (None, DeviceState::Alive) => Step::AskBeforeCopyingWhole,
+        (None, DeviceState::Alive) => match (seen.copying, seen.was_refused) {
+            (Copying::Whole, _) | (Copying::WholeIfRefused, true) => Step::Add,
+            (Copying::Changed | Copying::WholeIfRefused, false) => Step::ReAdd,
+            (Copying::Changed, true) => Step::AskBeforeCopyingWhole,
+        },
     }
 }
 
@@ -126,12 +139,19 @@ mod tests {
         ];
         for leg in legs {
             for device in devices {
-                for (was_refused, may_copy_whole) in [(false, false), (false, true), (true, false), (true, true)] {
+                for (was_refused, copying) in [
+                    (false, Copying::Changed),
+                    (false, Copying::WholeIfRefused),
+                    (false, Copying::Whole),
+                    (true, Copying::Changed),
+                    (true, Copying::WholeIfRefused),
+                    (true, Copying::Whole),
+                ] {
                     let begin = Seen {
                         leg,
                         device,
                         was_refused,
-                        may_copy_whole,
+                        copying,
                     };
                     let (mut seen, mut steps) = (begin, Vec::new());
                     loop {
@@ -145,11 +165,11 @@ mod tests {
                     }
                     let asks = next(seen) == Step::AskBeforeCopyingWhole;
                     let was_out = !matches!(begin.leg, Some(Standing::InSync | Standing::Syncing));
-                    assert_eq!(asks, was_out && was_refused && !may_copy_whole, "{begin:?}: {steps:?}");
-                    assert!(
-                        !steps.contains(&Step::Add) || (was_refused && may_copy_whole),
-                        "{begin:?}: {steps:?}"
-                    );
+                    let only_changed = copying == Copying::Changed;
+                    assert_eq!(asks, was_out && was_refused && only_changed, "{begin:?}: {steps:?}");
+                    let is_whole = copying == Copying::Whole || (was_refused && !only_changed);
+                    assert_eq!(steps.contains(&Step::Add), was_out && is_whole, "{begin:?}: {steps:?}");
+                    assert!(!steps.contains(&Step::ReAdd) || !is_whole, "{begin:?}: {steps:?}");
                 }
             }
         }

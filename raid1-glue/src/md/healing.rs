@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::heal::{self, DeviceState, Seen, Step};
-use super::mdadm::MdadmError;
+use super::heal::{self, Copying, DeviceState, Seen, Step};
+use super::mdadm::{MdadmError, Superblock};
 use super::record::Record;
 use super::sysfs::{Array, Standing};
 use super::{Machine, Options};
@@ -54,7 +54,10 @@ pub enum HealError {
         known: String,
     },
     /// The device holds a leg of another array.
-    #[error("{device} holds a leg of another array (UUID {found}): it is not touched")]
+    #[error(
+        "{device} holds a leg of another array (UUID {found}): it is not touched; `mdadm --zero-superblock {device}` when that \
+         array may go"
+    )]
     Foreign {
         /// Which.
         device: String,
@@ -74,7 +77,7 @@ pub struct Healing<'a> {
     machine: &'a Machine,
     record: &'a Record,
     device: &'a dyn LegDevice,
-    may_copy_whole: bool,
+    copying: Copying,
     was_refused: bool,
     /// The device has been seen in the array.
     was_member: bool,
@@ -126,12 +129,12 @@ impl Machine {
 
 impl<'a> Healing<'a> {
     /// Of this leg. Nothing has been done yet.
-    pub fn of(machine: &'a Machine, record: &'a Record, device: &'a dyn LegDevice, may_copy_whole: bool) -> Self {
+    pub fn of(machine: &'a Machine, record: &'a Record, device: &'a dyn LegDevice, copying: Copying) -> Self {
         Self {
             machine,
             record,
             device,
-            may_copy_whole,
+            copying,
             was_refused: false,
             was_member: false,
         }
@@ -154,7 +157,7 @@ impl<'a> Healing<'a> {
             leg,
             device,
             was_refused: self.was_refused,
-            may_copy_whole: self.may_copy_whole,
+            copying: self.copying,
         }))
     }
 
@@ -173,11 +176,7 @@ impl<'a> Healing<'a> {
             }
             Step::Attach => self.device.attach().map_err(HealError::Device)?,
             Step::ReAdd => self.re_add()?,
-            Step::Add => {
-                let [mostly, failfast] = Options::leg_arguments();
-                let arguments = [record.array.as_str(), "--add", mostly, failfast, &record.device];
-                self.machine.mdadm.run(&arguments)?;
-            }
+            Step::Add => self.add()?,
         }
         Ok(())
     }
@@ -185,13 +184,7 @@ impl<'a> Healing<'a> {
     /// With its empty list of bad blocks taken away, should it have one: see [`Options::CONFIGURATION`].
     fn re_add(&mut self) -> Result<(), HealError> {
         let record = self.record;
-        let on_it = self.machine.mdadm.examine(&record.device)?;
-        if let Some(superblock) = on_it.filter(|superblock| superblock.uuid != record.uuid) {
-            return Err(HealError::Foreign {
-                device: record.device.clone(),
-                found: superblock.uuid,
-            });
-        }
+        self.superblock()?;
         let arguments = [record.array.as_str(), "--re-add", "--update=no-bbl", &record.device];
         match self.machine.mdadm.run(&arguments) {
             Ok(_) => Ok(()),
@@ -200,6 +193,30 @@ impl<'a> Healing<'a> {
                 Ok(())
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As a new leg. One that md knows by its superblock would be given back by the bitmap, whatever mdadm is told.
+    fn add(&self) -> Result<(), HealError> {
+        let (record, mdadm) = (self.record, &self.machine.mdadm);
+        if self.superblock()?.is_some() {
+            mdadm.run(&["--zero-superblock", &record.device])?;
+        }
+        let [mostly, failfast] = Options::leg_arguments();
+        mdadm.run(&[record.array.as_str(), "--add", mostly, failfast, &record.device])?;
+        Ok(())
+    }
+
+    /// What makes the device a leg of our array, should it be one.
+    fn superblock(&self) -> Result<Option<Superblock>, HealError> {
+        let device = &self.record.device;
+        let on_it = self.machine.mdadm.examine(device)?;
+        match on_it {
+            Some(other) if other.uuid != self.record.uuid => Err(HealError::Foreign {
+                device: device.clone(),
+                found: other.uuid,
+            }),
+            own => Ok(own),
         }
     }
 }

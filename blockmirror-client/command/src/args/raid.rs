@@ -149,7 +149,7 @@ pub struct AddArgs {
     pub export: Option<String>,
     /// The device of the kernel it becomes
     pub device: Option<NbdIndex>,
-    /// Copy everything to it, whatever it holds
+    /// Copy everything to it, whatever it holds and md knows of it; a leg of another array is left alone
     #[arg(long)]
     pub full: bool,
     #[command(flatten)]
@@ -164,7 +164,7 @@ pub struct AddArgs {
 pub struct HealArgs {
     /// The array, by its name
     pub name: String,
-    /// Copy everything, should md not take the leg back by its bitmap
+    /// Copy everything, whatever md knows of a leg that is out
     #[arg(long)]
     pub full: bool,
     /// Longest wait

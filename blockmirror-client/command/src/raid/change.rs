@@ -1,6 +1,7 @@
 //! `blockmirror raid add` and `remove`.
 
 use blockmirror_client::client::Access;
+use raid1_glue::md::heal::Copying;
 use raid1_glue::md::{Hold, LegDevice, Record};
 
 use super::create::certificates;
@@ -32,11 +33,17 @@ pub async fn add(care: &Care, add: &AddArgs, args: &Args) -> Result<(), Failure>
     }
     let is_member = array.member(&record.device).is_some();
     Leg::of(&record)?.may_touch(is_member).map_err(Failure::Failed)?;
-    let may_copy_whole = add.full || is_empty(&record, &add.tls).await?;
+    let copying = if add.full {
+        Copying::Whole
+    } else if is_empty(&record, &add.tls).await? {
+        Copying::WholeIfRefused
+    } else {
+        Copying::Changed
+    };
     record.is_removed = false;
     care.records.replace(&add.name, &record)?;
     let wait = add.wait.then_some(heal::FOR_EVER);
-    heal::bring_back(care, held, &add.name, &record, may_copy_whole, wait)
+    heal::bring_back(care, held, &add.name, &record, copying, wait)
 }
 
 /// Whether nothing can be lost by copying over it.

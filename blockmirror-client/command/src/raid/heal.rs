@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use raid1_glue::md::heal::Step;
+use raid1_glue::md::heal::{Copying, Step};
 use raid1_glue::md::{Healing, Record, Standing};
 use serde_json::json;
 
@@ -37,7 +37,8 @@ pub fn run(care: &Care, args: &HealArgs) -> Result<(), Failure> {
         care.records.replace(&args.name, &record)?;
     }
     let wait = Some(Duration::from_secs(args.timeout));
-    bring_back(care, held, &args.name, &record, args.full, wait)
+    let copying = if args.full { Copying::Whole } else { Copying::Changed };
+    bring_back(care, held, &args.name, &record, copying, wait)
 }
 
 /// Brings the leg back, and waits for its copy, if at all, for so long.
@@ -46,12 +47,12 @@ pub fn bring_back(
     held: File,
     name: &str,
     record: &Record,
-    may_copy_whole: bool,
+    copying: Copying,
     wait: Option<Duration>,
 ) -> Result<(), Failure> {
     let begin = Instant::now();
     let leg = Leg::of(record)?;
-    let mut healing = Healing::of(&care.machine, record, &leg, may_copy_whole);
+    let mut healing = Healing::of(&care.machine, record, &leg, copying);
     let (mut steps, mut dirty) = (Vec::new(), None);
     let mut written = None;
     loop {

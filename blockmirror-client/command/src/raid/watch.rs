@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use raid1_glue::md::heal::Step;
+use raid1_glue::md::heal::{Copying, Step};
 use raid1_glue::md::watch::{Backoff, Event, changes, told_of};
 use raid1_glue::md::{Healing, LegDevice, Machine, Record, Records, Report, Standing};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -202,7 +202,7 @@ impl Watched {
     /// As many steps as lead on; how long it is until the next look.
     fn heal(&mut self, record: &Record, leg: &dyn LegDevice) -> Duration {
         let (machine, device) = (self.machine.clone(), record.device.clone());
-        let mut healing = Healing::of(&machine, record, leg, false);
+        let mut healing = Healing::of(&machine, record, leg, Copying::Changed);
         let since = Instant::now();
         for _ in 0..STEPS_MAX {
             let written = machine.blocks.written(&device).unwrap_or_default();

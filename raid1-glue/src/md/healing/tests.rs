@@ -49,6 +49,7 @@ fn mdadm(scene: &Scene, uuid: &str, re_add: &str) {
         "case \"$1 $2\" in
          '--detail --export') echo MD_UUID={uuid};;
          '--examine --export') echo MD_UUID={UUID};;
+         '--zero-superblock /dev/nbd0') ;;
          'md0 --remove') rm -r {leg};;
          'md0 --re-add') {re_add};;
          'md0 --add') mkdir {leg}; echo spare > {leg}/state; echo none > {leg}/slot;;
@@ -83,7 +84,7 @@ fn a_failed_leg_comes_back_by_its_bitmap() {
     );
     let (machine, record) = (scene.machine(), scene.record());
     let device = Played::new(DeviceState::Dead);
-    let mut healing = Healing::of(&machine, &record, &device, false);
+    let mut healing = Healing::of(&machine, &record, &device, Copying::Changed);
     assert_eq!(
         steps(&mut healing),
         [Step::Remove, Step::Detach, Step::Attach, Step::ReAdd]
@@ -107,7 +108,7 @@ fn a_device_of_somebody_else_is_let_go_when_it_was_the_leg_and_is_not_touched_el
     mdadm(&scene, UUID, &taken);
     let (machine, record) = (scene.machine(), scene.record());
     let device = Played::new(DeviceState::Foreign);
-    let mut healing = Healing::of(&machine, &record, &device, false);
+    let mut healing = Healing::of(&machine, &record, &device, Copying::Changed);
     assert_eq!(
         steps(&mut healing),
         [Step::Remove, Step::Detach, Step::Attach, Step::ReAdd]
@@ -116,10 +117,8 @@ fn a_device_of_somebody_else_is_let_go_when_it_was_the_leg_and_is_not_touched_el
     scene.array(None);
     scene.told();
     let device = Played::new(DeviceState::Foreign);
-    for may_copy_whole in [false, true] {
-        let error = Healing::of(&machine, &record, &device, may_copy_whole)
-            .next()
-            .unwrap_err();
+    for copying in [Copying::Changed, Copying::WholeIfRefused, Copying::Whole] {
+        let error = Healing::of(&machine, &record, &device, copying).next().unwrap_err();
         assert!(
             matches!(&error, HealError::Device(why) if why.contains("not touched")),
             "{error}"
@@ -134,12 +133,15 @@ fn what_md_refuses_is_copied_whole_only_when_told() {
     let scene = Scene::new();
     let refuse = "echo 'mdadm: --re-add for /dev/nbd0 to /dev/md0 is not possible' >&2; exit 1";
     let (machine, record) = (scene.machine(), scene.record());
-    for (may_copy_whole, last) in [(false, Step::AskBeforeCopyingWhole), (true, Step::Nothing)] {
+    for (copying, last) in [
+        (Copying::Changed, Step::AskBeforeCopyingWhole),
+        (Copying::WholeIfRefused, Step::Nothing),
+    ] {
         scene.array(None);
         mdadm(&scene, UUID, refuse);
         let device = Played::new(DeviceState::Alive);
-        let mut healing = Healing::of(&machine, &record, &device, may_copy_whole);
-        let expected: &[Step] = if may_copy_whole {
+        let mut healing = Healing::of(&machine, &record, &device, copying);
+        let expected: &[Step] = if copying == Copying::WholeIfRefused {
             &[Step::ReAdd, Step::Add]
         } else {
             &[Step::ReAdd]
@@ -153,13 +155,39 @@ fn what_md_refuses_is_copied_whole_only_when_told() {
 }
 
 #[test]
+fn an_operator_who_wants_everything_copied_gets_no_copy_by_the_bitmap() {
+    let scene = Scene::new();
+    let (machine, record) = (scene.machine(), scene.record());
+    let device = Played::new(DeviceState::Alive);
+    // mdadm would take it back at once, since it knows it.
+    mdadm(&scene, UUID, "exit 0");
+    scene.array(None);
+    let mut healing = Healing::of(&machine, &record, &device, Copying::Whole);
+    assert_eq!(steps(&mut healing), [Step::Add]);
+    let changes: Vec<_> = scene
+        .told()
+        .into_iter()
+        .filter(|told| !told.contains("--export"))
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            "--zero-superblock /dev/nbd0",
+            "md0 --add --write-mostly --failfast /dev/nbd0"
+        ]
+    );
+}
+
+#[test]
 fn no_other_array_and_no_other_leg_is_touched() {
     let scene = Scene::new();
     scene.array(Some("faulty\n"));
     let (machine, record) = (scene.machine(), scene.record());
     let device = Played::new(DeviceState::Alive);
     mdadm(&scene, "9:9:9:9", "exit 1");
-    let error = Healing::of(&machine, &record, &device, true).next().unwrap_err();
+    let error = Healing::of(&machine, &record, &device, Copying::Whole)
+        .next()
+        .unwrap_err();
     assert!(matches!(error, HealError::NotOurs { .. }), "{error}");
     assert_eq!(scene.told(), ["--detail --export md0"]);
 
@@ -167,10 +195,17 @@ fn no_other_array_and_no_other_leg_is_touched() {
     scene.mdadm(&format!(
         "case $1 in --detail) echo MD_UUID={UUID};; --examine) echo MD_UUID=8:8:8:8;; *) exit 1;; esac"
     ));
-    let mut healing = Healing::of(&machine, &record, &device, true);
-    let step = healing.next().unwrap();
-    let error = healing.perform(step).unwrap_err();
-    assert!(matches!(error, HealError::Foreign { .. }), "{error}");
+    for copying in [Copying::Changed, Copying::WholeIfRefused, Copying::Whole] {
+        let mut healing = Healing::of(&machine, &record, &device, copying);
+        let step = healing.next().unwrap();
+        let error = healing.perform(step).unwrap_err();
+        assert!(matches!(error, HealError::Foreign { .. }), "{error}");
+        assert!(
+            error.to_string().contains("mdadm --zero-superblock /dev/nbd0"),
+            "{error}"
+        );
+    }
     let told = scene.told();
-    assert!(!told.iter().any(|told| told.contains("add")), "{told:?}");
+    let changed = |told: &String| told.contains("add") || told.starts_with("--zero");
+    assert!(!told.iter().any(changed), "{told:?}");
 }
