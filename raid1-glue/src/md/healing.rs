@@ -64,6 +64,19 @@ pub enum HealError {
         /// Its array.
         found: String,
     },
+    /// The device that was the local leg is something else now.
+    #[error(
+        "{device} {what}: it is not touched. The local leg, with UUID {uuid}, may have another name since the last boot: see \
+         `mdadm --examine --scan --verbose`; name it in the record of the array, by /dev/disk/by-id"
+    )]
+    NotLocal {
+        /// Which.
+        device: String,
+        /// What it is.
+        what: String,
+        /// The UUID of the array.
+        uuid: String,
+    },
     /// mdadm.
     #[error(transparent)]
     Mdadm(#[from] MdadmError),

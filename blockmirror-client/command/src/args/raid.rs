@@ -72,7 +72,7 @@ pub enum RaidCommand {
 pub struct CreateArgs {
     /// What the array is called from now on
     pub name: String,
-    /// The local device. What it holds is lost
+    /// The local device, by a name that no boot changes: /dev/disk/by-id/... What it holds is lost
     #[arg(long, value_name = "DEVICE")]
     pub local: PathBuf,
     #[command(flatten)]
