@@ -77,6 +77,42 @@ pub enum HealError {
         /// The UUID of the array.
         uuid: String,
     },
+    /// The leg alone has everything.
+    #[error(
+        "{local} has old data: when both legs were seen last, only the other one had everything. To go on with that, attach it \
+         (`blockmirror attach {uris} {device}`), `mdadm --assemble --run {array} --uuid={uuid} {device}`, and \
+         `mdadm {array} --re-add {local}`; to go on with the old data, and lose what is newer, `blockmirror raid start --force`"
+    )]
+    Behind {
+        /// The array.
+        array: String,
+        /// Its UUID.
+        uuid: String,
+        /// The leg with old data.
+        local: String,
+        /// The export of the other one.
+        uris: String,
+        /// Its device.
+        device: String,
+    },
+    /// The leg was in the array without the one that is now.
+    #[error(
+        "{device} has data that {array} has not: the array has run with it alone ({why}). It is not given back, for that would \
+         mix the two. To keep its data: `mdadm --stop {array}`, `mdadm --assemble --run {array} --uuid={uuid} {device}`, \
+         `mdadm --zero-superblock {local}`, `mdadm {array} --add {local}`; to keep those of {array}: `blockmirror raid add --full`"
+    )]
+    Ahead {
+        /// The array.
+        array: String,
+        /// Its UUID.
+        uuid: String,
+        /// The local leg.
+        local: String,
+        /// The device of the other one.
+        device: String,
+        /// How it is known.
+        why: String,
+    },
     /// mdadm.
     #[error(transparent)]
     Mdadm(#[from] MdadmError),
@@ -197,7 +233,9 @@ impl<'a> Healing<'a> {
     /// With its empty list of bad blocks taken away, should it have one: see [`Options::CONFIGURATION`].
     fn re_add(&mut self) -> Result<(), HealError> {
         let record = self.record;
-        self.superblock()?;
+        if let Some(superblock) = self.superblock()? {
+            self.is_not_ahead(&superblock)?;
+        }
         let arguments = [record.array.as_str(), "--re-add", "--update=no-bbl", &record.device];
         match self.machine.mdadm.run(&arguments) {
             Ok(_) => Ok(()),
@@ -207,6 +245,38 @@ impl<'a> Healing<'a> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// md takes whatever its bitmap does not name to be the same on both, and compares nothing. That is wrong of a leg that was
+    /// the array for a while, without those that are it now.
+    fn is_not_ahead(&self, superblock: &Superblock) -> Result<(), HealError> {
+        let (record, mdadm) = (self.record, &self.machine.mdadm);
+        let array = self.machine.ours(record)?;
+        let in_sync = array.members.iter().filter(|own| own.standing() == Standing::InSync);
+        let own: Vec<_> = in_sync.collect();
+        let mut events = None;
+        for member in &own {
+            let on_it = mdadm.examine(&format!("/dev/{}", member.device))?;
+            events = events.max(on_it.and_then(|own| own.events));
+        }
+        let seen = mdadm.legs_seen_by(&record.device)?.unwrap_or_default();
+        let was_missing = |slot: u32| seen.chars().nth(slot as usize) == Some('.');
+        let why = if own.iter().filter_map(|own| own.slot).any(was_missing) {
+            format!("it has seen its legs as {seen:?}")
+        } else {
+            match superblock.events.zip(events) {
+                // What was under way when the power went is on one of them: a copy of what has changed covers that.
+                Some((leg, array)) if leg > array + 1 => format!("{leg} events on it, {array} in the array"),
+                _ => return Ok(()),
+            }
+        };
+        Err(HealError::Ahead {
+            array: record.array.clone(),
+            uuid: record.uuid.clone(),
+            local: record.local.clone(),
+            device: record.device.clone(),
+            why,
+        })
     }
 
     /// As a new leg. One that md knows by its superblock would be given back by the bitmap, whatever mdadm is told.

@@ -31,6 +31,8 @@ pub struct Superblock {
     pub uuid: String,
     /// The name of its array, as `host:name`.
     pub name: Option<String>,
+    /// How often md has noted something on it: the larger, the newer.
+    pub events: Option<u64>,
 }
 
 /// The write-intent bitmap, as a leg has it.
@@ -106,7 +108,23 @@ impl Mdadm {
         Ok(value(&said, "MD_UUID").map(|uuid| Superblock {
             uuid: uuid.to_owned(),
             name: value(&said, "MD_NAME").map(str::to_owned),
+            events: value(&said, "MD_EVENTS").and_then(|events| events.parse().ok()),
         }))
+    }
+
+    /// Which legs the array had when a leg was in it last, as that one noted it: of "A." the second one was missing. `None`: it
+    /// does not say, or is none.
+    ///
+    /// # Errors
+    /// mdadm cannot be run.
+    pub fn legs_seen_by(&self, leg: &str) -> Result<Option<String>, MdadmError> {
+        match self.run(&["--examine", leg]) {
+            Ok(said) => Ok(field(&said, "Array State")
+                .and_then(|state| state.split_whitespace().next())
+                .map(str::to_owned)),
+            Err(MdadmError::Refused { .. }) => Ok(None),
+            Err(missing) => Err(missing),
+        }
     }
 
     /// The bitmap on a leg; `None`: it has none.
@@ -134,15 +152,17 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
 }
 
+/// Of lines `Key : value` for people.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim())
+    })
+}
+
 /// Of what `--examine-bitmap` prints for people.
 fn bitmap(text: &str) -> Option<Bitmap> {
-    let field = |key: &str| {
-        text.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            (name.trim() == key).then(|| value.trim())
-        })
-    };
-    let (count, unit) = field("Chunksize")?.split_once(' ')?;
+    let (count, unit) = field(text, "Chunksize")?.split_once(' ')?;
     let shift = match unit {
         "B" => 0,
         "KB" => 10,
@@ -151,7 +171,7 @@ fn bitmap(text: &str) -> Option<Bitmap> {
         _ => return None,
     };
     // "16 bits (chunks), 2 dirty (12.5%)"
-    let mut words = field("Bitmap")?.split_whitespace();
+    let mut words = field(text, "Bitmap")?.split_whitespace();
     let bits = words.next()?.parse().ok()?;
     let dirty = words.nth(2)?.parse().ok()?;
     Some(Bitmap {
@@ -190,6 +210,23 @@ mod tests {
         assert_eq!(read.dirty_bytes(), 8 << 20);
         assert_eq!(bitmap("Chunksize : 4 MB"), None);
         assert_eq!(bitmap(""), None);
+    }
+
+    #[test]
+    fn what_a_leg_has_noted_is_read() {
+        let scene = Scene::new();
+        scene.mdadm(
+            "case $2 in
+             --export) printf 'MD_LEVEL=raid1\nMD_UUID=1:2:3:4\nMD_DEV_UUID=5:6:7:8\nMD_EVENTS=4711\n';;
+             /dev/old) exit 1;;
+             *) printf '    Raid Devices : 2\n     Device Role : Active device 1\n     Array State : .A (A == active, . == missing)\n';;
+             esac",
+        );
+        let mdadm = &scene.machine().mdadm;
+        let superblock = mdadm.examine("/dev/nbd0").unwrap().unwrap();
+        assert_eq!((superblock.uuid.as_str(), superblock.events), ("1:2:3:4", Some(4711)));
+        assert_eq!(mdadm.legs_seen_by("/dev/nbd0").unwrap().as_deref(), Some(".A"));
+        assert_eq!(mdadm.legs_seen_by("/dev/old").unwrap(), None);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Record {
     /// An operator has taken the leg out: it is not brought back before it is added.
     #[serde(default)]
     pub is_removed: bool,
+    /// The leg alone has everything: the local one was not in sync when both were seen last. Nobody can ask the leg at a boot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_local_behind: bool,
     /// Certificates, where the URIs name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Certificates>,
@@ -155,6 +158,28 @@ impl Records {
         self.write(&self.path(name)?, record)
     }
 
+    /// Notes whether the local leg is behind, unless somebody else does something to the array, or its record is another one by
+    /// now. True: it is noted.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn note_behind(&self, name: &str, record: &Record, is_local_behind: bool) -> Result<bool, RecordError> {
+        if record.is_local_behind == is_local_behind {
+            return Ok(false);
+        }
+        let Some(_held) = self.try_lock(name)? else {
+            return Ok(false);
+        };
+        if self.read(name)? != *record {
+            return Ok(false);
+        }
+        let noted = Record {
+            is_local_behind,
+            ..record.clone()
+        };
+        self.replace(name, &noted).map(|()| true)
+    }
+
     fn write(&self, path: &Path, record: &Record) -> Result<(), RecordError> {
         let write = || {
             fs::create_dir_all(&self.0)?;
@@ -263,6 +288,7 @@ mod tests {
         assert!(unknown.contains("there are data"), "{unknown}");
         let other = Record {
             is_removed: true,
+            is_local_behind: true,
             tls: Some(Certificates::default()),
             ..record
         };
@@ -272,6 +298,25 @@ mod tests {
         assert!(matches!(records.read("odd"), Err(RecordError::File { .. })));
         records.remove("data").unwrap();
         assert_eq!(records.names(), ["odd"]);
+    }
+
+    #[test]
+    fn that_the_local_leg_is_behind_is_noted_where_nobody_is_in_the_way() {
+        let scene = Scene::new();
+        let records = Records::at(&scene.path("raid"));
+        let record = scene.record();
+        records.add("data", &record).unwrap();
+        assert!(!records.note_behind("data", &record, false).unwrap());
+        let held = records.lock("data").unwrap();
+        assert!(!records.note_behind("data", &record, true).unwrap());
+        drop(held);
+        assert!(records.note_behind("data", &record, true).unwrap());
+        let noted = records.read("data").unwrap();
+        assert!(noted.is_local_behind);
+        // By one who has read it before.
+        assert!(!records.note_behind("data", &record, true).unwrap());
+        assert!(records.note_behind("data", &noted, false).unwrap());
+        assert_eq!(records.read("data").unwrap(), record);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Report {
     pub uris: String,
     /// An operator has taken it out.
     pub is_removed: bool,
+    /// The leg alone has everything, as is seen now, or was when both were seen last.
+    pub is_local_behind: bool,
     /// How its device is.
     pub device: DeviceState,
     /// The process that keeps it attached.
@@ -119,6 +121,9 @@ impl Machine {
             leg: leg(array, &record.device),
             uris: record.uris.clone(),
             is_removed: record.is_removed,
+            is_local_behind: array
+                .and_then(|array| array.is_local_behind(record))
+                .unwrap_or(record.is_local_behind),
             device,
             agent,
             writes_in_flight: self.blocks.writes_in_flight(&record.device).unwrap_or_default(),

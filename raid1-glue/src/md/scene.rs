@@ -96,6 +96,7 @@ impl Scene {
             answer_timeout: 10,
             dead_timeout: 5,
             is_removed: false,
+            is_local_behind: false,
             tls: None,
         }
     }

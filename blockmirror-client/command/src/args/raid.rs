@@ -54,6 +54,9 @@ pub enum RaidCommand {
     Start {
         /// The array, by its name; all when left out
         name: Option<String>,
+        /// Though the local leg has old data: what only the other one has is lost
+        #[arg(long, requires = "name")]
+        force: bool,
     },
     /// Do what is needed until the leg is in sync: remove, attach, re-add; what has changed is copied
     Heal(HealArgs),

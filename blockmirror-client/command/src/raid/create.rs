@@ -120,6 +120,7 @@ pub fn record_of(leg: &LegArgs, uris: &UriList) -> Record {
         answer_timeout: leg.times.answer_timeout,
         dead_timeout: leg.times.dead_timeout,
         is_removed: false,
+        is_local_behind: false,
         tls: certificates(&leg.tls),
     }
 }

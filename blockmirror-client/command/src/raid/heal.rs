@@ -81,7 +81,13 @@ pub fn bring_back(
                 }
                 std::thread::sleep(LOOK);
             }
-            step => steps.push(step),
+            step => {
+                if step == Step::Add {
+                    // What it had before is gone: the data here are the right ones.
+                    care.note_behind(name, &mut record.clone(), false)?;
+                }
+                steps.push(step);
+            }
         }
     }
     // A watch may look at it again.

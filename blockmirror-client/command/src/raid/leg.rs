@@ -174,6 +174,7 @@ mod tests {
             answer_timeout: 7,
             dead_timeout: 0,
             is_removed: false,
+            is_local_behind: false,
             tls: Some(Certificates {
                 ca: Some(PathBuf::from("/etc/ca.pem")),
                 ..Certificates::default()

@@ -189,6 +189,7 @@ mod tests {
             leg: leg("/dev/nbd0", Standing::Syncing),
             uris: String::new(),
             is_removed: false,
+            is_local_behind: false,
             device: DeviceState::Alive,
             agent: Some(1),
             writes_in_flight: 3,

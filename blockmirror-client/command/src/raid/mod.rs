@@ -42,19 +42,33 @@ pub async fn run(raid: &RaidArgs, args: &Args) -> Result<(), Failure> {
         RaidCommand::Add(add) => change::add(&care, add, args).await,
         RaidCommand::Remove { name, forget } => change::remove(&care, name, *forget),
         RaidCommand::Status { name } => status(&care, name.as_deref()),
-        RaidCommand::Start { name } => start(&care, name.as_deref()),
+        RaidCommand::Start { name, force } => start(&care, name.as_deref(), *force),
         RaidCommand::Heal(args) => heal::run(&care, args),
         RaidCommand::Watch { name, metrics } => watch::run(care, name.clone(), *metrics).await,
     }
 }
 
 impl Care {
-    /// A record, and nobody else does anything to its array meanwhile.
+    /// A record, and nobody else does anything to its array meanwhile. Which legs have everything is noted.
     fn take(&self, name: &str) -> Result<(File, Record), Failure> {
         // A name that is none must not leave a file behind.
         self.records.read(name)?;
         let held = self.records.lock(name)?;
-        Ok((held, self.records.read(name)?))
+        let mut record = self.records.read(name)?;
+        let seen = self.machine.ours(&record).ok();
+        if let Some(is_local_behind) = seen.and_then(|array| array.is_local_behind(&record)) {
+            self.note_behind(name, &mut record, is_local_behind)?;
+        }
+        Ok((held, record))
+    }
+
+    /// Notes whether the local leg is behind, of an array that has been [taken](Self::take).
+    fn note_behind(&self, name: &str, record: &mut Record, is_local_behind: bool) -> Result<(), Failure> {
+        if record.is_local_behind != is_local_behind {
+            record.is_local_behind = is_local_behind;
+            self.records.replace(name, record)?;
+        }
+        Ok(())
     }
 
     /// The one that is named, or all.
@@ -75,7 +89,10 @@ fn status(care: &Care, name: Option<&str>) -> Result<(), Failure> {
     for name in care.names(name) {
         let record = care.records.read(&name)?;
         let leg = Leg::of(&record)?;
-        reports.push(care.machine.report(&name, &record, leg.seen(), leg.agent()));
+        let report = care.machine.report(&name, &record, leg.seen(), leg.agent());
+        // Who may only look notes nothing.
+        let _ = care.records.note_behind(&name, &record, report.is_local_behind);
+        reports.push(report);
     }
     if care.json {
         let text = serde_json::to_string_pretty(&json!({ "arrays": reports }));
@@ -86,12 +103,17 @@ fn status(care: &Care, name: Option<&str>) -> Result<(), Failure> {
 }
 
 /// All of them, whatever becomes of one.
-fn start(care: &Care, name: Option<&str>) -> Result<(), Failure> {
+fn start(care: &Care, name: Option<&str>, is_forced: bool) -> Result<(), Failure> {
     let (mut said, mut wrong) = (Vec::new(), Vec::new());
     for name in care.names(name) {
-        let started = care.take(&name).and_then(|(_held, record)| {
-            let started = care.machine.start(&record);
-            started.map_err(|error| Failure::Failed(error.to_string()))
+        let started = care.take(&name).and_then(|(_held, mut record)| {
+            let started = care.machine.start(&record, is_forced);
+            let started = started.map_err(|error| Failure::Failed(error.to_string()))?;
+            if started && is_forced {
+                // These data are the right ones from now on.
+                care.note_behind(&name, &mut record, false)?;
+            }
+            Ok(started)
         });
         match started {
             Ok(true) => said.push(format!(

@@ -161,9 +161,16 @@ impl Watched {
         let report = self.machine.report(&self.name, record, leg.seen(), leg.agent());
         self.tell_changes(&report);
         self.metrics.update(&report);
+        let noted = self.records.note_behind(&self.name, record, report.is_local_behind);
         let is_in = matches!(report.leg.standing, Some(Standing::InSync | Standing::Syncing));
         let has_to = report.is_running && !record.is_removed && !is_in;
         self.before = Some(report);
+        match noted {
+            // The record is another one now.
+            Ok(true) => return Duration::ZERO,
+            Ok(false) => {}
+            Err(error) => self.trouble(error.to_string()),
+        }
         if !has_to {
             return SLOW_LOOK;
         }

@@ -159,6 +159,11 @@ fn of_device(report: &Report) -> Vec<String> {
 /// What an operator has to do.
 fn todo(report: &Report) -> Option<String> {
     let name = clean(&report.name);
+    if report.is_local_behind {
+        return Some(format!(
+            "only the leg has everything: the local one has old data, and `blockmirror raid start {name}` refuses to start with it"
+        ));
+    }
     if !report.is_running {
         return None;
     }
@@ -202,6 +207,7 @@ mod tests {
             leg: leg("/dev/nbd0", Some(Standing::InSync)),
             uris: "nbd://bravo/data".to_owned(),
             is_removed: false,
+            is_local_behind: false,
             device: DeviceState::Alive,
             agent: Some(77),
             writes_in_flight: 0,
@@ -270,8 +276,17 @@ more  /dev/md0  1 GiB  clean, degraded
             problem: Some("/dev/md0 does not run".to_owned()),
             ..good()
         };
+        let behind = Report {
+            is_local_behind: true,
+            ..gone.clone()
+        };
         let gone = arrays(&[gone], Style::PLAIN);
-        assert!(gone.contains("/dev/md0 does not run"), "{gone}");
+        assert!(
+            gone.contains("/dev/md0 does not run") && !gone.contains("old data"),
+            "{gone}"
+        );
+        let behind = arrays(&[behind], Style::PLAIN);
+        assert!(behind.contains("the local one has old data"), "{behind}");
         assert!(arrays(&[], Style::PLAIN).contains("raid create"));
     }
 }

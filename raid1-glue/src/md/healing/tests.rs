@@ -179,6 +179,49 @@ fn an_operator_who_wants_everything_copied_gets_no_copy_by_the_bitmap() {
 }
 
 #[test]
+fn a_leg_that_was_the_array_without_us_is_not_given_back_by_the_bitmap() {
+    let scene = Scene::new();
+    let (machine, record) = (scene.machine(), scene.record());
+    let device = Played::new(DeviceState::Alive);
+    for (local, leg, seen, is_ahead) in [
+        (100, 90, "AA", false),
+        // Power was lost between two notes.
+        (100, 101, "AA", false),
+        (100, 102, "AA", true),
+        // The local leg has overtaken it since.
+        (200, 102, ".A", true),
+        (200, 102, "A.", false),
+        (200, 102, "", false),
+    ] {
+        scene.array(None);
+        scene.mdadm(&format!(
+            "case \"$*\" in
+             '--detail --export'*) echo MD_UUID={UUID};;
+             '--examine --export /dev/vda') echo MD_UUID={UUID}; echo MD_EVENTS={local};;
+             '--examine --export /dev/nbd0') echo MD_UUID={UUID}; echo MD_EVENTS={leg};;
+             '--examine /dev/nbd0') echo '   Array State : {seen} (A == active)';;
+             esac"
+        ));
+        let mut healing = Healing::of(&machine, &record, &device, Copying::Changed);
+        scene.told();
+        let done = healing.perform(Step::ReAdd);
+        let was_told = scene.told().iter().any(|told| told.contains("--re-add"));
+        assert_eq!(was_told, !is_ahead, "{local} {leg} {seen:?}");
+        match done {
+            Ok(()) => assert!(!is_ahead, "{local} {leg} {seen:?}"),
+            Err(error) => {
+                assert!(matches!(error, HealError::Ahead { .. }), "{error}");
+                let error = error.to_string();
+                assert!(
+                    error.contains("raid add --full") && error.contains("--assemble"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn no_other_array_and_no_other_leg_is_touched() {
     let scene = Scene::new();
     scene.array(Some("faulty\n"));
