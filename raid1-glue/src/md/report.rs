@@ -118,7 +118,10 @@ impl Machine {
             degraded: array.map_or(0, |array| array.degraded),
             action: array.and_then(action),
             local: leg(array, &record.local),
-            leg: leg(array, &record.device),
+            leg: LegReport {
+                standing: array.and_then(|array| array.standing_of_leg(&record.device)),
+                ..leg(array, &record.device)
+            },
             uris: record.uris.clone(),
             is_removed: record.is_removed,
             is_local_behind: array

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use super::{Blocks, Machine, Mdadm, Record};
 
@@ -34,10 +34,12 @@ impl Scene {
         let path = self.path("mdadm");
         let told = self.path("told");
         let text = format!("#!/bin/sh\necho \"$@\" >> {}\n{script}\n", told.display());
-        // Written beside and moved: a file that is open for writing cannot be run.
-        let beside = self.path("mdadm.new");
-        fs::write(&beside, text).unwrap();
-        fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
+        // A file that is open for writing cannot be run. Were it written by us, a child of another test could have it open.
+        let (text_file, beside) = (self.path("mdadm.text"), self.path("mdadm.new"));
+        fs::write(&text_file, text).unwrap();
+        let mut install = Command::new("install");
+        let installed = install.arg("-m755").arg(text_file).arg(&beside).status().unwrap();
+        assert!(installed.success());
         fs::rename(beside, path).unwrap();
     }
 

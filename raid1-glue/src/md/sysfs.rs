@@ -19,6 +19,8 @@ pub struct Array {
     pub degraded: u32,
     /// `idle`, `recover`, `resync`, `check` ...
     pub action: String,
+    /// Its legs are not known to be the same: a first copy, or what was under way when the power went.
+    pub is_unequal: bool,
     /// Sectors that the present action has done, and of how many.
     pub progress: Option<(u64, u64)>,
     /// Bytes per second of it, lately.
@@ -158,6 +160,10 @@ impl Blocks {
             state: word("array_state")?,
             level: word("level")?,
             degraded: number(&word("degraded").unwrap_or_default()),
+            is_unequal: is_unequal(
+                &word("sync_action").unwrap_or_default(),
+                &word("resync_start").unwrap_or_default(),
+            ),
             action: word("sync_action").unwrap_or_default(),
             progress: word("sync_completed").ok().and_then(|text| fraction(&text)),
             speed: count("sync_speed") << 10,
@@ -172,6 +178,15 @@ impl Array {
     /// It serves: what is only put together, and waits for its other legs, does not.
     pub fn is_running(&self) -> bool {
         !matches!(self.state.as_str(), "inactive" | "clear")
+    }
+
+    /// What the leg that is copied to is. md calls all members in sync during a first copy, since any of them may be read.
+    pub fn standing_of_leg(&self, device: &str) -> Option<Standing> {
+        let standing = self.member(device)?.standing();
+        Some(match standing {
+            Standing::InSync if self.is_unequal => Standing::Syncing,
+            standing => standing,
+        })
     }
 
     /// The member on this device.
@@ -196,6 +211,11 @@ fn member(folder: &Path, device: &str) -> io::Result<Member> {
         errors: number(&word("errors").unwrap_or_default()),
         bad_blocks: word("bad_blocks").unwrap_or_default().lines().count(),
     })
+}
+
+/// By what is done now, and by where it would begin: "none", or a sector. (While a leg is rebuilt, "recover", md tells which one.)
+fn is_unequal(action: &str, resync_start: &str) -> bool {
+    action == "resync" || !matches!(resync_start, "" | "none")
 }
 
 /// "none", or "1024 / 4096".
@@ -256,6 +276,31 @@ mod tests {
         scene.put("md0/md", &[("array_state", "inactive\n")]);
         assert!(!blocks.array("md0").unwrap().is_running());
         assert!(blocks.array("md1").is_err());
+    }
+
+    #[test]
+    fn during_a_first_copy_the_leg_is_not_in_sync_whatever_md_calls_it() {
+        let scene = Scene::new();
+        scene.array(Some("in_sync,write_mostly\n"));
+        let standing = || {
+            let array = scene.machine().blocks.array("md0").unwrap();
+            (array.standing_of_leg("/dev/nbd0"), array.standing_of_leg("/dev/nbd1"))
+        };
+        for (action, resync_start, expected) in [
+            ("resync\n", "0\n", Standing::Syncing),
+            // It is about to begin, or waits for another array's.
+            ("idle\n", "0\n", Standing::Syncing),
+            ("check\n", "none\n", Standing::InSync),
+            ("idle\n", "none\n", Standing::InSync),
+            // Another leg is rebuilt of it.
+            ("recover\n", "none\n", Standing::InSync),
+        ] {
+            scene.put("md0/md", &[("sync_action", action), ("resync_start", resync_start)]);
+            assert_eq!(standing(), (Some(expected), None), "{action} {resync_start}");
+        }
+        scene.put("md0/md", &[("sync_action", "resync\n")]);
+        scene.put("md0/md/dev-nbd0", &[("state", "faulty\n")]);
+        assert_eq!(standing().0, Some(Standing::Faulty));
     }
 
     #[test]

@@ -258,6 +258,15 @@ mod tests {
             assert_eq!(changes(Some(&before), &now), expected);
             before = now;
         }
+        // A first copy, in which md calls both legs in sync.
+        scene.array(good);
+        scene.put("md0/md", &[("sync_action", "resync\n")]);
+        let first = scene
+            .machine()
+            .report("data", &scene.record(), DeviceState::Alive, agent);
+        let copied = Event::Recovering { dirty_bytes: 12 << 20 };
+        assert_eq!(changes(None, &first), [Event::Running, copied]);
+        scene.put("md0/md", &[("sync_action", "idle\n")]);
         scene.put("md0/md/dev-vda", &[("state", "faulty\n")]);
         let now = scene
             .machine()

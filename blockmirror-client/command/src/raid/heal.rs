@@ -146,7 +146,7 @@ pub fn until_in_sync(care: &Care, name: &str, record: &Record, wait: Duration) -
     loop {
         let array = care.machine.ours(record);
         let array = array.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
-        let standing = array.member(&record.device).map(|member| member.standing());
+        let standing = array.standing_of_leg(&record.device);
         let is_copying = matches!(array.action.as_str(), "recover" | "resync");
         match standing {
             Some(Standing::InSync) if !is_copying => {
