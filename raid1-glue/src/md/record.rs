@@ -72,6 +72,17 @@ pub enum RecordError {
         /// Its file.
         path: PathBuf,
     },
+    /// Another command, or a watch, has it.
+    #[error("something is being done to {0} by another process: try again when that has ended")]
+    Busy(String),
+    /// The array has a name.
+    #[error("the array with UUID {uuid} is under care as {name} already")]
+    Known {
+        /// Its UUID.
+        uuid: String,
+        /// Its name.
+        name: String,
+    },
     /// The name cannot be one of a file.
     #[error("{0:?} is no name for an array: letters, digits, \"-\" and \"_\"")]
     Name(String),
@@ -134,11 +145,11 @@ impl Records {
         })
     }
 
-    /// A new one, durable when this returns.
+    /// Whether a new one can have this name.
     ///
     /// # Errors
-    /// The name is taken, or the file cannot be written.
-    pub fn add(&self, name: &str, record: &Record) -> Result<(), RecordError> {
+    /// It is no name, or is taken.
+    pub fn is_free(&self, name: &str) -> Result<(), RecordError> {
         let path = self.path(name)?;
         if path.exists() {
             return Err(RecordError::Taken {
@@ -146,7 +157,36 @@ impl Records {
                 path,
             });
         }
-        self.write(&path, record)
+        Ok(())
+    }
+
+    /// Keeps a name for a new one, before anything is done that could not be noted; nobody else does anything to it until what is
+    /// returned is dropped.
+    ///
+    /// # Errors
+    /// It is no name, or is taken, or nothing can be written here.
+    pub fn claim(&self, name: &str) -> Result<fs::File, RecordError> {
+        self.is_free(name)?;
+        let held = self.try_lock(name)?;
+        let held = held.ok_or_else(|| RecordError::Busy(name.to_owned()))?;
+        self.is_free(name)?;
+        Ok(held)
+    }
+
+    /// A new one, durable when this returns.
+    ///
+    /// # Errors
+    /// The name is taken, its array has one already, or the file cannot be written.
+    pub fn add(&self, name: &str, record: &Record) -> Result<(), RecordError> {
+        self.is_free(name)?;
+        let is_it = |other: &String| self.read(other).is_ok_and(|other| other.uuid == record.uuid);
+        if let Some(other) = self.names().into_iter().find(is_it) {
+            return Err(RecordError::Known {
+                uuid: record.uuid.clone(),
+                name: other,
+            });
+        }
+        self.write(&self.path(name)?, record)
     }
 
     /// Another one in the place of the one of this name, durable when this returns.
@@ -236,14 +276,14 @@ impl Records {
         }
     }
 
-    /// Forget it. The array itself stays.
+    /// Forget it. The array itself stays, and so does the file that is locked: somebody may wait for it, and another one under
+    /// the same name would be no lock for him.
     ///
     /// # Errors
     /// There is none, or its file cannot be removed.
     pub fn remove(&self, name: &str) -> Result<(), RecordError> {
         self.read(name)?;
         let path = self.path(name)?;
-        let _ = fs::remove_file(path.with_extension("lock"));
         fs::remove_file(&path).map_err(|source| RecordError::File { path, source })
     }
 
@@ -286,6 +326,8 @@ mod tests {
         assert!(matches!(records.add("data", &record), Err(RecordError::Taken { .. })));
         let unknown = records.read("date").unwrap_err().to_string();
         assert!(unknown.contains("there are data"), "{unknown}");
+        let refused = records.add("more", &record).unwrap_err().to_string();
+        assert!(refused.contains("under care as data already"), "{refused}");
         let other = Record {
             is_removed: true,
             is_local_behind: true,
@@ -335,8 +377,19 @@ mod tests {
         let held = records.lock("data").unwrap();
         assert!(records.try_lock("data").unwrap().is_none());
         assert!(records.try_lock("other").unwrap().is_some());
+        assert!(matches!(records.claim("data"), Err(RecordError::Busy(_))));
         drop(held);
         assert!(records.try_lock("data").unwrap().is_some());
         assert!(records.names().is_empty());
+        // Who waits while it is forgotten has the lock that those after him look for.
+        let held = records.claim("data").unwrap();
+        records.add("data", &scene.record()).unwrap();
+        assert!(matches!(records.claim("data"), Err(RecordError::Taken { .. })));
+        records.remove("data").unwrap();
+        assert!(records.try_lock("data").unwrap().is_none());
+        drop(held);
+        fs::write(scene.path("file"), "").unwrap();
+        let nowhere = Records::at(&scene.path("file/raid"));
+        assert!(matches!(nowhere.claim("data"), Err(RecordError::File { .. })));
     }
 }

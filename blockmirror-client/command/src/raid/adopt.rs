@@ -14,6 +14,7 @@ use crate::failure::{Failure, print};
 
 /// Takes an array under care: what is done to it is done to it alone from then on, by its UUID.
 pub async fn run(care: &Care, adopt: &AdoptArgs, args: &Args) -> Result<(), Failure> {
+    let _held = care.records.claim(&adopt.name)?;
     let uris = adopt
         .leg
         .tls

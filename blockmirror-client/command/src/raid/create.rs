@@ -6,6 +6,7 @@ use std::path::Path;
 use blockmirror_client::client::Access;
 use blockmirror_client::uri::UriList;
 use raid1_glue::md::check::{self, Candidate};
+use raid1_glue::md::record::RecordError;
 use raid1_glue::md::{Certificates, LegDevice, Options, Record};
 use raid1_glue::nbd::sysfs::{Standing, System};
 use serde_json::json;
@@ -31,6 +32,13 @@ struct Plan {
 
 /// Makes an array, or says how it would be made.
 pub async fn run(care: &Care, create: &CreateArgs, args: &Args) -> Result<(), Failure> {
+    // Before there is an array, whatever could keep it from being noted.
+    let held = if create.dry_run {
+        care.records.is_free(&create.name)?;
+        None
+    } else {
+        Some(care.records.claim(&create.name)?)
+    };
     let uris = create
         .leg
         .tls
@@ -43,7 +51,9 @@ pub async fn run(care: &Care, create: &CreateArgs, args: &Args) -> Result<(), Fa
         return if care.json { print(&plan.json()) } else { Ok(()) };
     }
     let record = make(care, plan)?;
-    care.records.add(&create.name, &record)?;
+    let noted = care.records.add(&create.name, &record);
+    noted.map_err(|error| not_noted(&create.name, &record, &error))?;
+    drop(held);
     if create.wait {
         heal::until_in_sync(care, &create.name, &record, heal::FOR_EVER)?;
     }
@@ -60,10 +70,6 @@ async fn plan(care: &Care, create: &CreateArgs, uris: &UriList) -> Result<Plan, 
         .array
         .clone()
         .unwrap_or_else(|| format!("/dev/md/{}", create.name));
-    if care.records.names().contains(&create.name) {
-        // Says what is there.
-        care.records.add(&create.name, &record)?;
-    }
     if care.machine.blocks.array(&record.array).is_ok() {
         return Err(Failure::Failed(format!(
             "{} is there already: raid adopt takes it under care; or name another --array",
@@ -106,6 +112,21 @@ async fn plan(care: &Care, create: &CreateArgs, uris: &UriList) -> Result<Plan, 
         words,
         is_clean: create.assume_clean,
     })
+}
+
+/// The array is there, and nothing knows of it.
+fn not_noted(name: &str, record: &Record, error: &RecordError) -> Failure {
+    Failure::Failed(format!(
+        "{error}. {} has been made all the same; when that is mended: blockmirror raid adopt {name} {} '{}' {} --connections {} \
+         --answer-timeout {} --dead-timeout {}",
+        record.array,
+        record.array,
+        record.uris,
+        record.device,
+        record.connections,
+        record.answer_timeout,
+        record.dead_timeout
+    ))
 }
 
 /// What is known of a leg from the command line.
@@ -209,5 +230,47 @@ impl Plan {
             "mdadm": self.arguments(Path::new("(CREATE bbl=no)")),
         });
         format!("{plan}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Command;
+    use crate::args::raid::RaidCommand;
+
+    #[test]
+    fn an_array_that_could_not_be_noted_is_adopted_by_the_line_that_is_said() {
+        let record = Record {
+            array: "/dev/md/data".to_owned(),
+            uuid: "1:2:3:4".to_owned(),
+            local: "/dev/vda".to_owned(),
+            uris: "nbd://a/db,nbd://b/db".to_owned(),
+            device: "/dev/nbd3".to_owned(),
+            connections: 2,
+            answer_timeout: 7,
+            dead_timeout: 3,
+            is_removed: false,
+            is_local_behind: false,
+            tls: None,
+        };
+        let said = not_noted("data", &record, &RecordError::Busy("data".to_owned())).message();
+        let line = said.split_once("mended: ").unwrap().1.replace('\'', "");
+        let Command::Raid(raid) = Args::try_parse_from(line.split(' ')).unwrap().command else {
+            unreachable!("it says raid");
+        };
+        let RaidCommand::Adopt(adopt) = raid.command else {
+            unreachable!("it says adopt");
+        };
+        assert_eq!((adopt.name.as_str(), &adopt.array), ("data", &record.array));
+        let adopted = record_of(&adopt.leg, &record.uris.parse().unwrap());
+        assert_eq!((adopted.backend(), adopted.device), (record.backend(), record.device));
+        assert_eq!(
+            (adopted.connections, adopted.answer_timeout, adopted.dead_timeout),
+            (2, 7, 3)
+        );
     }
 }

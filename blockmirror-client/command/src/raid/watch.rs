@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raid1_glue::md::heal::{Copying, Step};
+use raid1_glue::md::record::RecordError;
 use raid1_glue::md::watch::{Backoff, Event, changes, told_of};
 use raid1_glue::md::{Healing, LegDevice, Machine, Record, Records, Report, Standing};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -142,11 +143,22 @@ impl Watched {
     /// Until its record is gone.
     fn watch(mut self, news: &News) {
         let mut seen = 0;
-        while let Ok(record) = self.records.read(&self.name) {
-            let pause = self.look(&record);
+        while let Some(pause) = self.round() {
             news.wait(&mut seen, pause);
         }
         self.metrics.forget(&self.name);
+    }
+
+    /// How long it is until the next one; `None`: there is no such record any more.
+    fn round(&mut self) -> Option<Duration> {
+        match self.records.read(&self.name) {
+            Ok(record) => Some(self.look(&record)),
+            Err(RecordError::Unknown { .. }) => None,
+            Err(error) => {
+                self.trouble(error.to_string());
+                Some(SLOW_LOOK)
+            }
+        }
     }
 
     /// One look, and what follows from it; how long it is until the next one.
@@ -176,13 +188,25 @@ impl Watched {
         }
         let now = Instant::now();
         if self.backoff.is_due(now) {
-            // Somebody else who does something to the array knows what.
-            let Ok(Some(_held)) = self.records.try_lock(&self.name) else {
-                return SLOW_LOOK;
+            return match self.take(record) {
+                Ok(Some(_held)) => self.heal(record, &leg),
+                Ok(None) => SLOW_LOOK,
+                Err(error) => {
+                    self.trouble(error.to_string());
+                    SLOW_LOOK
+                }
             };
-            return self.heal(record, &leg);
         }
         self.backoff.left(now).min(SLOW_LOOK)
+    }
+
+    /// `None`: somebody else does something to the array, and knows what; or has done so since this record was read.
+    fn take(&self, record: &Record) -> Result<Option<File>, RecordError> {
+        let Some(held) = self.records.try_lock(&self.name)? else {
+            return Ok(None);
+        };
+        let is_same = self.records.read(&self.name)? == *record;
+        Ok(is_same.then_some(held))
     }
 
     fn tell_changes(&mut self, now: &Report) {
@@ -294,6 +318,35 @@ mod tests {
             (Some("data"), Some("leg_failed"), Some("/dev/nbd0"))
         );
         assert!(read["time"].as_f64().unwrap() > 1e9 && line.ends_with('\n'));
+    }
+
+    #[test]
+    fn a_record_is_acted_on_as_it_is_and_told_when_it_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let care = Care {
+            records: Records::at(folder.path()),
+            machine: Machine::default(),
+            json: true,
+        };
+        let text = "array = '/dev/md/none'\nuuid = '1'\nlocal = '/dev/none'\nuris = 'nbd://a/b'\ndevice = '/dev/nbd99'\n\
+                    connections = 1\nanswer_timeout = 1\ndead_timeout = 1\n";
+        let file = folder.path().join("data.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut watched = Watched::of(&care, "data".to_owned(), Arc::new(Metrics::new().unwrap()));
+        let record = care.records.read("data").unwrap();
+        assert!(watched.take(&record).unwrap().is_some());
+        // An operator takes the leg out in the meantime.
+        std::fs::write(&file, format!("{text}is_removed = true\n")).unwrap();
+        assert!(watched.take(&record).unwrap().is_none());
+        std::fs::write(&file, "array = 3").unwrap();
+        assert_eq!(watched.round(), Some(SLOW_LOOK));
+        let told = watched.trouble.clone();
+        assert!(
+            matches!(&told, Some(Event::Trouble { error }) if error.contains("data.toml")),
+            "{told:?}"
+        );
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(watched.round(), None);
     }
 
     #[test]
