@@ -119,7 +119,8 @@ impl System {
         if self.word(index, "pid").is_none() {
             return Standing::Free;
         }
-        Standing::Attached(self.word(index, "backend"))
+        // nbd-client says that it is attached to nothing.
+        Standing::Attached(self.word(index, "backend").filter(|backend| !backend.is_empty()))
     }
 
     /// Whether the kernel has let it go altogether, which takes a moment once it was detached.
@@ -267,6 +268,8 @@ mod tests {
         fake.put("sys/block/nbd0/size", "0\n");
         assert_eq!(system.standing(NbdIndex(0)), Standing::Free);
         fake.put("sys/block/nbd0/pid", "17\n");
+        assert_eq!(system.standing(NbdIndex(0)), Standing::Attached(None));
+        fake.put("sys/block/nbd0/backend", "\n");
         assert_eq!(system.standing(NbdIndex(0)), Standing::Attached(None));
         fake.put("sys/block/nbd0/backend", "nbd://alpha/db\n");
         assert_eq!(

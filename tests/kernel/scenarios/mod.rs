@@ -8,6 +8,7 @@ mod partners;
 mod pause;
 mod raid;
 mod raid_line;
+mod raid_stale;
 mod speed;
 mod tls;
 mod truth;
@@ -67,6 +68,8 @@ pub const ALL: &[Scenario] = &[
     raid::WATCH,
     raid::REBOOT,
     raid::ADOPT,
+    raid_stale::OLD,
+    raid_stale::FOREIGN,
     raid_line::OURS,
     raid_line::BY_HAND,
     legs::CUT_SHORT,
