@@ -193,7 +193,7 @@ impl<'a> Healing<'a> {
     ///
     /// # Errors
     /// The array does not run, or is not ours.
-    pub fn next(&mut self) -> Result<Step, HealError> {
+    pub fn next_step(&mut self) -> Result<Step, HealError> {
         let array = self.machine.ours(self.record)?;
         let leg = array.member(&self.record.device).map(|member| member.standing());
         self.was_member |= leg.is_some();

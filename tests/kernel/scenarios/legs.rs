@@ -209,9 +209,9 @@ fn arrays(stage: &Stage) -> Result<(Arc<Guest>, Arc<Guest>)> {
 
 /// The export that is the plain leg, beside the partner's.
 fn serve(bravo: &Guest) -> Result<()> {
-    bravo.run(&format!(
-        "setsid blockmirror-server serve /dev/mapper/far --direct --export leg --tcp 0.0.0.0:10810 --trusted-network >>/tmp/leg.log 2>&1 </dev/null &"
-    ))?;
+    bravo.run(
+        "setsid blockmirror-server serve /dev/mapper/far --direct --export leg --tcp 0.0.0.0:10810 --trusted-network >>/tmp/leg.log 2>&1 </dev/null &",
+    )?;
     bravo.until(
         "the leg is served",
         daemon::PATIENT,

@@ -57,7 +57,7 @@ pub fn bring_back(
     let mut written = None;
     loop {
         let failed = |error| Failure::Failed(format!("{name}: {error}"));
-        let next = healing.next().map_err(failed)?;
+        let next = healing.next_step().map_err(failed)?;
         if matches!(next, Step::ReAdd | Step::Add) {
             let bitmap = care.machine.mdadm.bitmap(&record.local).ok().flatten();
             dirty = bitmap

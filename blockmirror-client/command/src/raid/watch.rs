@@ -237,7 +237,10 @@ impl Watched {
         let since = Instant::now();
         for _ in 0..STEPS_MAX {
             let written = machine.blocks.written(&device).unwrap_or_default();
-            let done = healing.next().and_then(|step| healing.perform(step).map(|()| step));
+            let done = match healing.next_step() {
+                Ok(step) => healing.perform(step).map(|()| step),
+                Err(error) => Err(error),
+            };
             let step = match done {
                 Ok(step) => step,
                 Err(error) => {

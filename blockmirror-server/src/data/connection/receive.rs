@@ -211,9 +211,7 @@ impl Connection {
             }
         };
         self.staging.limit(None);
-        // A device that is attached by this connection has grown with the volume: the kernel does not connect anew.
-        let size = &mut self.negotiated.export.size;
-        *size = volume.size().max(*size);
+        self.follow_growth(volume);
         if let Err(excess) = check_payload_bound(&request, &self.negotiated) {
             self.lose(volume, turn, &excess.to_string());
             return Step::Ended;
@@ -270,6 +268,12 @@ impl Connection {
             ),
         }
         Step::Again
+    }
+
+    /// A device that is attached by this connection grows with the volume: the kernel does not connect anew.
+    fn follow_growth(&mut self, volume: &Volume) {
+        let size = &mut self.negotiated.export.size;
+        *size = volume.size().max(*size);
     }
 
     fn expect_payload(&mut self, turn: &Turn, request: &Request, fua: bool, checks: bool) {

@@ -61,7 +61,7 @@ fn mdadm(scene: &Scene, uuid: &str, re_add: &str) {
 fn steps(healing: &mut Healing<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     loop {
-        let step = healing.next().unwrap();
+        let step = healing.next_step().unwrap();
         if matches!(step, Step::Nothing | Step::AskBeforeCopyingWhole) {
             return steps;
         }
@@ -147,7 +147,7 @@ fn what_md_refuses_is_copied_whole_only_when_told() {
             &[Step::ReAdd]
         };
         assert_eq!(steps(&mut healing), expected);
-        assert_eq!(healing.next().unwrap(), last);
+        assert_eq!(healing.next_step().unwrap(), last);
     }
     let told = scene.told();
     let added: Vec<_> = told.iter().filter(|told| told.contains("--add")).collect();
@@ -240,7 +240,7 @@ fn no_other_array_and_no_other_leg_is_touched() {
     ));
     for copying in [Copying::Changed, Copying::WholeIfRefused, Copying::Whole] {
         let mut healing = Healing::of(&machine, &record, &device, copying);
-        let step = healing.next().unwrap();
+        let step = healing.next_step().unwrap();
         let error = healing.perform(step).unwrap_err();
         assert!(matches!(error, HealError::Foreign { .. }), "{error}");
         assert!(
