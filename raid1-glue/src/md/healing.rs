@@ -81,7 +81,7 @@ pub enum HealError {
     #[error(
         "{local} has old data: when both legs were seen last, only the other one had everything. To go on with that, attach it \
          (`blockmirror attach {uris} {device}`), `mdadm --assemble --run {array} --uuid={uuid} {device}`, and \
-         `mdadm {array} --re-add {local}`; to go on with the old data, and lose what is newer, `blockmirror raid start --force`"
+         `mdadm {array} --re-add {local}`; to go on with the old data, and lose what is newer, `blockmirror raid start NAME --force`"
     )]
     Behind {
         /// The array.
@@ -99,7 +99,7 @@ pub enum HealError {
     #[error(
         "{device} has data that {array} has not: the array has run with it alone ({why}). It is not given back, for that would \
          mix the two. To keep its data: `mdadm --stop {array}`, `mdadm --assemble --run {array} --uuid={uuid} {device}`, \
-         `mdadm --zero-superblock {local}`, `mdadm {array} --add {local}`; to keep those of {array}: `blockmirror raid add --full`"
+         `mdadm --zero-superblock {local}`, `mdadm {array} --add {local}`; to keep those of {array}: `blockmirror raid add NAME --full`"
     )]
     Ahead {
         /// The array.

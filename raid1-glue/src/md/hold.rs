@@ -25,7 +25,7 @@ pub enum NotHeld {
     /// Something else may be lost.
     #[error(
         "{device} is attached to {backend}, and not to {uris}; it is not touched: `blockmirror detach {device}` when that may \
-         go, or `blockmirror raid add` with another device"
+         go, or `blockmirror raid add NAME URI /dev/nbd1` gives the leg another device"
     )]
     Other {
         /// The device.
@@ -38,7 +38,7 @@ pub enum NotHeld {
     /// Nobody knows what may be lost.
     #[error(
         "{device} is attached by another program, which does not say to what; it is not touched: `blockmirror detach {device}` \
-         when that may go (`nbd-client -d {device}`), or `blockmirror raid add` with another device"
+         when that may go (`nbd-client -d {device}`), or `blockmirror raid add NAME URI /dev/nbd1` gives the leg another device"
     )]
     Untold {
         /// The device.

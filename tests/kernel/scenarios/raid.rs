@@ -173,7 +173,9 @@ fn reboot(stage: &Stage) -> Result<()> {
 fn adopt(stage: &Stage) -> Result<()> {
     let (alpha, _bravo) = raid::pair(stage, 96 * MIB)?;
     let create = format!(
-        "nbd-client -N leg -t 5 bravo 10809 /dev/nbd0 2>&1 || {{ dmesg | tail -n 5; false; }}
+        "attach() {{ nbd-client -N leg -t 5 bravo 10809 /dev/nbd0 2>&1; }}
+        # udev may have the new device open for a moment.
+        attach || {{ udevadm settle; sleep 1; attach; }} || {{ dmesg | tail -n 5; false; }}
         mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --bitmap=none {LOCAL} --write-mostly /dev/nbd0 2>&1
         udevadm settle; mdadm --wait /dev/md0 || true"
     );

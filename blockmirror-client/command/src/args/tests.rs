@@ -110,16 +110,20 @@ fn is_command(text: &str) -> bool {
 /// With a word at each place of a format; this number is a name and a size too.
 fn filled(command: &str) -> String {
     let mut words = String::new();
-    let mut inside = false;
+    let mut place: Option<String> = None;
     for c in command.chars() {
-        match c {
-            '{' => inside = true,
-            '}' => {
-                inside = false;
-                words.push_str("4096");
+        match (c, &mut place) {
+            ('{', _) => place = Some(String::new()),
+            ('}', Some(name)) => {
+                words.push_str(match name.as_str() {
+                    "device" => "/dev/nbd0",
+                    "connections" => "1",
+                    _ => "4096",
+                });
+                place = None;
             }
-            _ if inside => {}
-            _ => words.push(c),
+            (_, Some(name)) => name.push(c),
+            (_, None) => words.push(c),
         }
     }
     words

@@ -82,7 +82,11 @@ pub fn remove(care: &Care, name: &str, forget: bool) -> Result<(), Failure> {
     }
     // What another program has attached is let go to be attached by us; who forgets it leaves it to that.
     if hold == Ok(Hold::Ours) || (hold == Ok(Hold::Untold) && !forget) {
-        Leg::of(&record)?.detach(is_member).map_err(Failure::Failed)?;
+        match Leg::of(&record)?.detach(is_member) {
+            // What is used, by an array that is not ours for instance, stays with who uses it.
+            Err(_) if forget => {}
+            detached => detached.map_err(Failure::Failed)?,
+        }
     }
     if forget {
         care.records.remove(name)?;

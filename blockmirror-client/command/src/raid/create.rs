@@ -116,16 +116,18 @@ async fn plan(care: &Care, create: &CreateArgs, uris: &UriList) -> Result<Plan, 
 
 /// The array is there, and nothing knows of it.
 fn not_noted(name: &str, record: &Record, error: &RecordError) -> Failure {
+    let Record {
+        array,
+        uris,
+        device,
+        connections,
+        answer_timeout: answer,
+        dead_timeout: dead,
+        ..
+    } = record;
     Failure::Failed(format!(
-        "{error}. {} has been made all the same; when that is mended: blockmirror raid adopt {name} {} '{}' {} --connections {} \
-         --answer-timeout {} --dead-timeout {}",
-        record.array,
-        record.array,
-        record.uris,
-        record.device,
-        record.connections,
-        record.answer_timeout,
-        record.dead_timeout
+        "{error}. {array} has been made all the same; when that is mended: `blockmirror raid adopt {name} {array} '{uris}' {device} \
+         --connections {connections} --answer-timeout {answer} --dead-timeout {dead}`"
     ))
 }
 
@@ -258,7 +260,7 @@ mod tests {
             tls: None,
         };
         let said = not_noted("data", &record, &RecordError::Busy("data".to_owned())).message();
-        let line = said.split_once("mended: ").unwrap().1.replace('\'', "");
+        let line = said.split('`').nth(1).unwrap().replace('\'', "");
         let Command::Raid(raid) = Args::try_parse_from(line.split(' ')).unwrap().command else {
             unreachable!("it says raid");
         };

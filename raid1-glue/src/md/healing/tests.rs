@@ -213,7 +213,7 @@ fn a_leg_that_was_the_array_without_us_is_not_given_back_by_the_bitmap() {
                 assert!(matches!(error, HealError::Ahead { .. }), "{error}");
                 let error = error.to_string();
                 assert!(
-                    error.contains("raid add --full") && error.contains("--assemble"),
+                    error.contains("raid add NAME --full") && error.contains("--assemble"),
                     "{error}"
                 );
             }
