@@ -118,7 +118,7 @@ fn a_device_of_somebody_else_is_let_go_when_it_was_the_leg_and_is_not_touched_el
     scene.told();
     let device = Played::new(DeviceState::Foreign);
     for copying in [Copying::Changed, Copying::WholeIfRefused, Copying::Whole] {
-        let error = Healing::of(&machine, &record, &device, copying).next().unwrap_err();
+        let error = Healing::of(&machine, &record, &device, copying).next_step().unwrap_err();
         assert!(
             matches!(&error, HealError::Device(why) if why.contains("not touched")),
             "{error}"
@@ -229,7 +229,7 @@ fn no_other_array_and_no_other_leg_is_touched() {
     let device = Played::new(DeviceState::Alive);
     mdadm(&scene, "9:9:9:9", "exit 1");
     let error = Healing::of(&machine, &record, &device, Copying::Whole)
-        .next()
+        .next_step()
         .unwrap_err();
     assert!(matches!(error, HealError::NotOurs { .. }), "{error}");
     assert_eq!(scene.told(), ["--detail --export md0"]);
