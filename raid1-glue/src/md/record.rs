@@ -96,6 +96,17 @@ pub enum RecordError {
     },
 }
 
+/// Nobody else does anything to an array for as long as this is there.
+#[derive(Debug)]
+pub struct Held(fs::File);
+
+impl Drop for Held {
+    /// Closing it is not enough: a program that another thread is about to start has it open, too, until it runs.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// The folder with the records.
 #[derive(Clone, Debug)]
 pub struct Records(PathBuf);
@@ -165,7 +176,7 @@ impl Records {
     ///
     /// # Errors
     /// It is no name, or is taken, or nothing can be written here.
-    pub fn claim(&self, name: &str) -> Result<fs::File, RecordError> {
+    pub fn claim(&self, name: &str) -> Result<Held, RecordError> {
         self.is_free(name)?;
         let held = self.try_lock(name)?;
         let held = held.ok_or_else(|| RecordError::Busy(name.to_owned()))?;
@@ -240,10 +251,10 @@ impl Records {
     ///
     /// # Errors
     /// The file that is locked cannot be made.
-    pub fn lock(&self, name: &str) -> Result<fs::File, RecordError> {
+    pub fn lock(&self, name: &str) -> Result<Held, RecordError> {
         let (file, path) = self.lock_file(name)?;
         match flock(&file, FlockOperation::LockExclusive) {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(Held(file)),
             Err(error) => Err(RecordError::File {
                 path,
                 source: error.into(),
@@ -255,10 +266,10 @@ impl Records {
     ///
     /// # Errors
     /// The file that is locked cannot be made.
-    pub fn try_lock(&self, name: &str) -> Result<Option<fs::File>, RecordError> {
+    pub fn try_lock(&self, name: &str) -> Result<Option<Held>, RecordError> {
         let (file, _) = self.lock_file(name)?;
         let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        Ok(locked.ok().map(|()| file))
+        Ok(locked.ok().map(|()| Held(file)))
     }
 
     fn lock_file(&self, name: &str) -> Result<(fs::File, PathBuf), RecordError> {
@@ -305,91 +316,4 @@ fn listed(names: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::md::scene::Scene;
-
-    #[test]
-    fn records_come_back_and_no_other_array_is_ours() {
-        let scene = Scene::new();
-        let records = Records::at(&scene.path("raid"));
-        let record = scene.record();
-        let unknown = records.read("data").unwrap_err().to_string();
-        assert!(unknown.contains("create or adopt"), "{unknown}");
-        assert!(matches!(
-            records.replace("data", &record),
-            Err(RecordError::Unknown { .. })
-        ));
-        records.add("data", &record).unwrap();
-        assert_eq!(records.read("data").unwrap(), record);
-        assert!(matches!(records.add("data", &record), Err(RecordError::Taken { .. })));
-        let unknown = records.read("date").unwrap_err().to_string();
-        assert!(unknown.contains("there are data"), "{unknown}");
-        let refused = records.add("more", &record).unwrap_err().to_string();
-        assert!(refused.contains("under care as data already"), "{refused}");
-        let other = Record {
-            is_removed: true,
-            is_local_behind: true,
-            tls: Some(Certificates::default()),
-            ..record
-        };
-        records.replace("data", &other).unwrap();
-        assert_eq!(records.read("data").unwrap(), other);
-        fs::write(scene.path("raid/odd.toml"), "array = 3").unwrap();
-        assert!(matches!(records.read("odd"), Err(RecordError::File { .. })));
-        records.remove("data").unwrap();
-        assert_eq!(records.names(), ["odd"]);
-    }
-
-    #[test]
-    fn that_the_local_leg_is_behind_is_noted_where_nobody_is_in_the_way() {
-        let scene = Scene::new();
-        let records = Records::at(&scene.path("raid"));
-        let record = scene.record();
-        records.add("data", &record).unwrap();
-        assert!(!records.note_behind("data", &record, false).unwrap());
-        let held = records.lock("data").unwrap();
-        assert!(!records.note_behind("data", &record, true).unwrap());
-        drop(held);
-        assert!(records.note_behind("data", &record, true).unwrap());
-        let noted = records.read("data").unwrap();
-        assert!(noted.is_local_behind);
-        // By one who has read it before.
-        assert!(!records.note_behind("data", &record, true).unwrap());
-        assert!(records.note_behind("data", &noted, false).unwrap());
-        assert_eq!(records.read("data").unwrap(), record);
-    }
-
-    #[test]
-    fn names_are_those_of_files() {
-        let records = Records::at(Path::new("/nonexistent"));
-        for name in ["", "../x", "a/b", "-x", "a b"] {
-            assert!(matches!(records.read(name), Err(RecordError::Name(_))), "{name}");
-        }
-        assert!(records.names().is_empty());
-    }
-
-    #[test]
-    fn one_at_a_time_does_something_to_an_array() {
-        let scene = Scene::new();
-        let records = Records::at(&scene.path("raid"));
-        let held = records.lock("data").unwrap();
-        assert!(records.try_lock("data").unwrap().is_none());
-        assert!(records.try_lock("other").unwrap().is_some());
-        assert!(matches!(records.claim("data"), Err(RecordError::Busy(_))));
-        drop(held);
-        assert!(records.try_lock("data").unwrap().is_some());
-        assert!(records.names().is_empty());
-        // Who waits while it is forgotten has the lock that those after him look for.
-        let held = records.claim("data").unwrap();
-        records.add("data", &scene.record()).unwrap();
-        assert!(matches!(records.claim("data"), Err(RecordError::Taken { .. })));
-        records.remove("data").unwrap();
-        assert!(records.try_lock("data").unwrap().is_none());
-        drop(held);
-        fs::write(scene.path("file"), "").unwrap();
-        let nowhere = Records::at(&scene.path("file/raid"));
-        assert!(matches!(nowhere.claim("data"), Err(RecordError::File { .. })));
-    }
-}
+mod tests;

@@ -1,9 +1,9 @@
 //! `blockmirror raid heal`, and what `add` and `create` have of it.
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 use raid1_glue::md::heal::{Copying, Step};
+use raid1_glue::md::record::Held;
 use raid1_glue::md::{Healing, Record, Standing};
 use serde_json::json;
 
@@ -44,7 +44,7 @@ pub fn run(care: &Care, args: &HealArgs) -> Result<(), Failure> {
 /// Brings the leg back, and waits for its copy, if at all, for so long.
 pub fn bring_back(
     care: &Care,
-    held: File,
+    held: Held,
     name: &str,
     record: &Record,
     copying: Copying,

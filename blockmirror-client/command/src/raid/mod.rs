@@ -9,9 +9,7 @@ mod metrics;
 mod survey;
 mod watch;
 
-use std::fs::File;
-
-use raid1_glue::md::record::RecordError;
+use raid1_glue::md::record::{Held, RecordError};
 use raid1_glue::md::{Machine, Record, Records};
 use serde_json::json;
 
@@ -50,7 +48,7 @@ pub async fn run(raid: &RaidArgs, args: &Args) -> Result<(), Failure> {
 
 impl Care {
     /// A record, and nobody else does anything to its array meanwhile. Which legs have everything is noted.
-    fn take(&self, name: &str) -> Result<(File, Record), Failure> {
+    fn take(&self, name: &str) -> Result<(Held, Record), Failure> {
         // A name that is none must not leave a file behind.
         self.records.read(name)?;
         let held = self.records.lock(name)?;

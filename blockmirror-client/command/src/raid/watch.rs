@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raid1_glue::md::heal::{Copying, Step};
-use raid1_glue::md::record::RecordError;
+use raid1_glue::md::record::{Held, RecordError};
 use raid1_glue::md::watch::{Backoff, Event, changes, told_of};
 use raid1_glue::md::{Healing, LegDevice, Machine, Record, Records, Report, Standing};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -201,7 +201,7 @@ impl Watched {
     }
 
     /// `None`: somebody else does something to the array, and knows what; or has done so since this record was read.
-    fn take(&self, record: &Record) -> Result<Option<File>, RecordError> {
+    fn take(&self, record: &Record) -> Result<Option<Held>, RecordError> {
         let Some(held) = self.records.try_lock(&self.name)? else {
             return Ok(None);
         };
