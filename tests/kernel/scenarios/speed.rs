@@ -18,7 +18,7 @@ pub const SPEED: Scenario = Scenario {
 };
 
 /// Every one is run so often.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// Seconds of a run.
 const SECONDS: u64 = 4;
 
