@@ -118,7 +118,9 @@ fn a_device_of_somebody_else_is_let_go_when_it_was_the_leg_and_is_not_touched_el
     scene.told();
     let device = Played::new(DeviceState::Foreign);
     for copying in [Copying::Changed, Copying::WholeIfRefused, Copying::Whole] {
-        let error = Healing::of(&machine, &record, &device, copying).next_step().unwrap_err();
+        let error = Healing::of(&machine, &record, &device, copying)
+            .next_step()
+            .unwrap_err();
         assert!(
             matches!(&error, HealError::Device(why) if why.contains("not touched")),
             "{error}"
