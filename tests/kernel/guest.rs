@@ -15,7 +15,7 @@ use crate::port::{Outcome, Port};
 /// Commands that may run at once.
 const PORTS: usize = 6;
 /// From the start of QEMU to its agents, on a machine with other work.
-const BOOT: Duration = Duration::from_secs(90);
+const BOOT: Duration = Duration::from_secs(180);
 /// For one command.
 pub const PROMPT: Duration = Duration::from_secs(120);
 const MEMORY_MIB: u64 = 1024;

@@ -28,7 +28,7 @@ pub const RAID: Scenario = Scenario {
 
 const ATTACH_UNIT: &str = "blockmirror-attach@nbd0";
 /// A boot of systemd, and what it starts.
-const BOOTED: Duration = Duration::from_secs(90);
+const BOOTED: Duration = Duration::from_secs(180);
 
 fn attach(stage: &Stage) -> Result<()> {
     let bravo = Machine::named("bravo").disk("data", 128 << 20);
