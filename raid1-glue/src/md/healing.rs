@@ -210,7 +210,7 @@ impl<'a> Healing<'a> {
         }))
     }
 
-    /// Does a step that [`next`](Self::next) has named.
+    /// Does a step that [`next_step`](Self::next_step) has named.
     ///
     /// # Errors
     /// It could not be done.
