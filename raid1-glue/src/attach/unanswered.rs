@@ -5,39 +5,53 @@ use std::time::{Duration, Instant};
 
 use crate::nbd::sysfs::Progress;
 
+/// Connections that answer nothing are lost when the first request they were sent has waited long enough, and not much later.
+const SLACK: Duration = Duration::from_secs(3);
+/// So often, where requests were not seen to wait: the kernel counts no flush as under way.
+const TIMES: u32 = 2;
+
 /// What the connections that were brought last have done.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered {
-    /// When they were brought, and what had finished by then. `None`: they have answered since, or had nothing to answer.
+    /// When they were brought, and what had finished by then. `None`: they have answered since.
     brought: Option<(Instant, u64)>,
-    /// Since then requests were seen to wait.
-    was_seen: bool,
+    /// Every look since then has seen requests that wait. `None`: there was none yet.
+    waits: Option<bool>,
+    /// So many in a row were lost as those are that answer nothing.
+    times: u32,
 }
 
 impl Unanswered {
     /// New connections were brought, with requests as they are `then`.
     pub(super) fn brought(&mut self, now: Instant, then: Option<Progress>) {
         self.brought = then.map(|then| (now, then.finished));
-        self.was_seen = false;
+        self.waits = None;
     }
 
-    /// A look every now and then, while there are connections: the kernel counts no request as under way once it is to be sent
-    /// again.
+    /// A look every now and then, while there are connections: once they are lost the kernel counts nothing as under way.
     pub(super) fn look(&mut self, progress: Option<Progress>) {
-        self.was_seen = true;
-        let waits = |(_, finished): &(Instant, u64)| {
-            progress.is_some_and(|progress| progress.under_way > 0 && progress.finished == *finished)
-        };
-        self.brought = self.brought.filter(waits);
+        let under_way = progress.is_some_and(|progress| progress.under_way > 0);
+        self.waits = Some(self.waits.unwrap_or(true) && under_way);
+        self.brought = self
+            .brought
+            .filter(|(_, finished)| progress.is_some_and(|progress| progress.finished == *finished));
     }
 
     /// Connections are lost: whether those that were brought last have had as long as an answer may take, and nothing has
-    /// finished by them. (What is lost sooner was closed there: a daemon that is started again, and again.)
-    pub(super) fn is_in_vain(&self, now: Instant, progress: Option<Progress>, answer: Option<Duration>) -> bool {
-        let (Some((since, finished)), Some(progress), Some(answer)) = (self.brought, progress, answer) else {
+    /// finished by them. (What is lost sooner was closed there: a daemon that is started again, and again. What had nothing to
+    /// do may be lost at any time.)
+    pub(super) fn is_in_vain(&mut self, now: Instant, progress: Option<Progress>, answer: Option<Duration>) -> bool {
+        let brought = self
+            .brought
+            .filter(|(_, finished)| progress.is_some_and(|progress| progress.finished == *finished));
+        let lived = brought.map(|(since, _)| now.duration_since(since));
+        let (Some(lived), Some(answer)) = (lived, answer) else {
+            self.times = 0;
             return false;
         };
-        self.was_seen && progress.finished == finished && now.duration_since(since) >= answer
+        let is_typical = lived >= answer && lived <= answer + SLACK;
+        self.times = if is_typical { self.times + 1 } else { 0 };
+        lived >= answer && (self.waits == Some(true) || self.times >= TIMES)
     }
 }
 
@@ -81,5 +95,26 @@ mod tests {
                 "answers take as long as they take"
             );
         }
+    }
+
+    /// The first request that hangs is mostly a flush: of the bitmap of an array, of a journal.
+    #[test]
+    fn a_flush_that_hangs_is_seen_by_when_its_connections_are_lost() {
+        let begin = Instant::now();
+        let mut unanswered = Unanswered::default();
+        let mut lost = |after: Duration, finished: u64| {
+            unanswered.brought(begin, progress(7, 0));
+            unanswered.look(progress(7, 0));
+            unanswered.is_in_vain(begin + after, progress(finished, 0), Some(ANSWER))
+        };
+        let (typical, hour) = (ANSWER + Duration::from_secs(1), Duration::from_secs(3600));
+        assert!(!lost(typical, 7));
+        assert!(lost(typical, 7));
+        // A device without work whose daemon is started again every now and then.
+        for after in [hour, typical, hour, typical, Duration::from_secs(1), typical] {
+            assert!(!lost(after, 7), "{after:?}");
+        }
+        assert!(!lost(typical, 8), "something was answered");
+        assert!(!lost(typical, 7));
     }
 }

@@ -102,7 +102,7 @@ pub const FAR_HUNG: Scenario = Scenario {
     about: "the other node's disk answers nothing any more: plain leg fails, mirrored leg nothing",
     smoke: false,
     play: |stage| {
-        play_for(stage, [Failed, Nothing], PATIENCE + ANSWER, |_, _, bravo| {
+        play_for(stage, [Failed, Nothing], PATIENCE + 2.0 * ANSWER, |_, _, bravo| {
             bravo.run("dmsetup suspend --nolockfs --noflush far")?;
             Ok(())
         })
