@@ -32,19 +32,20 @@ impl Unanswered {
     pub(super) fn look(&mut self, progress: Option<Progress>) {
         let under_way = progress.is_some_and(|progress| progress.under_way > 0);
         self.waits = Some(self.waits.unwrap_or(true) && under_way);
-        self.brought = self
-            .brought
-            .filter(|(_, finished)| progress.is_some_and(|progress| progress.finished == *finished));
+        self.brought = self.unanswered(progress);
+    }
+
+    /// The connections that were brought last, if nothing has finished by them.
+    fn unanswered(&self, progress: Option<Progress>) -> Option<(Instant, u64)> {
+        let now = progress?.finished;
+        self.brought.filter(|(_, then)| now == *then)
     }
 
     /// Connections are lost: whether those that were brought last have had as long as an answer may take, and nothing has
     /// finished by them. (What is lost sooner was closed there: a daemon that is started again, and again. What had nothing to
     /// do may be lost at any time.)
     pub(super) fn is_in_vain(&mut self, now: Instant, progress: Option<Progress>, answer: Option<Duration>) -> bool {
-        let brought = self
-            .brought
-            .filter(|(_, finished)| progress.is_some_and(|progress| progress.finished == *finished));
-        let lived = brought.map(|(since, _)| now.duration_since(since));
+        let lived = self.unanswered(progress).map(|(since, _)| now.duration_since(since));
         let (Some(lived), Some(answer)) = (lived, answer) else {
             self.times = 0;
             return false;

@@ -155,16 +155,14 @@ impl Blocks {
         }
         members.sort_by(|one, other| one.device.cmp(&other.device));
         let behind = count("bitmap/backlog");
+        let action = word("sync_action").unwrap_or_default();
         Ok(Array {
             name: name.to_owned(),
             state: word("array_state")?,
             level: word("level")?,
             degraded: number(&word("degraded").unwrap_or_default()),
-            is_unequal: is_unequal(
-                &word("sync_action").unwrap_or_default(),
-                &word("resync_start").unwrap_or_default(),
-            ),
-            action: word("sync_action").unwrap_or_default(),
+            is_unequal: is_unequal(&action, &word("resync_start").unwrap_or_default()),
+            action,
             progress: word("sync_completed").ok().and_then(|text| fraction(&text)),
             speed: count("sync_speed") << 10,
             behind: (behind > 0).then(|| (behind, count("bitmap/max_backlog_used"))),
