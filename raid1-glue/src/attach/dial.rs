@@ -6,7 +6,7 @@ use std::time::Duration;
 use blockmirror_client::connect::{self, Server, Wishes};
 use blockmirror_client::uri::NbdUri;
 use nbd_proto::{ReplyStyle, TransmissionFlags};
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, getsockname, sockopt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,6 +22,8 @@ pub(super) const STRAGGLERS_FIRST: Duration = Duration::from_millis(250);
 pub(super) const STRAGGLERS_LONGEST: Duration = DEADLINE.saturating_mul(2);
 /// TCP gives a connection up when what was sent is not acknowledged for so long, where requests have no time limit.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// Bytes on the way to a server on this machine.
+const UNIX_BUFFER: usize = 2 << 20;
 /// The kernel counts in whole seconds.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 
@@ -125,6 +127,7 @@ async fn one(uri: &NbdUri, wanted: &Wanted) -> Result<Dialled, AttachError> {
     }
     let patience = wanted.timeout.unwrap_or(UNACKNOWLEDGED_MAX);
     notice_silence(&connected.socket.socket, patience);
+    make_room(&connected.socket.socket);
     Ok(Dialled {
         sockets: vec![relay::for_kernel(connected.socket)?],
         size: negotiated.size,
@@ -141,6 +144,14 @@ fn notice_silence(socket: &OwnedFd, patience: Duration) {
     let _ = sockopt::set_tcp_keepidle(socket, (patience / 2).max(KEEPALIVE_MIN));
     let _ = sockopt::set_tcp_keepintvl(socket, (patience / 4).max(KEEPALIVE_MIN));
     let _ = sockopt::set_socket_keepalive(socket, true);
+}
+
+/// Several long writes fit the way to a server on this machine, not one: the kernel else waits for the server to take the first.
+/// The buffers of TCP tune themselves.
+fn make_room(socket: &OwnedFd) {
+    if getsockname(socket).is_ok_and(|address| address.address_family() == AddressFamily::UNIX) {
+        let _ = sockopt::set_socket_send_buffer_size_force(socket, UNIX_BUFFER);
+    }
 }
 
 /// Bytes of the export now; `None`: the node does not say.

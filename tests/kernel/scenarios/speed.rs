@@ -1,4 +1,5 @@
-//! DRBD, md over nbd-server and blockmirror (a mirrored volume, and as a leg of md), on the same two guests and disks of memory, in turn.
+//! DRBD, md over nbd-server and blockmirror (a mirrored volume, and as a leg of md), on the same two guests and disks of memory, in
+//! turn; and nbdkit on the same machine, for what a device costs whose server is a program, before anything is mirrored.
 
 use std::time::Duration;
 
@@ -45,22 +46,24 @@ const ROWS: [(&str, &str, &str); 4] = [
         ".jobs[0].read.iops",
     ),
 ];
-const DEVICES: [(&str, &str); 4] = [
+const DEVICES: [(&str, &str); 5] = [
     ("DRBD", "/dev/drbd0"),
     ("md", "/dev/md0"),
     ("blockmirror", "/dev/nbd0"),
     ("blockmirror raid", "/dev/md/leg"),
+    ("nbdkit without a mirror", "/dev/nbd15"),
 ];
 
 fn speed(stage: &Stage) -> Result<()> {
     let (alpha, bravo) = stage.boot_pair(Machine::named("alpha").wired(), Machine::named("bravo").wired())?;
     for guest in [&alpha, &bravo] {
-        guest.run("modprobe brd rd_nr=5 rd_size=131072 && modprobe nbd nbds_max=3 && modprobe drbd")?;
+        guest.run("modprobe brd rd_nr=6 rd_size=131072 && modprobe nbd && modprobe drbd")?;
     }
     drbd(&alpha, &bravo)?;
     md(&alpha, &bravo)?;
     blockmirror(&alpha, &bravo)?;
     raid(&alpha, &bravo)?;
+    unmirrored(&alpha)?;
     for (row, words, value) in ROWS {
         let mut found = vec![Vec::new(); DEVICES.len()];
         for _ in 0..ROUNDS {
@@ -74,12 +77,14 @@ fn speed(stage: &Stage) -> Result<()> {
             .zip(&medians)
             .map(|((name, _), median)| format!("{name} {median:.0}"));
         stage.note(format!(
-            "{row:40} {}; of DRBD: blockmirror {:.2}, blockmirror raid {:.2}; of md: {:.2}, {:.2}",
+            "{row:40} {}; of DRBD: blockmirror {:.2}, blockmirror raid {:.2}; of md: {:.2}, {:.2}; \
+             blockmirror of a mirror in the kernel and a program one after the other: {:.2}",
             texts.collect::<Vec<_>>().join(", "),
             medians[2] / medians[0],
             medians[3] / medians[0],
             medians[2] / medians[1],
-            medians[3] / medians[1]
+            medians[3] / medians[1],
+            medians[2] * (1.0 / medians[0] + 1.0 / medians[4])
         ));
     }
     Ok(())
@@ -168,6 +173,12 @@ fn raid(alpha: &Guest, bravo: &Guest) -> Result<()> {
     alpha.run(
         "blockmirror raid create leg --local /dev/ram4 nbd://bravo:10811/leg /dev/nbd2 --assume-clean --write-behind 0",
     )?;
+    Ok(())
+}
+
+/// The least that a device costs whose server is a program: no network, one disk.
+fn unmirrored(alpha: &Guest) -> Result<()> {
+    alpha.run("nbdkit -U /tmp/nbdkit.sock file /dev/ram5 >/tmp/nbdkit.log 2>&1 && nbd-client -unix /tmp/nbdkit.sock /dev/nbd15 -b 512")?;
     Ok(())
 }
 

@@ -360,11 +360,11 @@ impl Connection {
     }
 
     pub(super) fn receive(&mut self, turn: &mut Turn) {
-        let lent = match &mut self.incoming {
-            Incoming::Direct(_, arriving) => arriving.lend(),
+        let (lent, whole) = match &mut self.incoming {
+            Incoming::Direct(_, arriving) => (arriving.lend(), true),
             _ => {
                 self.staging.adapt(turn.driver.pool());
-                self.staging.lend()
+                (self.staging.lend(), false)
             }
         };
         let Some((buffer, filled)) = lent else { return };
@@ -375,6 +375,7 @@ impl Connection {
                 socket: self.socket.clone(),
                 buffer,
                 filled,
+                whole,
             },
         );
     }
