@@ -10,9 +10,6 @@ use crate::ring::{Buffer, BufferPool, Payload, Socket, receive_now};
 /// Bytes of a piece whose checksum is wanted: they are still in the processor's cache when it is computed. From memory
 /// it takes three times as long.
 const PIECE_BYTES: usize = 128 << 10;
-/// Bytes of a receive that comes back when all of it is there: as long as it has not, its sender looks silent, and every wait
-/// counts against its patience.
-const WHOLE_BYTES: usize = 256 << 10;
 /// Bytes of long payloads taken off one socket without asking the engine in between; the others of the thread come next.
 pub(crate) const NOW_BYTES: usize = 1 << 20;
 
@@ -56,11 +53,10 @@ impl Arriving {
         self.filled == self.length
     }
 
-    /// The buffer to receive the next piece into, and the bytes it holds. The piece may be waited for as a whole. `None`: it
-    /// is away.
+    /// The buffer to receive the next piece into, and the bytes it holds. `None`: it is away.
     pub(crate) fn lend(&mut self) -> Option<(Buffer, usize)> {
         let mut buffer = self.buffer.take()?;
-        buffer.set_len(self.piece_end().min(self.filled + WHOLE_BYTES));
+        buffer.set_len(self.piece_end());
         Some((buffer, self.filled))
     }
 
@@ -165,14 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_checked_is_cut_only_where_it_is_waited_for() {
+    fn what_is_not_checked_is_not_cut() {
         let (_pool, mut arriving) = arriving(&[], false);
-        let (mut far, near) = UnixStream::pair().unwrap();
-        let near = Socket::new(near.into()).unwrap();
-        far.write_all(&bytes()[..7]).unwrap();
-        assert_eq!(arriving.receive_now(&near).unwrap().unwrap(), 7);
         let (buffer, filled) = arriving.lend().unwrap();
-        assert_eq!((filled, buffer.len()), (7, 7 + WHOLE_BYTES));
+        assert_eq!((filled, buffer.len()), (0, LENGTH));
         assert!(arriving.finish().is_none(), "the buffer is away");
     }
 

@@ -18,8 +18,6 @@ pub enum Op {
         buffer: Buffer,
         /// Bytes at the front that are kept.
         filled: usize,
-        /// Come back when the buffer is full, not as soon as something is there. A wish: less may come back all the same.
-        whole: bool,
     },
     /// Send the segments one after another, all but the first `skip` bytes. The result is the number of bytes sent,
     /// which may be short.
@@ -97,18 +95,6 @@ pub enum OpKind {
     Allocate,
     /// [`Op::Prefetch`].
     Prefetch,
-}
-
-impl Op {
-    /// Receive into `buffer[filled..]` whatever is there first.
-    pub fn receive(socket: Socket, buffer: Buffer, filled: usize) -> Self {
-        Self::Receive {
-            socket,
-            buffer,
-            filled,
-            whole: false,
-        }
-    }
 }
 
 /// How [`Op::Allocate`] changes a range. None of them changes the file's size.

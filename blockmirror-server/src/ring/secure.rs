@@ -87,9 +87,7 @@ impl Secure {
     pub(crate) fn begin(&self, op: Op, pool: &BufferPool) -> Next {
         let mut state = self.lock();
         match op {
-            Op::Receive {
-                socket, buffer, filled, ..
-            } => state.receive(socket, buffer, filled, pool),
+            Op::Receive { socket, buffer, filled } => state.receive(socket, buffer, filled, pool),
             Op::Send { socket, segments, skip } => state.send(socket, segments, skip, pool),
             other => Next::Over(Err(io::ErrorKind::Unsupported.into()), other),
         }
@@ -162,13 +160,17 @@ impl State {
         let result = match read {
             Ok(Read::Starved) => {
                 self.receiving = Some((buffer, filled));
-                return Next::Below(Op::receive(socket, self.take_intake(pool), 0));
+                return Next::Below(Op::Receive {
+                    socket,
+                    buffer: self.take_intake(pool),
+                    filled: 0,
+                });
             }
             Ok(Read::Bytes(count)) => Ok(count),
             Ok(Read::Closed) => Ok(0),
             Err(fault) => Err(fault.into()),
         };
-        Next::Over(result, Op::receive(socket, buffer, filled))
+        Next::Over(result, Op::Receive { socket, buffer, filled })
     }
 
     /// Memory to receive into, of which nothing is needed any more.
@@ -179,7 +181,12 @@ impl State {
 
     fn received(&mut self, result: io::Result<usize>, socket: Socket, intake: Buffer, pool: &BufferPool) -> Next {
         let Some((buffer, filled)) = self.receiving.take() else {
-            return Next::Over(Err(lost_track()), Op::receive(socket, intake, 0));
+            let op = Op::Receive {
+                socket,
+                buffer: intake,
+                filled: 0,
+            };
+            return Next::Over(Err(lost_track()), op);
         };
         let result = match result {
             Ok(0) => self.session.ended().map(|()| 0).map_err(Into::into),
@@ -192,7 +199,7 @@ impl State {
             Err(error) => Err(error),
         };
         self.intake = Some(intake);
-        Next::Over(result, Op::receive(socket, buffer, filled))
+        Next::Over(result, Op::Receive { socket, buffer, filled })
     }
 
     /// A larger intake for who has filled the smaller one twice.

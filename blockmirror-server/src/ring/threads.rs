@@ -235,9 +235,7 @@ impl Entry {
 fn run(queue: &mut VecDeque<Entry>, out: &mut Vec<Completion>) {
     while let Some(mut entry) = queue.pop_front() {
         let attempt = match &mut entry.op {
-            Op::Receive {
-                socket, buffer, filled, ..
-            } => inline::receive(socket, &mut buffer.as_mut_slice()[*filled..]),
+            Op::Receive { socket, buffer, filled } => inline::receive(socket, &mut buffer.as_mut_slice()[*filled..]),
             Op::Send { socket, segments, skip } => inline::send(socket, segments, *skip + entry.progress),
             _ => Attempt::Done(Err(io::ErrorKind::Unsupported.into())),
         };

@@ -258,15 +258,9 @@ impl Entry {
     /// memory, the message is boxed, inline segments lie in the segment vector's heap memory.
     fn encode(&mut self) -> squeue::Entry {
         match &mut self.op {
-            Op::Receive {
-                socket,
-                buffer,
-                filled,
-                whole,
-            } => {
-                let room = length(buffer.len() - *filled);
-                let receive = opcode::Recv::new(Fd(socket.as_raw_fd()), buffer.pointer_at(*filled), room);
-                receive.flags(receive_flags(socket, *whole)).build()
+            Op::Receive { socket, buffer, filled } => {
+                let room = buffer.len() - *filled;
+                opcode::Recv::new(Fd(socket.as_raw_fd()), buffer.pointer_at(*filled), length(room)).build()
             }
             Op::Send { socket, segments, skip } if inline::is_in_file(segments, *skip + self.progress) => {
                 self.waits = true;
@@ -354,15 +348,6 @@ fn send_flags(socket: &Socket) -> i32 {
         libc::MSG_NOSIGNAL
     } else {
         libc::MSG_NOSIGNAL | libc::MSG_WAITALL
-    }
-}
-
-/// As [`send_flags`].
-fn receive_flags(socket: &Socket, whole: bool) -> i32 {
-    if whole && !socket.has_kernel_tls() {
-        libc::MSG_WAITALL
-    } else {
-        0
     }
 }
 

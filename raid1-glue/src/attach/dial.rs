@@ -22,7 +22,7 @@ pub(super) const STRAGGLERS_FIRST: Duration = Duration::from_millis(250);
 pub(super) const STRAGGLERS_LONGEST: Duration = DEADLINE.saturating_mul(2);
 /// TCP gives a connection up when what was sent is not acknowledged for so long, where requests have no time limit.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
-/// Bytes on the way to a server on this machine.
+/// Bytes on the way to a server on this machine, as asked for: the kernel counts its own needs, too, and takes twice as much.
 const UNIX_BUFFER: usize = 2 << 20;
 /// The kernel counts in whole seconds.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
@@ -127,9 +127,10 @@ async fn one(uri: &NbdUri, wanted: &Wanted) -> Result<Dialled, AttachError> {
     }
     let patience = wanted.timeout.unwrap_or(UNACKNOWLEDGED_MAX);
     notice_silence(&connected.socket.socket, patience);
-    make_room(&connected.socket.socket);
+    let socket = relay::for_kernel(connected.socket)?;
+    make_room(&socket);
     Ok(Dialled {
-        sockets: vec![relay::for_kernel(connected.socket)?],
+        sockets: vec![socket],
         size: negotiated.size,
         flags: negotiated.flags,
         minimum_block: negotiated.block_sizes.map_or(1, |sizes| sizes.minimum),
@@ -146,8 +147,8 @@ fn notice_silence(socket: &OwnedFd, patience: Duration) {
     let _ = sockopt::set_socket_keepalive(socket, true);
 }
 
-/// Several long writes fit the way to a server on this machine, not one: the kernel else waits for the server to take the first.
-/// The buffers of TCP tune themselves.
+/// Several long writes fit the way to a server on this machine, or to what seals for it, not one: the kernel else waits until the
+/// first is taken. The buffers of TCP tune themselves. Who may not ask for it does without.
 fn make_room(socket: &OwnedFd) {
     if getsockname(socket).is_ok_and(|address| address.address_family() == AddressFamily::UNIX) {
         let _ = sockopt::set_socket_send_buffer_size_force(socket, UNIX_BUFFER);

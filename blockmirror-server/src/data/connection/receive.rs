@@ -360,11 +360,11 @@ impl Connection {
     }
 
     pub(super) fn receive(&mut self, turn: &mut Turn) {
-        let (lent, whole) = match &mut self.incoming {
-            Incoming::Direct(_, arriving) => (arriving.lend(), true),
+        let lent = match &mut self.incoming {
+            Incoming::Direct(_, arriving) => arriving.lend(),
             _ => {
                 self.staging.adapt(turn.driver.pool());
-                (self.staging.lend(), false)
+                self.staging.lend()
             }
         };
         let Some((buffer, filled)) = lent else { return };
@@ -375,7 +375,6 @@ impl Connection {
                 socket: self.socket.clone(),
                 buffer,
                 filled,
-                whole,
             },
         );
     }

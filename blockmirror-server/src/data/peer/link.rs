@@ -149,7 +149,14 @@ impl Link {
         }
         if let Some((buffer, filled)) = self.staging.lend() {
             self.receiving = true;
-            turn.submit(self.receive_token, Op::receive(self.socket.clone(), buffer, filled));
+            turn.submit(
+                self.receive_token,
+                Op::Receive {
+                    socket: self.socket.clone(),
+                    buffer,
+                    filled,
+                },
+            );
         }
     }
 

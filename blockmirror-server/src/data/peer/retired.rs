@@ -90,6 +90,13 @@ impl Retired {
     }
 
     fn receive(&self, turn: &mut Turn, buffer: crate::ring::Buffer) {
-        turn.submit(self.receive_token, Op::receive(self.socket.clone(), buffer, 0));
+        turn.submit(
+            self.receive_token,
+            Op::Receive {
+                socket: self.socket.clone(),
+                buffer,
+                filled: 0,
+            },
+        );
     }
 }

@@ -324,7 +324,14 @@ impl StreamLink {
             return;
         };
         self.receiving = true;
-        turn.submit(self.receive_token, Op::receive(self.socket.clone(), buffer, filled));
+        turn.submit(
+            self.receive_token,
+            Op::Receive {
+                socket: self.socket.clone(),
+                buffer,
+                filled,
+            },
+        );
     }
 
     fn beat(&mut self, now: Duration) {

@@ -124,7 +124,7 @@ fn carry(driver: &mut TlsLayer, (from, to): (&Socket, &Socket), bytes: &[u8], ro
     ended.extend(driver.submit(sender, Op::Send { socket, segments, skip }));
     let receive = |driver: &mut TlsLayer| {
         let (socket, buffer, filled) = (to.clone(), driver.pool().take(room), 0);
-        driver.submit(receiver, Op::receive(socket, buffer, filled))
+        driver.submit(receiver, Op::Receive { socket, buffer, filled })
     };
     ended.extend(receive(driver));
     for _ in 0..ROUNDS_MAX {
@@ -170,7 +170,7 @@ fn carry(driver: &mut TlsLayer, (from, to): (&Socket, &Socket), bytes: &[u8], ro
 fn receive_once(driver: &mut TlsLayer, socket: &Socket) -> io::Result<usize> {
     let (socket, buffer, filled) = (socket.clone(), driver.pool().take(100), 0);
     let mut ended: Vec<Completion> = driver
-        .submit(3, Op::receive(socket, buffer, filled))
+        .submit(3, Op::Receive { socket, buffer, filled })
         .into_iter()
         .collect();
     while ended.is_empty() {

@@ -46,7 +46,14 @@ fn dropping_a_driver_ends_what_is_in_flight() {
         let before = pool.take(4096).into_payload();
         assert!(
             driver
-                .submit(1, Op::receive(socket.clone(), pool.take(4096), 0))
+                .submit(
+                    1,
+                    Op::Receive {
+                        socket: socket.clone(),
+                        buffer: pool.take(4096),
+                        filled: 0
+                    }
+                )
                 .is_none()
         );
         let segments = vec![Segment::Payload(pool.take_zeroed(8 << 20).into_payload())];

@@ -4,7 +4,11 @@ use std::thread;
 use super::*;
 
 fn receive(socket: &Socket, buffer: Buffer, filled: usize) -> Op {
-    Op::receive(socket.clone(), buffer, filled)
+    Op::Receive {
+        socket: socket.clone(),
+        buffer,
+        filled,
+    }
 }
 
 #[test]
@@ -27,48 +31,6 @@ fn receives_behind_what_is_kept_and_sees_the_end() {
         assert!(socket.has_hung_up());
         let end = execute(&mut *driver, 2, receive(&socket, buffer, 0));
         assert_eq!(end.result.unwrap(), 0);
-    });
-}
-
-#[test]
-fn waits_for_the_whole_where_it_can() {
-    with_each_way(|mut driver| {
-        let (socket, mut other) = socket_pair();
-        let buffer = driver.pool().take(8);
-        let mut op = receive(&socket, buffer, 0);
-        if let Op::Receive { whole, .. } = &mut op {
-            *whole = true;
-        }
-        assert!(driver.submit(1, op).is_none());
-        other.write_all(b"abcd").unwrap();
-        let mut early = Vec::new();
-        driver.wait(Some(Duration::from_millis(20)), &mut early).unwrap();
-        other.write_all(b"efgh").unwrap();
-        // The engine of threads comes back with what is there.
-        let count = if driver.describe().name == "io_uring" { 8 } else { 4 };
-        assert_eq!(early.is_empty(), count == 8);
-        let completion = early.pop().unwrap_or_else(|| collect(&mut *driver, 1).remove(0));
-        assert_eq!(completion.result.unwrap(), count);
-        let Op::Receive { buffer, .. } = completion.op else {
-            panic!("{:?}", completion.op)
-        };
-        assert_eq!(buffer.as_slice()[..count], b"abcdefgh"[..count]);
-    });
-}
-
-/// What is there when the other side goes is not lost with it.
-#[test]
-fn a_whole_that_never_comes_ends_with_its_sender() {
-    with_each_way(|mut driver| {
-        let (socket, mut other) = socket_pair();
-        let mut op = receive(&socket, driver.pool().take(8), 0);
-        if let Op::Receive { whole, .. } = &mut op {
-            *whole = true;
-        }
-        assert!(driver.submit(1, op).is_none());
-        other.write_all(b"abc").unwrap();
-        drop(other);
-        assert_eq!(collect(&mut *driver, 1).remove(0).result.unwrap(), 3);
     });
 }
 
@@ -231,9 +193,7 @@ fn both_directions_of_many_sockets_work_at_once() {
             };
             let count = result.unwrap();
             match op {
-                Op::Receive {
-                    socket, buffer, filled, ..
-                } if filled + count < BYTES => {
+                Op::Receive { socket, buffer, filled } if filled + count < BYTES => {
                     done.extend(driver.submit(token, receive(&socket, buffer, filled + count)));
                     continue;
                 }

@@ -165,3 +165,18 @@ async fn one_connection_where_several_do_not_see_each_other() {
     };
     assert_eq!(dial(&wanted(&[alone], 4), 0).await.unwrap(), (0, 1));
 }
+
+/// Who may not ask for it (it takes CAP_NET_ADMIN) keeps what there was.
+#[test]
+fn several_long_writes_fit_the_way_to_a_server_on_this_machine() {
+    let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let near = OwnedFd::from(near);
+    let before = sockopt::socket_send_buffer_size(&near).unwrap();
+    let may = sockopt::set_socket_send_buffer_size_force(&near, before).is_ok();
+    make_room(&near);
+    let after = sockopt::socket_send_buffer_size(&near).unwrap();
+    assert!(
+        if may { after >= UNIX_BUFFER } else { after == before },
+        "{before}, then {after}"
+    );
+}
